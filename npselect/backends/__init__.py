@@ -1,0 +1,97 @@
+"""Choosing a tier: each is a module of row functions, loaded when first asked for.
+
+A row function takes logits of shape (rows, K), C-contiguous, in float16, bfloat16, float32 or float64; cotangents of
+the same shape and dtype; `temp` of shape (rows,) or (1,) in the type that the dtype is computed in (float64 for
+float64, else float32); `where` as bool of shape (rows, K) or (1, K), or None; and it fills the arrays `out`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+__all__ = ["Tier", "backends", "choose"]
+
+_MODULES = {"reference": "npselect.reference", "cpu": "npselect.backends.cpu", "cuda": None}
+_NO_CUDA = "this version of npselect has no CUDA tier yet; copy the arrays to the host, or use backend='cpu'"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What `backends` says of one tier.
+
+    Attributes
+    ----------
+    name : str
+        What ``backend=`` calls it.
+    available : bool
+        Whether it runs here.
+    detail : str
+        What it runs on or, where it does not run, why.
+    """
+
+    name: str
+    available: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'available' if self.available else 'not available'} ({self.detail})"
+
+
+def backends() -> dict[str, Tier]:
+    """Which tiers work here and, where one does not, why.
+
+    Returns
+    -------
+    dict of str to Tier
+        The tiers by name, the oracle first. Looking loads numba.
+
+    Examples
+    --------
+    >>> import npselect
+    >>> [name for name, tier in npselect.backends().items() if tier.available]
+    ['reference', 'cpu']
+    >>> print(npselect.backends()["reference"])
+    reference: available (plain NumPy, to learn from and to judge by)
+    """
+    return {name: _look(name) for name in _MODULES}
+
+
+def _look(name: str) -> Tier:
+    if _MODULES[name] is None:
+        return Tier(name, False, _NO_CUDA)
+    try:
+        choose(name)
+    except RuntimeError as error:
+        return Tier(name, False, str(error.__cause__))
+    if name == "reference":
+        return Tier(name, True, "plain NumPy, to learn from and to judge by")
+    from npselect.backends.threads import thread_count
+
+    numba = import_module("numba")
+    threads = thread_count()
+    return Tier(name, True, f"numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}")
+
+
+def choose(backend: str | None, *arrays: Any) -> Any:
+    """The module of row functions that was named or, if none was, the one that the data call for.
+
+    Raises
+    ------
+    ValueError
+        No tier has that name.
+    RuntimeError
+        The tier does not run here; the message says why.
+    """
+    if backend is None:
+        backend = "cuda" if any(hasattr(array, "__cuda_array_interface__") for array in arrays) else "cpu"
+    if backend not in _MODULES:
+        raise ValueError(f"backend is {backend!r}; it takes None or one of {', '.join(map(repr, _MODULES))}")
+    module = _MODULES[backend]
+    if module is None:
+        raise RuntimeError(f"backend {backend!r} does not run here: {_NO_CUDA}")
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise RuntimeError(f"backend {backend!r} does not run here: {error}") from error

@@ -1,0 +1,422 @@
+"""The CPU tier: numba kernels over ranges of rows, serial in themselves and free of the GIL.
+
+Formulas as in `npselect.reference`, operations from `arithmetic`. What a row yields depends on that row alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from npselect.backends.arithmetic import divided_difference, exp, fma, narrow, prepared, widen
+from npselect.backends.threads import over_rows
+
+__all__ = ["backward", "backward_temp", "double_backward", "index", "mask", "soft"]
+
+Array = npt.NDArray[Any]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def kernel(function: Function) -> Function:
+    """Compile without the GIL; cache the machine code where a cache directory can be written."""
+    try:
+        return cast(Function, njit(nogil=True, cache=True, error_model="numpy")(function))
+    except RuntimeError:  # numba: no locator available
+        return cast(Function, njit(nogil=True, error_model="numpy")(function))
+
+
+# ------------------------------------------------------------------------------------------------ reductions
+# The order of every sum over a row is a function of K alone:
+#   the columns come in segments of 1024; in a segment, column j belongs to lane j mod 128;
+#   each lane adds its (up to eight) terms in rising j;
+#   the 128 lanes fold in fours, (0 + 2) + (1 + 3), and the 32 sums by halves: 16, 8, 4, 2, 1;
+#   the segments' sums are added in rising order.
+# Lanes without a column hold 0, and adding 0 changes nothing, so rows shorter than 128 skip them.
+
+SEGMENT = 1024
+LANES = 128
+
+
+@kernel
+def _fold(lanes, used):  # type: ignore[no-untyped-def]
+    quads = (used + 3) // 4
+    for i in range(used, 4 * quads):
+        lanes[i] = 0
+    for i in range(quads):
+        lanes[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3])
+    for i in range(quads, 32):
+        lanes[i] = 0
+    width = 16
+    while width > 0:
+        for i in range(width):
+            lanes[i] += lanes[i + width]
+        width //= 2
+    return lanes[0]
+
+
+@kernel
+def _dot(x, y, lanes):  # type: ignore[no-untyped-def]
+    """``sum_j x_j y_j``."""
+    n = len(x)
+    used = min(n, LANES)
+    total = lanes.dtype.type(0)
+    for start in range(0, n, SEGMENT):
+        stop = min(start + SEGMENT, n)
+        whole = start + (stop - start) // LANES * LANES
+        lanes[:used] = 0
+        for base in range(start, whole, LANES):  # slices of a known length become vector instructions
+            a, b = x[base : base + LANES], y[base : base + LANES]
+            for lane in range(LANES):
+                lanes[lane] = fma(a[lane], b[lane], lanes[lane])
+        a, b = x[whole:stop], y[whole:stop]
+        for lane in range(len(a)):
+            lanes[lane] = fma(a[lane], b[lane], lanes[lane])
+        total += _fold(lanes, used)
+    return total
+
+
+@kernel
+def _sum(x, lanes):  # type: ignore[no-untyped-def]
+    """``sum_j x_j``."""
+    n = len(x)
+    used = min(n, LANES)
+    total = lanes.dtype.type(0)
+    for start in range(0, n, SEGMENT):
+        stop = min(start + SEGMENT, n)
+        whole = start + (stop - start) // LANES * LANES
+        lanes[:used] = 0
+        for base in range(start, whole, LANES):
+            a = x[base : base + LANES]
+            for lane in range(LANES):
+                lanes[lane] += a[lane]
+        a = x[whole:stop]
+        for lane in range(len(a)):
+            lanes[lane] += a[lane]
+        total += _fold(lanes, used)
+    return total
+
+
+@kernel
+def _maximum(x, lanes):  # type: ignore[no-untyped-def]
+    """The largest entry (no order matters here), -inf if it is that or if there is NaN only."""
+    n = len(x)
+    used = min(n, LANES)
+    whole = n // LANES * LANES
+    top = lanes.dtype.type(-np.inf)
+    lanes[:used] = top
+    for base in range(0, whole, LANES):
+        a = x[base : base + LANES]
+        for lane in range(LANES):
+            lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
+    a = x[whole:n]
+    for lane in range(len(a)):
+        lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
+    for lane in range(used):
+        top = lanes[lane] if lanes[lane] > top else top
+    return top
+
+
+# ------------------------------------------------------------------------------------------------ selecting
+
+NOTHING, POISONED = -1, -2  # no candidate offered: a row of zeros; NaN, +inf or only -inf: a row of NaN
+
+
+@kernel
+def _choose(logits, where, r, w, lanes):  # type: ignore[no-untyped-def]
+    """Row r in its compute type into `w`, -inf at excluded entries; the index of the selected candidate, or why none."""
+    infinity = w.dtype.type(np.inf)
+    n = len(w)
+    row = logits[r]
+    for j in range(n):
+        w[j] = widen(row[j])
+    if len(where) > 0:
+        offers = where[r if len(where) > 1 else 0]
+        offered = 0
+        for j in range(n):
+            w[j] = w[j] if offers[j] else -infinity
+            offered += offers[j]
+        if offered == 0:
+            return NOTHING
+
+    unordered = 0
+    for j in range(n):
+        unordered += not (w[j] < infinity)
+    top = _maximum(w, lanes)
+    if unordered > 0 or top == -infinity:
+        return POISONED
+
+    for base in range(0, n, LANES):
+        block = w[base : min(base + LANES, n)]
+        here = 0
+        for j in range(len(block)):
+            here += block[j] == top
+        if here > 0:
+            for j in range(len(block)):
+                if block[j] == top:
+                    return base + j
+    return POISONED  # not reached: `top` is an entry of `w`
+
+
+@kernel
+def _scratch(scratch, n, k):  # type: ignore[no-untyped-def]
+    """The k-th of the rows of length n that follow the lanes."""
+    return scratch[LANES + k * n : LANES + (k + 1) * n]
+
+
+@kernel
+def _fill_unselected(out, r, m, w):  # type: ignore[no-untyped-def]
+    """The row as it is before, or without, a selected candidate: zeros, or NaN."""
+    row = out[r]
+    stored = narrow(w.dtype.type(np.nan if m == POISONED else 0.0), out)
+    for j in range(len(row)):
+        row[j] = stored
+
+
+@kernel
+def _index_rows(logits, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+    w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
+    for r in range(start, stop):
+        out[r] = max(_choose(logits, where, r, w, lanes), -1)
+
+
+@kernel
+def _mask_rows(logits, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+    w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
+    for r in range(start, stop):
+        m = _choose(logits, where, r, w, lanes)
+        _fill_unselected(out, r, m, w)
+        if m >= 0:
+            out[r, m] = narrow(w.dtype.type(1), out)
+
+
+# ------------------------------------------------------------------------------------------------ the soft passes
+
+
+@kernel
+def _temperature(temp, r):  # type: ignore[no-untyped-def]
+    return prepared(temp[r if len(temp) > 1 else 0])
+
+
+@kernel
+def _exponentials(w, m, temp):  # type: ignore[no-untyped-def]
+    """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
+    top = w[m]
+    for j in range(len(w)):
+        t, tail = divided_difference(w[j], top, temp)
+        w[j] = exp(t, tail)
+
+
+@kernel
+def _from_selected(cotangent, r, w, m, h):  # type: ignore[no-untyped-def]
+    """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
+    row = cotangent[r]
+    selected = widen(row[m])
+    excluded, zero = w.dtype.type(-np.inf), w.dtype.type(0)
+    for j in range(len(w)):
+        h[j] = zero if w[j] == excluded else widen(row[j]) - selected
+
+
+@kernel
+def _fill_candidates(out, r, logits, where, w):  # type: ignore[no-untyped-def]
+    """NaN at the candidates, 0 at excluded entries: a row whose cotangent is not finite."""
+    row, values = out[r], logits[r]
+    for j in range(len(row)):
+        excluded = widen(values[j]) == -np.inf
+        if len(where) > 0:
+            excluded = excluded or not where[r if len(where) > 1 else 0, j]
+        row[j] = narrow(w.dtype.type(0.0 if excluded else np.nan), out)
+
+
+@kernel
+def _finite(x):  # type: ignore[no-untyped-def]
+    return abs(x) < np.inf
+
+
+@kernel
+def _soft_rows(logits, temp, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+    w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
+    for r in range(start, stop):
+        m = _choose(logits, where, r, w, lanes)
+        if m < 0:
+            _fill_unselected(out, r, m, w)
+            continue
+        _exponentials(w, m, _temperature(temp, r))
+        e, s, row = w, _sum(w, lanes), out[r]
+        for j in range(len(e)):
+            row[j] = narrow(e[j] / s, out)
+
+
+@kernel
+def _backward_rows(grad_mask, logits, temp, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+    n = logits.shape[1]
+    w, h, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), scratch[:LANES]
+    for r in range(start, stop):
+        m = _choose(logits, where, r, w, lanes)
+        if m < 0:
+            _fill_unselected(out, r, m, w)
+            continue
+        tau = _temperature(temp, r)
+        _from_selected(grad_mask, r, w, m, h)
+        _exponentials(w, m, tau)
+        e, s, row = w, _sum(w, lanes), out[r]
+        d = _dot(e, h, lanes) / s
+        if not _finite(d):
+            _fill_candidates(out, r, logits, where, w)
+            continue
+        # grad_logits_i = e_i (h_i - d) / (s temp)
+        q = w.dtype.type(1) / (s * tau.scaled)
+        for j in range(n):
+            row[j] = narrow(e[j] * (h[j] - d) * q * tau.scale, out)
+
+
+@kernel
+def _backward_temp_rows(grad_mask, logits, temp, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+    """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
+    n = logits.shape[1]
+    w, h, t, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), _scratch(scratch, n, 2), scratch[:LANES]
+    for r in range(start, stop):
+        m = _choose(logits, where, r, w, lanes)
+        if m < 0:
+            out[r] = 0 if m == NOTHING else np.nan
+            continue
+        tau = _temperature(temp, r)
+        _from_selected(grad_mask, r, w, m, h)
+        for j in range(n):
+            t[j], _ = divided_difference(w[j], w[m], tau)
+        _exponentials(w, m, tau)
+        e, s = w, _sum(w, lanes)
+        d = _dot(e, h, lanes) / s
+        for j in range(n):
+            t[j] = t[j] if e[j] > 0 else e[j]  # an infinite t belongs to e = 0
+            h[j] = e[j] * (h[j] - d)
+        out[r] = -_dot(h, t, lanes) / (s * tau.scaled) * tau.scale
+
+
+@kernel
+def _sum_rows(x, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+    for r in range(start, stop):
+        out[r] = narrow(_sum(x[r], scratch[:LANES]), out)
+
+
+@kernel
+def _double_backward_rows(  # type: ignore[no-untyped-def]
+    grad_grad_logits, grad_mask, logits, temp, where, out_grad_mask, out_logits, start, stop, scratch
+):
+    n = logits.shape[1]
+    w, a, b, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), _scratch(scratch, n, 2), scratch[:LANES]
+    for r in range(start, stop):
+        m = _choose(logits, where, r, w, lanes)
+        if m < 0:
+            _fill_unselected(out_grad_mask, r, m, w)
+            _fill_unselected(out_logits, r, m, w)
+            continue
+        tau = _temperature(temp, r)
+        _from_selected(grad_mask, r, w, m, a)
+        _from_selected(grad_grad_logits, r, w, m, b)
+        _exponentials(w, m, tau)
+        e, s = w, _sum(w, lanes)
+        q = w.dtype.type(1) / (s * tau.scaled)
+        # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
+        mean = _dot(e, b, lanes) / s
+        row = out_grad_mask[r]
+        for j in range(n):
+            b[j] = b[j] - mean
+            row[j] = narrow(e[j] * b[j] * q * tau.scale, out_grad_mask)
+        if not _finite(mean):
+            _fill_candidates(out_grad_mask, r, logits, where, w)
+        # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
+        mean = _dot(e, a, lanes) / s
+        for j in range(n):
+            a[j] = (a[j] - mean) * b[j]
+        mean = _dot(e, a, lanes) / s
+        row = out_logits[r]
+        for j in range(n):
+            row[j] = narrow(e[j] * (a[j] - mean) * q * tau.scale * tau.high * tau.scale, out_logits)
+        if not _finite(mean):
+            _fill_candidates(out_logits, r, logits, where, w)
+
+
+# ------------------------------------------------------------------------------------------------ rows in, rows out
+
+_EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
+_STORAGE = {"float16": np.uint16, "bfloat16": np.int16}
+
+
+def mask(logits: Array, where: Array | None, out: Array) -> None:
+    """The exact one-hot of the selected candidate."""
+    _run(_mask_rows, 1, logits.shape, _compute_type(out), logits, where, out)
+
+
+def index(logits: Array, where: Array | None, out: Array) -> None:
+    """Index of the selected candidate, -1 where nothing is selected."""
+    _run(_index_rows, 1, logits.shape, _compute_type(logits), logits, where, out)
+
+
+def soft(logits: Array, temp: Array, where: Array | None, out: Array) -> None:
+    """``probs = softmax(logits / temp)``."""
+    _run(_soft_rows, 1, logits.shape, _compute_type(out), logits, temp, where, out)
+
+
+def backward(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
+    """The softmax's Jacobian times `grad_mask`."""
+    _run(_backward_rows, 2, logits.shape, _compute_type(out), grad_mask, logits, temp, where, out)
+
+
+def backward_temp(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
+    """The gradient of each temperature, summed in the order above over the ``rows // temps`` rows that share it."""
+    compute = _compute_type(out)
+    per_row = np.empty(len(logits), compute)
+    _run(_backward_temp_rows, 3, logits.shape, compute, grad_mask, logits, temp, where, per_row)
+    groups = per_row.reshape(len(out), -1)
+    _run(_sum_rows, 0, groups.shape, compute, groups, out)
+
+
+def double_backward(
+    grad_grad_logits: Array,
+    grad_mask: Array,
+    logits: Array,
+    temp: Array,
+    where: Array | None,
+    out_grad_mask: Array,
+    out_logits: Array,
+) -> None:
+    """The gradient of `backward`."""
+    arrays = grad_grad_logits, grad_mask, logits, temp, where, out_grad_mask, out_logits
+    _run(_double_backward_rows, 3, logits.shape, _compute_type(logits), *arrays)
+
+
+def _run(
+    rows: Callable[..., None],
+    scratch_rows: int,
+    shape: tuple[int, ...],
+    compute: type[np.floating[Any]],
+    *arrays: Array | None,
+) -> None:
+    """A kernel over all rows; each call of it gets scratch memory of its own."""
+    stored = [_EVERYWHERE if array is None else _stored(array) for array in arrays]
+
+    def part(start: int, stop: int) -> None:
+        rows(*stored, start, stop, np.empty(LANES + scratch_rows * shape[1], compute))
+
+    over_rows(part, *shape)
+
+
+def _compute_type(array: Array) -> type[np.floating[Any]]:
+    return np.float64 if array.dtype == np.float64 else np.float32
+
+
+def _stored(array: Array) -> Array:
+    """The same memory in its storage type, writeable: numba would compile once more for read-only arrays."""
+    if array.dtype.name in _STORAGE:
+        array = array.view(_STORAGE[array.dtype.name])
+    return array if array.flags.writeable else np.asarray(_Memory(array))
+
+
+class _Memory:
+    def __init__(self, array: Array) -> None:
+        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+        self.owner = array

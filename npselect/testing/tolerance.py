@@ -1,0 +1,253 @@
+r"""How far a correct implementation may be from the exact result: bounds derived from the operations, not chosen.
+
+Notation of `npselect.reference`; ``u`` is the unit roundoff of the dtype (half a unit in the last place of 1), ``n``
+the number of additions that a term of a sum passes through (its depth), ``eps`` the error of exp in ULP. First order
+terms only are written here; the code takes ``expm1`` of the exponents' errors, where "first order" would not do.
+
+The exponent ``t_i`` carries an error of at most ``u tau_i``. Two ways of computing it::
+
+    difference first, fl(fl(w_i - w_m) / temp):                tau_i = 2 |t_i|
+    division first, fl(w_i / temp) - fl(w_m / temp) (textbook): tau_i = (|w_i| + |w_m|) / temp + |t_i|
+
+Then ``e_i`` is relatively wrong by ``eta_i = u tau_i + 2 eps u`` (one ULP is at most 2 u), the sum ``s`` by
+``sum_j p_j eta_j + n u``, and ``p_i = e_i / s`` by::
+
+    pi_i = eta_i + sum_j p_j eta_j + (n + 1) u
+
+With ``h`` the cotangent as it enters the sums (measured from the selected entry, or, in the textbook, as given), the
+mean ``d = sum_j p_j h_j`` is wrong by ``D = sum_j p_j |h_j| (pi_j + (n + 3) u)``: the product, the sum, and the roundings of
+h, whose share in ``h_i - d`` is covered here too, as ``|h_i| <= |h_i - d| + sum_j p_j |h_j|``. The rest is a subtraction,
+a product, a division and the rounding of ``h_i``::
+
+    B_i = (p_i / temp) [ |h_i - d| (pi_i + 4 u) + D ]
+
+Underflow adds what no relative error describes. Each operation that underflows is wrong by at most half the smallest
+subnormal ``least``: in e_i, in a product e_j h_j, in the product p_i (h_i - d). To these, multiplied by what follows,
+the smallest normal number is added once, for the rounding of the result itself.
+
+Sources: N. J. Higham, "Accuracy and stability of numerical algorithms", 2002, chapters 3 and 4; P. Blanchard, D. J.
+Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021;
+N. J. Higham and T. Mary, "A new approach to probabilistic rounding error analysis", SIAM J. Sci. Comput. 41, 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["KERNELS", "TEXTBOOK", "Arithmetic", "Format", "backward", "backward_temp", "double_backward", "soft", "ulp"]
+
+Array = npt.NDArray[Any]
+
+
+class Format(NamedTuple):
+    """A floating format: `precision` bits, normal numbers from ``2**lowest``."""
+
+    precision: int
+    lowest: int
+
+    @classmethod
+    def of(cls, dtype: Any) -> Format:
+        """The format of one of the four dtypes, by name."""
+        formats = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
+        return cls(*formats[np.dtype(dtype).name])
+
+    @property
+    def unit(self) -> float:
+        """The unit roundoff u."""
+        return 2.0**-self.precision
+
+    @property
+    def tiny(self) -> float:
+        """The smallest normal number."""
+        return 2.0**self.lowest
+
+    @property
+    def least(self) -> float:
+        """The smallest subnormal number."""
+        return 2.0 ** (self.lowest + 1 - self.precision)
+
+
+def ulp(values: Array, dtype: Any) -> Array:
+    """The unit in the last place of `dtype` at each of the values, as float64."""
+    form = Format.of(dtype)
+    _, exponent = np.frexp(np.abs(values).astype(np.float64))
+    return np.ldexp(1.0, np.maximum(exponent, form.lowest + 1) - form.precision)
+
+
+def _probable_depth(choices: int) -> float:
+    """Additions one after another, or fewer where chance helps: errors of n roundings add up to sqrt(n) of them.
+
+    Higham and Mary 2019, theorem 2.4: the bound with ``lambda sqrt(n)`` for ``n`` fails with a probability below
+    ``2 exp(-lambda**2 / 2)``, for ``lambda = 6`` once in 3e7.
+    """
+    return min(choices - 1, 6.0 * (choices - 1) ** 0.5)
+
+
+def _kernel_depth(choices: int) -> float:
+    """The order of the kernels' sums: eight terms a lane, seven levels of folding, then segment after segment."""
+    lanes = min(choices, 128)
+    return min(7, (choices - 1) // 128) + (lanes - 1).bit_length() + 1 + (choices - 1) // 1024
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What is known of the operations behind a result.
+
+    Attributes
+    ----------
+    depth : callable of int to float
+        Additions that a term passes through in a sum over so many choices.
+    exp_ulp : float
+        The error of exp in units in the last place.
+    difference_first : bool
+        Whether logits are subtracted before they are divided, and cotangents measured from the selected entry.
+    """
+
+    depth: Callable[[int], float]
+    exp_ulp: float
+    difference_first: bool
+
+
+TEXTBOOK = Arithmetic(_probable_depth, exp_ulp=4.0, difference_first=False)
+"""An honest ``p = softmax(w / temp); p * (g - sum(p * g)) / temp`` with a vendor's exp (NumPy states up to 4 ULP)."""
+
+KERNELS = Arithmetic(_kernel_depth, exp_ulp=1.0, difference_first=True)
+"""npselect's own tiers."""
+
+
+class _Row(NamedTuple):
+    """The exact quantities of the notation, in float64, and the relative error ``pi`` of the probabilities."""
+
+    form: Format
+    n: float
+    temp: Array
+    t: Array
+    p: Array
+    pi: Array
+    m: Array
+    candidates: Array
+    difference_first: bool
+
+    def centred(self, cotangent: Array) -> tuple[Array, Array, Array]:
+        """The cotangent minus its mean, that mean's error D, and the cotangent as it enters the sums."""
+        u = self.form.unit
+        g = np.where(self.candidates, cotangent, 0.0).astype(np.float64)
+        h = g - np.take_along_axis(g, self.m, axis=-1)
+        h = np.where(self.candidates, h, 0.0)
+        entering = h if self.difference_first else g
+        error = _sum(self.p * np.abs(entering) * (self.pi + (self.n + 3) * u))
+        return h - _sum(self.p * h), error, entering
+
+    def floor(self, size: Array, entering: Array, divisor: Array) -> Array:
+        """What underflow may add to ``p * size / divisor``, `entering` having been summed."""
+        inner = self.p * (entering.shape[-1] + _sum(np.abs(entering)))
+        return self.form.tiny + self.form.least * (1.0 + np.abs(size) + inner) / divisor
+
+
+def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row:
+    form = Format.of(dtype)
+    w = logits.astype(np.float64)
+    candidates = w > -np.inf
+    m = np.argmax(w, axis=-1, keepdims=True)
+    top = np.take_along_axis(w, m, axis=-1)
+    safe = np.where(candidates, w, top)
+    t = (safe - top) / temp
+    e = np.where(candidates, np.exp(t), 0.0)
+    p = e / _sum(e)
+    tau = 2 * np.abs(t) if arithmetic.difference_first else (np.abs(safe) + np.abs(top)) / temp + np.abs(t)
+    n = arithmetic.depth(w.shape[-1])
+    eta = np.expm1(form.unit * tau) + 2 * arithmetic.exp_ulp * form.unit
+    pi = eta + _sum(np.where(p > 0, p * eta, 0.0)) + (n + 1) * form.unit
+    return _Row(form, n, temp, t, p, np.where(candidates, pi, 0.0), m, candidates, arithmetic.difference_first)
+
+
+def soft(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+    """The bound of ``probs``.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (rows, K)
+        With -inf at excluded entries, and at least one finite entry a row.
+    temp : float or ndarray, shape (rows, 1)
+        As rounded to the type it is used in.
+    dtype : dtype
+        Of the implementation.
+    arithmetic : Arithmetic
+        Of the implementation.
+
+    Returns
+    -------
+    ndarray of float64, shape (rows, K)
+        What ``|actual - exact|`` must not exceed. Not finite where the dtype cannot represent ``logits / temp``.
+    """
+    with np.errstate(all="ignore"):
+        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        return np.where(row.candidates, row.p * row.pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1)), 0.0)
+
+
+def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+    """The bound of ``grad_logits``: B in the module's text. Parameters and result as in `soft`."""
+    with np.errstate(all="ignore"):
+        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        size, error, entering = row.centred(grad_mask)
+        bound = row.p * (np.abs(size) * (row.pi + 4 * row.form.unit) + error) / row.temp
+        return np.where(row.candidates, bound + row.floor(size, entering, row.temp), 0.0)
+
+
+def backward_temp(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+    """The bound of each row's share of ``grad_temp``, shape (rows,), before rows are summed.
+
+    ``grad_temp = -sum_i grad_logits_i t_i``: each term is wrong by ``B_i |t_i|`` and, relatively, by the roundings of t_i
+    (its tau is part of B_i only as the argument of exp), of the product and of the sum.
+    """
+    with np.errstate(all="ignore"):
+        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        size, _, _ = row.centred(grad_mask)
+        terms = row.p * np.abs(size * row.t) / row.temp
+        errors = backward(grad_mask, logits, temp, dtype, arithmetic) * np.abs(row.t)
+        total = _sum(np.where(row.candidates & (row.p > 0), errors + terms * (row.n + 5) * row.form.unit, 0.0))
+        return np.asarray(total[..., 0] + row.form.tiny)
+
+
+def double_backward(
+    grad_grad_logits: Array,
+    grad_mask: Array,
+    logits: Array,
+    temp: Array,
+    dtype: Any,
+    arithmetic: Arithmetic = TEXTBOOK,
+) -> tuple[Array, Array]:
+    """The bounds of ``grad_grad_mask`` and ``grad_logits``.
+
+    The first is `backward`'s for the cotangent ``v``. For the second, ``a = h - <p, h>`` is wrong by
+    ``alpha = D + u (|h| + |a|)``, ``b`` likewise by ``beta``, hence ``c = a b`` by ``gamma = |a| beta + |b| alpha + alpha beta
+    + u |c|``, its mean by ``C = sum_j p_j (gamma_j + |c_j| (pi_j + (n + 1) u))``, and the result by::
+
+        (p_i / temp**2) [ |c_i - mean| (pi_i + 6 u) + gamma_i + C ]
+    """
+    with np.errstate(all="ignore"):
+        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        u = row.form.unit
+        a, a_error, h = row.centred(grad_mask)
+        b, b_error, k = row.centred(grad_grad_logits)
+        alpha = a_error + u * (np.abs(h) + np.abs(a))
+        beta = b_error + u * (np.abs(k) + np.abs(b))
+        c = np.where(row.candidates, a * b, 0.0)
+        gamma = np.abs(a) * beta + np.abs(b) * alpha + alpha * beta + u * np.abs(c)
+        mean_error = _sum(row.p * (gamma + np.abs(c) * (row.pi + (row.n + 1) * u)))
+        size = c - _sum(row.p * c)
+        bound = row.p * (np.abs(size) * (row.pi + 6 * u) + gamma + mean_error) / row.temp**2
+        bound = bound + row.floor(size, c, row.temp**2)
+        return (
+            backward(grad_grad_logits, logits, temp, dtype, arithmetic),
+            np.where(row.candidates, bound, 0.0),
+        )
+
+
+def _sum(values: Array) -> Array:
+    return np.asarray(np.sum(values, axis=-1, keepdims=True))
