@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -33,21 +34,30 @@ class Rows(NamedTuple):
     shape: tuple[int, ...]  # of the logits as given
     order: tuple[int, ...]  # of the logits' axes: those of the rows, then that of the choices
 
-    def deliver(self, fill: Callable[..., None], out: Any, count: int = 1) -> Any:
-        """`count` results of the logits' shape and dtype; `fill` takes as many arrays like `Rows.logits`."""
-        return self._deliver(fill, out, count, self.shape, self.order, self.logits.shape, self.logits.dtype)
+    def deliver(self, fill: Callable[..., None], out: Any) -> Array:
+        """A result of the logits' shape and dtype; `fill` takes an array like `Rows.logits`."""
+        (result,) = self._deliver(fill, out, 1, self.shape, self.order, self.logits.shape, self.logits.dtype)
+        return result
 
-    def deliver_index(self, fill: Callable[..., None], out: Any) -> Any:
+    def deliver_pair(self, fill: Callable[..., None], out: Any) -> tuple[Array, Array]:
+        """Two such results; `fill` takes two arrays."""
+        one, other = self._deliver(fill, out, 2, self.shape, self.order, self.logits.shape, self.logits.dtype)
+        return one, other
+
+    def deliver_index(self, fill: Callable[..., None], out: Any) -> Array:
         """One int64 a row; `fill` takes an array of shape (rows,)."""
         shape = tuple(self.shape[axis] for axis in self.order[:-1])
-        return self._deliver(fill, out, 1, shape, tuple(range(len(shape))), self.logits.shape[:1], np.dtype(np.int64))
+        order = tuple(range(len(shape)))
+        (result,) = self._deliver(fill, out, 1, shape, order, self.logits.shape[:1], np.dtype(np.int64))
+        return result
 
-    def deliver_temp(self, fill: Callable[..., None], out: Any, shape: tuple[int, ...]) -> Any:
+    def deliver_temp(self, fill: Callable[..., None], out: Any, shape: tuple[int, ...]) -> Array:
         """One number a temperature, in the logits' dtype; `fill` takes an array of shape (temps,)."""
         if self.logits.size == 0:
             fill = _zeros  # the sum over no rows
         order = tuple(range(len(shape)))
-        return self._deliver(fill, out, 1, shape, order, (int(np.prod(shape)),), self.logits.dtype)
+        (result,) = self._deliver(fill, out, 1, shape, order, (math.prod(shape),), self.logits.dtype)
+        return result
 
     def _deliver(
         self,
@@ -58,7 +68,7 @@ class Rows(NamedTuple):
         order: tuple[int, ...],
         rows_shape: tuple[int, ...],
         dtype: np.dtype[Any],
-    ) -> Any:
+    ) -> list[Array]:
         outs = _outs(out, count, shape, dtype)
         results = [np.empty(shape, dtype) if out is None else out for out in outs]
         arranged = [
@@ -74,8 +84,7 @@ class Rows(NamedTuple):
                 moved = result.transpose(order)
                 with np.errstate(over="ignore"):
                     np.copyto(moved, rows.reshape(moved.shape), casting="same_kind")
-        delivered = tuple(result[()] if out is None else result for result, out in zip(results, outs, strict=True))
-        return delivered if count > 1 else delivered[0]  # result[()]: as in NumPy, a scalar if there are no axes
+        return [result[()] if out is None else result for result, out in zip(results, outs, strict=True)]
 
     def _reads(self, result: Array) -> bool:
         """Whether writing `result` might change what the tier has yet to read."""
@@ -219,7 +228,7 @@ def _outs(out: Any, count: int, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
             raise ValueError("out is read-only")
     if count > 1 and out[0] is not None and out[1] is not None and np.shares_memory(out[0], out[1]):
         raise ValueError("the two arrays of out share memory; each result needs its own")
-    return out
+    return list(out)
 
 
 # ------------------------------------------------------------------------------------------------ rows x choices
@@ -232,12 +241,12 @@ def _is_plain(array: Array) -> bool:
 def _as_rows(array: Array, order: Sequence[int], dtype: np.dtype[Any]) -> Array:
     """Shape (rows, K), C-contiguous; a view wherever that can be had."""
     moved = array.transpose(order)
-    rows = moved.reshape(int(np.prod(moved.shape[:-1])), moved.shape[-1])
+    rows = moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
     return rows if rows.dtype == dtype and _is_plain(rows) else np.require(rows, dtype, ["C", "A"])
 
 
 def _rows_or_one(array: Array, shape: tuple[int, ...], order: Sequence[int], choices: int) -> Array:
-    """An array that broadcasts to `shape` (with `choices` along the last of `order`) as (rows, choices) or (1, choices)."""
+    """An array that broadcasts to `shape`, `choices` along the last of `order`, as (rows, choices) or (1, choices)."""
     if array.size == 1:
         return np.ascontiguousarray(np.broadcast_to(array.reshape(1, 1), (1, choices)))
     moved = array.transpose(order)

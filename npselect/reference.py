@@ -19,6 +19,7 @@ inside would not do: where ``h_i`` almost equals ``d`` it loses as many bits as 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -32,7 +33,8 @@ Array = npt.NDArray[Any]
 # ------------------------------------------------------------------------------------------------ selecting
 
 
-class _Chosen(NamedTuple):
+@dataclass(frozen=True)
+class _Chosen:
     """What the hard choice leaves to compute with: one entry per row, or per element."""
 
     w: Array  # logits in float64, shape (rows, K); w_m stands in at excluded entries and in rows without a choice
@@ -224,7 +226,7 @@ class Wide(NamedTuple):
         return cls(mantissa, np.ldexp(lo, -shift), exponent)
 
     def _aligned(self, exponent: Array) -> tuple[Array, Array]:
-        """hi and lo in units of ``2**exponent``; what is more than 2000 bits below becomes 0."""
+        """Both parts in units of ``2**exponent``; what is more than 2000 bits below becomes 0."""
         shift = np.maximum(self.exponent - exponent, -2000).astype(np.int32)
         return np.ldexp(self.hi, shift), np.ldexp(self.lo, shift)
 
@@ -269,8 +271,8 @@ class Wide(NamedTuple):
     def exp(self) -> Wide:
         """``exp(x) = 2**n exp(r)``, ``n = round(x / ln 2)``; exp(r) from exp(r / 512) by nine squarings.
 
-        The squarings work on ``y = exp - 1`` (``y <- 2 y + y**2``), which keeps them from losing bits. Below -200,000 the
-        result is an exact 0: no factor in this file can lift ``exp(-200000)`` back into the range of float64.
+        The squarings work on ``y = exp - 1``, as ``2 y + y**2``, which keeps them from losing bits. Below -200,000
+        the result is an exact 0: no factor in this file can lift ``exp(-200000)`` back into the range of float64.
         """
         value = np.ldexp(self.hi, np.clip(self.exponent, -100, 100).astype(np.int32))
         vanishes = value < -200_000.0
@@ -299,7 +301,7 @@ class Wide(NamedTuple):
         broken_tie = (places - below == 0.5) & (self.lo != 0.0)
         nearest = np.where(broken_tie, below + (self.lo > 0.0), np.rint(places))
         with np.errstate(over="ignore"):
-            return np.ldexp(nearest, np.clip(unit, -3000, 3000).astype(np.int32))
+            return np.asarray(np.ldexp(nearest, np.clip(unit, -3000, 3000).astype(np.int32)))
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:

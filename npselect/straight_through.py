@@ -350,8 +350,6 @@ def double_backward(
     rows = arrange(
         backend, logits, grad_grad_logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy
     )
-    return rows.deliver(
-        lambda *results: rows.tier.double_backward(*rows.cotangents, rows.logits, rows.temp, rows.where, *results),
-        out,
-        count=2,
+    return rows.deliver_pair(
+        lambda *results: rows.tier.double_backward(*rows.cotangents, rows.logits, rows.temp, rows.where, *results), out
     )

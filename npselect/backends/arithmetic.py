@@ -32,7 +32,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def _formula(function: Function) -> Function:
     """The same text for Python, the CPU and CUDA."""
-    return cast(Function, register_jitable(function))
+    return cast("Function", register_jitable(function))
 
 
 def _compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -40,7 +40,7 @@ def _compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
 
     def register(choose: Function) -> Function:
         choose.__annotations__ = {}  # numba compares signatures, annotations included
-        return cast(Function, overload(function, inline="always")(choose))
+        return cast("Function", overload(function, inline="always")(choose))
 
     return register
 

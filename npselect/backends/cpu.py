@@ -24,9 +24,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def kernel(function: Function) -> Function:
     """Compile without the GIL; cache the machine code where a cache directory can be written."""
     try:
-        return cast(Function, njit(nogil=True, cache=True, error_model="numpy")(function))
+        return cast("Function", njit(nogil=True, cache=True, error_model="numpy")(function))
     except RuntimeError:  # numba: no locator available
-        return cast(Function, njit(nogil=True, error_model="numpy")(function))
+        return cast("Function", njit(nogil=True, error_model="numpy")(function))
 
 
 # ------------------------------------------------------------------------------------------------ reductions
@@ -42,7 +42,7 @@ LANES = 128
 
 
 @kernel
-def _fold(lanes, used):  # type: ignore[no-untyped-def]
+def _fold(lanes: Any, used: Any) -> Any:
     quads = (used + 3) // 4
     for i in range(used, 4 * quads):
         lanes[i] = 0
@@ -59,7 +59,7 @@ def _fold(lanes, used):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _dot(x, y, lanes):  # type: ignore[no-untyped-def]
+def _dot(x: Any, y: Any, lanes: Any) -> Any:
     """``sum_j x_j y_j``."""
     n = len(x)
     used = min(n, LANES)
@@ -80,7 +80,7 @@ def _dot(x, y, lanes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _sum(x, lanes):  # type: ignore[no-untyped-def]
+def _sum(x: Any, lanes: Any) -> Any:
     """``sum_j x_j``."""
     n = len(x)
     used = min(n, LANES)
@@ -101,7 +101,7 @@ def _sum(x, lanes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _maximum(x, lanes):  # type: ignore[no-untyped-def]
+def _maximum(x: Any, lanes: Any) -> Any:
     """The largest entry (no order matters here), -inf if it is that or if there is NaN only."""
     n = len(x)
     used = min(n, LANES)
@@ -126,8 +126,8 @@ NOTHING, POISONED = -1, -2  # no candidate offered: a row of zeros; NaN, +inf or
 
 
 @kernel
-def _choose(logits, where, r, w, lanes):  # type: ignore[no-untyped-def]
-    """Row r in its compute type into `w`, -inf at excluded entries; the index of the selected candidate, or why none."""
+def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
+    """Row r in its compute type into `w`, -inf at excluded entries; the selected candidate's index, or why none."""
     infinity = w.dtype.type(np.inf)
     n = len(w)
     row = logits[r]
@@ -162,13 +162,13 @@ def _choose(logits, where, r, w, lanes):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _scratch(scratch, n, k):  # type: ignore[no-untyped-def]
+def _scratch(scratch: Any, n: Any, k: Any) -> Any:
     """The k-th of the rows of length n that follow the lanes."""
     return scratch[LANES + k * n : LANES + (k + 1) * n]
 
 
 @kernel
-def _fill_unselected(out, r, m, w):  # type: ignore[no-untyped-def]
+def _fill_unselected(out: Any, r: Any, m: Any, w: Any) -> Any:
     """The row as it is before, or without, a selected candidate: zeros, or NaN."""
     row = out[r]
     stored = narrow(w.dtype.type(np.nan if m == POISONED else 0.0), out)
@@ -177,14 +177,14 @@ def _fill_unselected(out, r, m, w):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _index_rows(logits, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+def _index_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
     for r in range(start, stop):
         out[r] = max(_choose(logits, where, r, w, lanes), -1)
 
 
 @kernel
-def _mask_rows(logits, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+def _mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
@@ -197,12 +197,12 @@ def _mask_rows(logits, where, out, start, stop, scratch):  # type: ignore[no-unt
 
 
 @kernel
-def _temperature(temp, r):  # type: ignore[no-untyped-def]
+def _temperature(temp: Any, r: Any) -> Any:
     return prepared(temp[r if len(temp) > 1 else 0])
 
 
 @kernel
-def _exponentials(w, m, temp):  # type: ignore[no-untyped-def]
+def _exponentials(w: Any, m: Any, temp: Any) -> Any:
     """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
     top = w[m]
     for j in range(len(w)):
@@ -211,7 +211,7 @@ def _exponentials(w, m, temp):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _from_selected(cotangent, r, w, m, h):  # type: ignore[no-untyped-def]
+def _from_selected(cotangent: Any, r: Any, w: Any, m: Any, h: Any) -> Any:
     """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
     row = cotangent[r]
     selected = widen(row[m])
@@ -221,7 +221,7 @@ def _from_selected(cotangent, r, w, m, h):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _fill_candidates(out, r, logits, where, w):  # type: ignore[no-untyped-def]
+def _fill_candidates(out: Any, r: Any, logits: Any, where: Any, w: Any) -> Any:
     """NaN at the candidates, 0 at excluded entries: a row whose cotangent is not finite."""
     row, values = out[r], logits[r]
     for j in range(len(row)):
@@ -232,12 +232,12 @@ def _fill_candidates(out, r, logits, where, w):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _finite(x):  # type: ignore[no-untyped-def]
+def _finite(x: Any) -> Any:
     return abs(x) < np.inf
 
 
 @kernel
-def _soft_rows(logits, temp, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+def _soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
@@ -251,7 +251,9 @@ def _soft_rows(logits, temp, where, out, start, stop, scratch):  # type: ignore[
 
 
 @kernel
-def _backward_rows(grad_mask, logits, temp, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+def _backward_rows(
+    grad_mask: Any, logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any
+) -> Any:
     n = logits.shape[1]
     w, h, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), scratch[:LANES]
     for r in range(start, stop):
@@ -274,7 +276,9 @@ def _backward_rows(grad_mask, logits, temp, where, out, start, stop, scratch):  
 
 
 @kernel
-def _backward_temp_rows(grad_mask, logits, temp, where, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+def _backward_temp_rows(
+    grad_mask: Any, logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any
+) -> Any:
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
     n = logits.shape[1]
     w, h, t, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), _scratch(scratch, n, 2), scratch[:LANES]
@@ -297,15 +301,24 @@ def _backward_temp_rows(grad_mask, logits, temp, where, out, start, stop, scratc
 
 
 @kernel
-def _sum_rows(x, out, start, stop, scratch):  # type: ignore[no-untyped-def]
+def _sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     for r in range(start, stop):
         out[r] = narrow(_sum(x[r], scratch[:LANES]), out)
 
 
 @kernel
-def _double_backward_rows(  # type: ignore[no-untyped-def]
-    grad_grad_logits, grad_mask, logits, temp, where, out_grad_mask, out_logits, start, stop, scratch
-):
+def _double_backward_rows(
+    grad_grad_logits: Any,
+    grad_mask: Any,
+    logits: Any,
+    temp: Any,
+    where: Any,
+    out_grad_mask: Any,
+    out_logits: Any,
+    start: Any,
+    stop: Any,
+    scratch: Any,
+) -> Any:
     n = logits.shape[1]
     w, a, b, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), _scratch(scratch, n, 2), scratch[:LANES]
     for r in range(start, stop):

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 __all__ = ["VARIABLE", "over_rows", "thread_count"]
 
@@ -19,7 +20,7 @@ _WORTH_A_THREAD = 32768  # elements; below, handing work over costs more than it
 
 
 def thread_count() -> int:
-    """How many threads a large batch is split over: the environment's NPSELECT_NUM_THREADS, or the usable processors."""
+    """How many threads a large batch is split over: NPSELECT_NUM_THREADS, or the usable processors."""
     given = os.environ.get(VARIABLE)
     if given is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -38,12 +39,12 @@ def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None
         return
     bounds = [rows * i // parts for i in range(parts + 1)]
     pool = _pool(os.getpid(), threads)
-    others = [pool.submit(part, start, stop) for start, stop in zip(bounds[1:], bounds[2:], strict=False)]
+    others = [pool.submit(part, start, stop) for start, stop in pairwise(bounds[1:])]
     part(*bounds[:2])
     for other in others:
         other.result()
 
 
 @lru_cache(maxsize=1)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
+def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 a fork must not find its parent's
     return ThreadPoolExecutor(threads, thread_name_prefix="npselect")

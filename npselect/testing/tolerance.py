@@ -6,8 +6,8 @@ terms only are written here; the code takes ``expm1`` of the exponents' errors, 
 
 The exponent ``t_i`` carries an error of at most ``u tau_i``. Two ways of computing it::
 
-    difference first, fl(fl(w_i - w_m) / temp):                tau_i = 2 |t_i|
-    division first, fl(w_i / temp) - fl(w_m / temp) (textbook): tau_i = (|w_i| + |w_m|) / temp + |t_i|
+    difference first, fl(fl(w_i - w_m) / temp):        tau_i = 2 |t_i|
+    division first, fl(fl(w_i / temp) - fl(w_m / temp)): tau_i = (|w_i| + |w_m|) / temp + |t_i|
 
 Then ``e_i`` is relatively wrong by ``eta_i = u tau_i + 2 eps u`` (one ULP is at most 2 u), the sum ``s`` by
 ``sum_j p_j eta_j + n u``, and ``p_i = e_i / s`` by::
@@ -15,9 +15,9 @@ Then ``e_i`` is relatively wrong by ``eta_i = u tau_i + 2 eps u`` (one ULP is at
     pi_i = eta_i + sum_j p_j eta_j + (n + 1) u
 
 With ``h`` the cotangent as it enters the sums (measured from the selected entry, or, in the textbook, as given), the
-mean ``d = sum_j p_j h_j`` is wrong by ``D = sum_j p_j |h_j| (pi_j + (n + 3) u)``: the product, the sum, and the roundings of
-h, whose share in ``h_i - d`` is covered here too, as ``|h_i| <= |h_i - d| + sum_j p_j |h_j|``. The rest is a subtraction,
-a product, a division and the rounding of ``h_i``::
+mean ``d = sum_j p_j h_j`` is wrong by ``D = sum_j p_j |h_j| (pi_j + (n + 3) u)``: the product, the sum, and the
+roundings of h, whose share in ``h_i - d`` is covered here too, as ``|h_i| <= |h_i - d| + sum_j p_j |h_j|``. The rest is a
+subtraction, a product, a division and the rounding of ``h_i``::
 
     B_i = (p_i / temp) [ |h_i - d| (pi_i + 4 u) + D ]
 
@@ -76,7 +76,7 @@ def ulp(values: Array, dtype: Any) -> Array:
     """The unit in the last place of `dtype` at each of the values, as float64."""
     form = Format.of(dtype)
     _, exponent = np.frexp(np.abs(values).astype(np.float64))
-    return np.ldexp(1.0, np.maximum(exponent, form.lowest + 1) - form.precision)
+    return np.asarray(np.ldexp(1.0, np.maximum(exponent, form.lowest + 1) - form.precision))
 
 
 def _probable_depth(choices: int) -> float:
@@ -85,7 +85,7 @@ def _probable_depth(choices: int) -> float:
     Higham and Mary 2019, theorem 2.4: the bound with ``lambda sqrt(n)`` for ``n`` fails with a probability below
     ``2 exp(-lambda**2 / 2)``, for ``lambda = 6`` once in 3e7.
     """
-    return min(choices - 1, 6.0 * (choices - 1) ** 0.5)
+    return float(min(choices - 1, 6.0 * (choices - 1) ** 0.5))
 
 
 def _kernel_depth(choices: int) -> float:
@@ -187,7 +187,8 @@ def soft(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBO
     """
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
-        return np.where(row.candidates, row.p * row.pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1)), 0.0)
+        bound = row.p * row.pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1))
+        return np.where(row.candidates, bound, 0.0)
 
 
 def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
@@ -202,8 +203,8 @@ def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmeti
 def backward_temp(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
     """The bound of each row's share of ``grad_temp``, shape (rows,), before rows are summed.
 
-    ``grad_temp = -sum_i grad_logits_i t_i``: each term is wrong by ``B_i |t_i|`` and, relatively, by the roundings of t_i
-    (its tau is part of B_i only as the argument of exp), of the product and of the sum.
+    ``grad_temp = -sum_i grad_logits_i t_i``: each term is wrong by ``B_i |t_i|`` and, relatively, by the roundings of
+    t_i (its tau is part of B_i only as the argument of exp), of the product and of the sum.
     """
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
@@ -225,8 +226,9 @@ def double_backward(
     """The bounds of ``grad_grad_mask`` and ``grad_logits``.
 
     The first is `backward`'s for the cotangent ``v``. For the second, ``a = h - <p, h>`` is wrong by
-    ``alpha = D + u (|h| + |a|)``, ``b`` likewise by ``beta``, hence ``c = a b`` by ``gamma = |a| beta + |b| alpha + alpha beta
-    + u |c|``, its mean by ``C = sum_j p_j (gamma_j + |c_j| (pi_j + (n + 1) u))``, and the result by::
+    ``alpha = D + u (|h| + |a|)``, ``b`` likewise by ``beta``, hence ``c = a b`` by
+    ``gamma = |a| beta + |b| alpha + alpha beta + u |c|``, its mean by
+    ``C = sum_j p_j (gamma_j + |c_j| (pi_j + (n + 1) u))``, and the result by::
 
         (p_i / temp**2) [ |c_i - mean| (pi_i + 6 u) + gamma_i + C ]
     """
