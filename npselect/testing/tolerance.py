@@ -16,8 +16,8 @@ Then ``e_i`` is relatively wrong by ``eta_i = u tau_i + 2 eps u`` (one ULP is at
 
 With ``h`` the cotangent as it enters the sums (measured from the selected entry, or, in the textbook, as given), the
 mean ``d = sum_j p_j h_j`` is wrong by ``D = sum_j p_j |h_j| (pi_j + (n + 3) u)``: the product, the sum, and the
-roundings of h, whose share in ``h_i - d`` is covered here too, as ``|h_i| <= |h_i - d| + sum_j p_j |h_j|``. The rest is a
-subtraction, a product, a division and the rounding of ``h_i``::
+roundings of h, whose share in ``h_i - d`` is covered here too, as ``|h_i| <= |h_i - d| + sum_j p_j |h_j|``. The rest is
+a subtraction, a product, a division and the rounding of ``h_i``::
 
     B_i = (p_i / temp) [ |h_i - d| (pi_i + 4 u) + D ]
 
@@ -146,7 +146,7 @@ class _Row(NamedTuple):
     def floor(self, size: Array, entering: Array, divisor: Array) -> Array:
         """What underflow may add to ``p * size / divisor``, `entering` having been summed."""
         inner = self.p * (entering.shape[-1] + _sum(np.abs(entering)))
-        return self.form.tiny + self.form.least * (1.0 + np.abs(size) + inner) / divisor
+        return np.asarray(self.form.tiny + self.form.least * (1.0 + np.abs(size) + inner) / divisor)
 
 
 def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row:
