@@ -1,0 +1,309 @@
+"""What comes in and what goes out: dtypes, foreign arrays, layouts, `out`, and inputs that stay as they were."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+import scipy.special
+
+import npselect
+from npselect import straight_through as st
+
+RNG = np.random.default_rng(20)
+DTYPES = [np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
+
+backends = pytest.mark.parametrize("backend", ["reference", "cpu"])
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+
+
+def random(shape, dtype):
+    return RNG.standard_normal(shape).astype(dtype)
+
+
+def calls(grad, logits, out=None, both=None, **options):
+    """Every function of the operator, as (name, call taking out)."""
+    return {
+        "forward": lambda out=None: st.forward(logits, out=out, **options),
+        "soft": lambda out=None: st.soft(logits, out=out, **options),
+        "backward": lambda out=None: st.backward(grad, logits, out=out, **options),
+        "jvp": lambda out=None: st.jvp(grad, logits, out=out, **options),
+    }
+
+
+# ------------------------------------------------------------------------------------------------ what comes in
+
+
+@backends
+@pytest.mark.parametrize("values", [[[1, 3, 2]], np.array([[1, 3, 2]], np.uint8), np.array([[False, True, False]])])
+def test_integers_and_bools_become_float64(values, backend):
+    mask = st.forward(values, backend=backend)
+    assert mask.dtype == np.float64
+    assert mask.tolist() == [[0.0, 1.0, 0.0]]
+    probs = st.soft(values, 2.0, backend=backend)
+    np.testing.assert_allclose(probs, scipy.special.softmax(np.asarray(values) / 2.0, axis=-1), rtol=2**-50)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1j, 2.0], "logits has dtype complex128"),
+        (["a", "b"], "logits has dtype <U1"),
+        (np.array([None, 1.0]), "logits has dtype object"),
+        (np.array(["2020-01-01"], "M8[D]"), "logits has dtype datetime64"),
+        (np.zeros(3, np.longdouble), "logits has dtype (float128|longdouble)"),
+        (np.zeros(3, ml_dtypes.float8_e4m3fn), "logits has dtype float8_e4m3fn"),
+        (np.zeros(3, [("x", "f4")]), "logits has dtype"),
+        (object(), "logits has dtype object"),
+    ],
+)
+def test_other_dtypes_are_type_errors(values, message):
+    with pytest.raises(TypeError, match=message):
+        st.forward(values)
+
+
+def test_masked_arrays_are_sent_to_where():
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    for call in (
+        lambda: st.forward(masked),
+        lambda: st.backward(masked, [1.0, 2.0]),
+        lambda: st.forward([1.0, 2.0], masked),
+        lambda: st.forward([1.0, 2.0], out=masked),
+    ):
+        with pytest.raises(TypeError, match=r"where=|takes a NumPy array"):
+            call()
+    assert st.forward(masked.data, where=~np.ma.getmaskarray(masked)).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("where", [[1, 0], [1.0, 0.0], np.ma.array([True, False])])
+def test_where_takes_bools(where):
+    with pytest.raises(TypeError, match=r"where has dtype .* it takes plain bools"):
+        st.forward([1.0, 2.0], where=where)
+
+
+def test_temp_takes_numbers():
+    for temp in ("0.5", None, 1j):
+        with pytest.raises(TypeError, match="temp has dtype"):
+            st.forward([1.0, 2.0], temp)
+    for temp in (1, np.float16(0.5), np.int8(2), np.array([0.5]), [[0.5]]):
+        assert st.forward([[1.0, 2.0]], temp).tolist() == [[0.0, 1.0]]
+    with pytest.raises(ValueError, match=r"temp is 1e-50, which is 0.0 in float32"):
+        st.forward(np.float32([1.0, 2.0]), 1e-50)
+    with pytest.raises(ValueError, match=r"temp is 1e\+300, which is inf in float32"):
+        st.forward(np.float32([1.0, 2.0]), 1e300)
+    assert st.forward([1.0, 2.0], 1e-300).tolist() == [0.0, 1.0]
+
+
+class Foreign:
+    """An array of another library: NumPy sees it through one protocol only."""
+
+    def __init__(self, array, protocol):
+        self.array = array
+        if protocol == "__array__":
+            self.__class__ = type("ForeignArray", (Foreign,), {"__array__": lambda self, *a, **k: self.array})
+        elif protocol == "__dlpack__":
+            methods = {
+                "__dlpack__": lambda self, **k: self.array.__dlpack__(**k),
+                "__dlpack_device__": lambda self: self.array.__dlpack_device__(),
+            }
+            self.__class__ = type("ForeignDLPack", (Foreign,), methods)
+        else:
+            self.__class__ = type("ForeignGPU", (Foreign,), {"__cuda_array_interface__": {}})
+
+
+@backends
+@pytest.mark.parametrize("protocol", ["__array__", "__dlpack__"])
+def test_arrays_of_other_libraries(protocol, backend):
+    logits, grad = random((3, 4), "float32"), random((3, 4), "float32")
+    result = st.backward(Foreign(grad, protocol), Foreign(logits, protocol), backend=backend)
+    np.testing.assert_array_equal(result, st.backward(grad, logits, backend=backend))
+
+
+def test_arrays_on_a_gpu_need_the_cuda_tier():
+    logits = Foreign(random((3, 4), "float32"), "__cuda_array_interface__")
+    with pytest.raises(RuntimeError, match=r"backend 'cuda' does not run here: .*no CUDA tier yet"):
+        st.forward(logits)
+    with pytest.raises(TypeError, match="logits lives on a GPU"):
+        st.forward(logits, backend="cpu")
+
+
+@backends
+def test_dtypes_promote_as_in_numpy(backend):
+    single, double, half = random(5, "float32"), random(5, "float64"), random(5, "float16")
+    assert st.backward(double, single, backend=backend).dtype == np.float64
+    assert st.backward(half, single, backend=backend).dtype == np.float32
+    assert st.backward(half, half, backend=backend).dtype == np.float16
+    assert st.backward([1, 0, 0, 0, 0], single, backend=backend).dtype == np.float64
+    expected = st.backward(half.astype("float32"), single, backend=backend)
+    np.testing.assert_array_equal(st.backward(half, single, backend=backend), expected)
+
+
+def test_unknown_backends():
+    with pytest.raises(ValueError, match="backend is 'gpu'; it takes None or one of 'reference', 'cpu', 'cuda'"):
+        st.forward([1.0], backend="gpu")
+    with pytest.raises(RuntimeError, match="backend 'cuda' does not run here"):
+        st.forward([1.0], backend="cuda")
+    tiers = npselect.backends()
+    assert list(tiers) == ["reference", "cpu", "cuda"]
+    assert [tier.available for tier in tiers.values()] == [True, True, False]
+
+
+@backends
+@dtypes
+def test_inputs_are_never_written_to(dtype, backend):
+    logits, grad, direction = (random((6, 40), dtype) for _ in range(3))
+    logits[1, :5] = -np.inf
+    grad[1, :5] = np.nan
+    temp, where = RNG.uniform(0.5, 2.0, (6, 1)), RNG.random((6, 40)) < 0.7
+    inputs = [logits, grad, direction, temp, where]
+    before = [array.tobytes() for array in inputs]
+    for array in inputs:
+        array.flags.writeable = False
+    for call in calls(grad, logits, temp=temp, where=where, backend=backend).values():
+        call()
+    st.index(logits, where=where, backend=backend)
+    st.backward_temp(grad, logits, temp, where=where, backend=backend)
+    st.double_backward(direction, grad, logits, temp, where=where, backend=backend)
+    assert [array.tobytes() for array in inputs] == before
+
+
+# ------------------------------------------------------------------------------------------------ layouts and axes
+
+
+@backends
+@dtypes
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2, -3])
+def test_any_axis_is_the_last_axis_moved(axis, dtype, backend):
+    logits, grad, direction = (random((3, 4, 5), dtype) for _ in range(3))
+    where = RNG.random((3, 4, 5)) < 0.8
+
+    def moved(array):
+        return np.ascontiguousarray(np.moveaxis(array, axis, -1))
+
+    for name in ("forward", "soft"):
+        result = getattr(st, name)(logits, axis=axis, where=where, backend=backend)
+        expected = getattr(st, name)(moved(logits), where=moved(where), backend=backend)
+        np.testing.assert_array_equal(moved(result), expected)
+        assert result.flags.c_contiguous
+    result = st.backward(grad, logits, axis=axis, where=where, backend=backend)
+    np.testing.assert_array_equal(
+        moved(result), st.backward(moved(grad), moved(logits), where=moved(where), backend=backend)
+    )
+    result = st.index(logits, axis=axis, where=where, backend=backend)
+    np.testing.assert_array_equal(result, st.index(moved(logits), where=moved(where), backend=backend))
+    results = st.double_backward(direction, grad, logits, axis=axis, where=where, backend=backend)
+    expected = st.double_backward(moved(direction), moved(grad), moved(logits), where=moved(where), backend=backend)
+    for one, other in zip(results, expected, strict=True):
+        np.testing.assert_array_equal(moved(one), other)
+
+
+@backends
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (1, 5), (3, 1, 5), (3, 4, 1), (1, 1, 1), (), (3, 4, 5), (1, 4, 5)])
+def test_where_broadcasts_to_logits(shape, backend):
+    logits = random((3, 4, 5), "float32")
+    where = RNG.random(shape) < 0.6
+    full = np.broadcast_to(where, logits.shape).copy()
+    for call, other in zip(
+        calls(logits, logits, where=where, backend=backend).values(),
+        calls(logits, logits, where=full, backend=backend).values(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(call(), other())
+
+
+def test_single_rows():
+    assert st.forward([1.0, 2.0]).shape == (2,)
+    index = st.index([1.0, 2.0])
+    assert index == 1
+    assert isinstance(index, np.int64)
+    assert st.index([[1.0, 2.0]], axis=0).tolist() == [0, 0]
+
+
+# ------------------------------------------------------------------------------------------------ out
+
+
+@backends
+@dtypes
+def test_out_is_filled_and_returned(dtype, backend):
+    logits, grad = random((4, 6), dtype), random((4, 6), dtype)
+    for name, call in calls(grad, logits, backend=backend).items():
+        expected = call()
+        for out in (np.empty((4, 6), dtype), np.empty((6, 4), dtype).T, np.empty((8, 12), dtype)[::2, ::-2]):
+            assert call(out=out) is out, name
+            np.testing.assert_array_equal(out, expected)
+        out = np.empty((4, 6), dtype)
+        assert call(out=(out,)) is out
+        if dtype != ml_dtypes.bfloat16:
+            wide = np.empty((4, 6), np.float64)
+            np.testing.assert_array_equal(call(out=wide), expected.astype(np.float64))
+    index = np.empty(4, np.int64)
+    assert st.index(logits, out=index, backend=backend) is index
+    np.testing.assert_array_equal(index, st.index(logits, backend=backend))
+    total = np.empty((), dtype)
+    assert st.backward_temp(grad, logits, out=total, backend=backend) is total
+    assert total == st.backward_temp(grad, logits, backend=backend)
+    first, second = np.empty((4, 6), dtype), np.empty((6, 4), dtype).T
+    results = st.double_backward(grad, grad, logits, out=(first, second), backend=backend)
+    assert results[0] is first
+    assert results[1] is second
+    expected = st.double_backward(grad, grad, logits, backend=backend)
+    np.testing.assert_array_equal(first, expected[0])
+    np.testing.assert_array_equal(second, expected[1])
+    only_second = np.empty((4, 6), dtype)
+    assert st.double_backward(grad, grad, logits, out=(None, only_second), backend=backend)[1] is only_second
+    np.testing.assert_array_equal(only_second, expected[1])
+
+
+@backends
+@dtypes
+def test_out_may_be_an_input(dtype, backend):
+    shape = (5, 7)
+    for which in ("logits", "grad", "reversed", "shifted", "transposed"):
+        for name in ("forward", "soft", "backward", "jvp"):
+            memory = random(2 * 64, dtype)
+            logits = memory[:35].reshape(shape)
+            grad = memory[50:85].reshape(shape)
+            expected = calls(grad.copy(), logits.copy(), backend=backend)[name]()
+            out = {
+                "logits": logits,
+                "grad": grad,
+                "reversed": logits[::-1],
+                "shifted": memory[3:38].reshape(shape),
+                "transposed": memory[:35].reshape(7, 5).T,
+            }[which]
+            calls(grad, logits, backend=backend)[name](out=out)
+            np.testing.assert_array_equal(out, expected, err_msg=f"{name} into {which}")
+    v, g, w = (random(shape, dtype) for _ in range(3))
+    expected = st.double_backward(v, g, w, backend=backend)
+    st.double_backward(v, g, w, out=(w, v), backend=backend)
+    np.testing.assert_array_equal(w, expected[0])
+    np.testing.assert_array_equal(v, expected[1])
+
+
+@backends
+def test_out_may_be_the_temperature(backend):
+    logits, grad = random((5, 7), "float32"), random((5, 7), "float32")
+    temp = RNG.uniform(0.5, 2.0, (5, 1)).astype("float32")
+    expected = st.backward_temp(grad, logits, temp.copy(), backend=backend)
+    np.testing.assert_array_equal(st.backward_temp(grad, logits, temp, out=temp, backend=backend), expected)
+
+
+def test_what_out_cannot_be():
+    logits = random((4, 6), "float32")
+    with pytest.raises(ValueError, match=r"out has shape \(6,\) and the result has shape \(4, 6\)"):
+        st.forward(logits, out=np.empty(6, "float32"))
+    with pytest.raises(TypeError, match="out has dtype int64, to which a result of dtype float32 cannot be cast"):
+        st.forward(logits, out=np.empty((4, 6), np.int64))
+    with pytest.raises(TypeError, match="out is a list; it takes a NumPy array"):
+        st.forward(logits, out=[0.0])
+    frozen = np.empty((4, 6), "float32")
+    frozen.flags.writeable = False
+    with pytest.raises(ValueError, match="out is read-only"):
+        st.forward(logits, out=frozen)
+    with pytest.raises(ValueError, match="out holds 2 arrays; there are 1 results"):
+        st.forward(logits, out=(frozen, frozen))
+    with pytest.raises(TypeError, match="out is a ndarray; it takes a tuple of 2 arrays"):
+        st.double_backward(logits, logits, logits, out=frozen)
+    same = np.empty((4, 6), "float32")
+    with pytest.raises(ValueError, match="share memory"):
+        st.double_backward(logits, logits, logits, out=(same, same))
+    with pytest.raises(ValueError, match="share memory"):
+        st.double_backward(logits, logits, logits, out=(same, same[::-1]))

@@ -1,0 +1,122 @@
+"""The house: what may import what, what an import costs, and what the README promises."""
+
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import npselect
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "npselect"
+
+# A room may import the rooms named here, and none else of the package. Data flows one way.
+ROOMS = {
+    "npselect": {"npselect.straight_through", "npselect.backends"},
+    "npselect.__main__": {"npselect.cli"},
+    "npselect.cli": {"npselect", "npselect.backends", "npselect.testing"},
+    "npselect.straight_through": {"npselect._arrays"},
+    "npselect._arrays": {"npselect.backends"},
+    "npselect.reference": set(),
+    "npselect.backends": {"npselect.backends"},
+    "npselect.testing": {"npselect", "npselect.straight_through", "npselect.testing"},
+}
+
+
+def room_of(module):
+    return next(name for name in (module, *(module.rsplit(".", n)[0] for n in (1, 2))) if name in ROOMS)
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: write the whole name of {node.module}"
+            if node.module == "npselect":
+                yield from (
+                    f"npselect.{alias.name}" if (PACKAGE / f"{alias.name}.py").exists() else "npselect"
+                    for alias in node.names
+                )
+            else:
+                yield node.module
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    allowed = ROOMS[room_of(module)]
+    for name in imports(path):
+        if name.split(".")[0] == "npselect":
+            assert room_of(name) in allowed, f"{module} imports {name}"
+        elif name.split(".")[0] in ("numba", "llvmlite"):
+            assert room_of(module) == "npselect.backends", f"{module} imports {name}"
+    if module == "npselect.reference":
+        third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
+        assert third_party == {"numpy"}
+
+
+def run(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_import_loads_neither_numba_nor_a_framework():
+    code = "import sys, json, npselect, npselect.testing; print(json.dumps(sorted(sys.modules)))"
+    loaded = {name.split(".")[0] for name in json.loads(run(code))}
+    assert "npselect" in loaded
+    assert not loaded & {"numba", "llvmlite", "numba_cuda", "torch", "jax", "tensorflow", "ml_dtypes", "rich"}
+
+
+def test_public_names():
+    assert npselect.differentiable_select is npselect.straight_through.forward
+    for module in (npselect, npselect.straight_through):
+        for name in module.__all__:
+            assert getattr(module, name, None) is not None
+    for path in PACKAGE.rglob("*.py"):
+        private = path.name.startswith("_") and path.name not in ("__init__.py", "_arrays.py")
+        assert private or "__all__ = [" in path.read_text(encoding="utf-8"), f"{path} has no __all__"
+
+
+def test_works_without_a_cache_directory():
+    code = """
+import numba.core.caching as caching
+caching.CacheImpl._locator_classes = []  # as on a machine where no directory can be written
+import npselect
+print(npselect.straight_through.index([[1.0, 3.0, 2.0]]))
+"""
+    assert run(code).strip() == "[1]"
+
+
+def test_fast_maths_is_off():
+    for path in (PACKAGE / "backends").glob("*.py"):
+        assert "fastmath" not in path.read_text(encoding="utf-8")
+
+
+def test_readme_has_two_commands_in_its_quick_start():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    quick_start = re.search(r"^## Quick start\n(.*?)^## ", readme, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```", quick_start[1], re.DOTALL | re.MULTILINE)
+    assert [language for language, _ in blocks] == ["bash", "bash"]
+    assert "npselect check examples/numpy_select.py" in blocks[0][1]
+    assert "python -m pytest" in blocks[1][1]
+
+
+def test_readme_names_only_files_that_exist():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+        assert (ROOT / target).exists(), target
