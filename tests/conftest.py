@@ -1,0 +1,26 @@
+"""What holds for all tests: hypothesis' profiles, and where numba keeps its machine code."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _sources() -> str:
+    """A digest of the kernels: numba's cache looks at a kernel's own file, not at the helpers which that imports."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "npselect" / "backends").glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba" / _sources()))  # before numba is loaded
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
