@@ -25,12 +25,12 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
-__all__ = ["Temperature", "divided_difference", "exp", "fma", "narrow", "prepared", "widen"]
+__all__ = ["Temperature", "divided_difference", "exp", "fma", "formula", "narrow", "prepared", "widen"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _formula(function: Function) -> Function:
+def formula(function: Function) -> Function:
     """The same text for Python, the CPU and CUDA."""
     return cast("Function", register_jitable(function))
 
@@ -174,7 +174,7 @@ _D0, _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9 = (
 )
 
 
-@_formula
+@formula
 def _exp32(t: Any, tail: Any) -> Any:
     shifted = fma(t, _PER_LN2_32, _ROUND32)
     n = shifted - _ROUND32
@@ -188,7 +188,7 @@ def _exp32(t: Any, tail: Any) -> Any:
     return result if t >= _LOWEST32 else _ZERO32
 
 
-@_formula
+@formula
 def _exp64(t: Any, tail: Any) -> Any:
     shifted = fma(t, _PER_LN2_64, _ROUND64)
     n = shifted - _ROUND64
@@ -237,7 +237,7 @@ _UP32, _DOWN32 = np.float32(2.0**64), np.float32(2.0**-64)
 _UP64, _DOWN64 = np.float64(2.0**512), np.float64(2.0**-512)
 
 
-@_formula
+@formula
 def _prepared(temp: Any, up: Any, down: Any, one: Any) -> Any:
     before = down if temp >= up else one
     after = up if temp < down else one
@@ -262,7 +262,7 @@ def _prepared_(temp: Any) -> Any:
     return lambda temp: _prepared(temp, _UP64, _DOWN64, _ONE64)
 
 
-@_formula
+@formula
 def divided_difference(w: Any, top: Any, temp: Any) -> Any:
     """``t + tail = (w - top) / temp`` to twice the precision, so that exp(t) does not feel the size of t.
 
@@ -283,7 +283,7 @@ def divided_difference(w: Any, top: Any, temp: Any) -> Any:
 _FROM_HALF = np.float32(2.0**112)  # the exponents' biases differ by 112
 
 
-@_formula
+@formula
 def _widen_float16(bits: Any) -> Any:
     sign = (bits & 0x8000) << 16
     magnitude = _bits(_float32((bits & 0x7FFF) << 13) * _FROM_HALF)
@@ -292,7 +292,7 @@ def _widen_float16(bits: Any) -> Any:
     return _float32(sign | magnitude)
 
 
-@_formula
+@formula
 def _narrow_float16(x: Any) -> Any:
     bits = np.int64(_bits(x)) & 0xFFFFFFFF
     magnitude = bits & 0x7FFFFFFF
@@ -303,12 +303,12 @@ def _narrow_float16(x: Any) -> Any:
     return np.uint16(result | ((bits >> 16) & 0x8000))
 
 
-@_formula
+@formula
 def _widen_bfloat16(bits: Any) -> Any:
     return _float32((np.int64(bits) & 0xFFFF) << 16)
 
 
-@_formula
+@formula
 def _narrow_bfloat16(x: Any) -> Any:
     bits = np.int64(_bits(x)) & 0xFFFFFFFF
     rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from npselect.backends.arithmetic import divided_difference, exp, fma, narrow, prepared, widen
+from npselect.backends.arithmetic import divided_difference, exp, fma, formula, narrow, prepared, widen
 from npselect.backends.threads import over_rows
 
 __all__ = ["backward", "backward_temp", "double_backward", "index", "mask", "soft"]
@@ -41,16 +41,18 @@ SEGMENT = 1024
 LANES = 128
 
 
-@kernel
+@formula
 def _fold(lanes: Any, used: Any) -> Any:
     quads = (used + 3) // 4
     for i in range(used, 4 * quads):
         lanes[i] = 0
     for i in range(quads):
         lanes[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3])
-    for i in range(quads, 32):
-        lanes[i] = 0
     width = 16
+    while width >= quads:
+        width //= 2
+    for i in range(quads, 2 * width):
+        lanes[i] = 0
     while width > 0:
         for i in range(width):
             lanes[i] += lanes[i + width]
@@ -58,7 +60,7 @@ def _fold(lanes: Any, used: Any) -> Any:
     return lanes[0]
 
 
-@kernel
+@formula
 def _dot(x: Any, y: Any, lanes: Any) -> Any:
     """``sum_j x_j y_j``."""
     n = len(x)
@@ -67,7 +69,8 @@ def _dot(x: Any, y: Any, lanes: Any) -> Any:
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
-        lanes[:used] = 0
+        for lane in range(used):
+            lanes[lane] = 0
         for base in range(start, whole, LANES):  # slices of a known length become vector instructions
             a, b = x[base : base + LANES], y[base : base + LANES]
             for lane in range(LANES):
@@ -79,7 +82,7 @@ def _dot(x: Any, y: Any, lanes: Any) -> Any:
     return total
 
 
-@kernel
+@formula
 def _sum(x: Any, lanes: Any) -> Any:
     """``sum_j x_j``."""
     n = len(x)
@@ -88,7 +91,8 @@ def _sum(x: Any, lanes: Any) -> Any:
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
-        lanes[:used] = 0
+        for lane in range(used):
+            lanes[lane] = 0
         for base in range(start, whole, LANES):
             a = x[base : base + LANES]
             for lane in range(LANES):
@@ -100,14 +104,15 @@ def _sum(x: Any, lanes: Any) -> Any:
     return total
 
 
-@kernel
+@formula
 def _maximum(x: Any, lanes: Any) -> Any:
     """The largest entry (no order matters here), -inf if it is that or if there is NaN only."""
     n = len(x)
     used = min(n, LANES)
     whole = n // LANES * LANES
     top = lanes.dtype.type(-np.inf)
-    lanes[:used] = top
+    for lane in range(used):
+        lanes[lane] = top
     for base in range(0, whole, LANES):
         a = x[base : base + LANES]
         for lane in range(LANES):
@@ -125,7 +130,7 @@ def _maximum(x: Any, lanes: Any) -> Any:
 NOTHING, POISONED = -1, -2  # no candidate offered: a row of zeros; NaN, +inf or only -inf: a row of NaN
 
 
-@kernel
+@formula
 def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
     """Row r in its compute type into `w`, -inf at excluded entries; the selected candidate's index, or why none."""
     infinity = w.dtype.type(np.inf)
@@ -161,13 +166,13 @@ def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
     return POISONED  # not reached: `top` is an entry of `w`
 
 
-@kernel
+@formula
 def _scratch(scratch: Any, n: Any, k: Any) -> Any:
     """The k-th of the rows of length n that follow the lanes."""
     return scratch[LANES + k * n : LANES + (k + 1) * n]
 
 
-@kernel
+@formula
 def _fill_unselected(out: Any, r: Any, m: Any, w: Any) -> Any:
     """The row as it is before, or without, a selected candidate: zeros, or NaN."""
     row = out[r]
@@ -196,12 +201,12 @@ def _mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch
 # ------------------------------------------------------------------------------------------------ the soft passes
 
 
-@kernel
+@formula
 def _temperature(temp: Any, r: Any) -> Any:
     return prepared(temp[r if len(temp) > 1 else 0])
 
 
-@kernel
+@formula
 def _exponentials(w: Any, m: Any, temp: Any) -> Any:
     """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
     top = w[m]
@@ -210,7 +215,7 @@ def _exponentials(w: Any, m: Any, temp: Any) -> Any:
         w[j] = exp(t, tail)
 
 
-@kernel
+@formula
 def _from_selected(cotangent: Any, r: Any, w: Any, m: Any, h: Any) -> Any:
     """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
     row = cotangent[r]
@@ -220,7 +225,7 @@ def _from_selected(cotangent: Any, r: Any, w: Any, m: Any, h: Any) -> Any:
         h[j] = zero if w[j] == excluded else widen(row[j]) - selected
 
 
-@kernel
+@formula
 def _fill_candidates(out: Any, r: Any, logits: Any, where: Any, w: Any) -> Any:
     """NaN at the candidates, 0 at excluded entries: a row whose cotangent is not finite."""
     row, values = out[r], logits[r]
@@ -231,7 +236,7 @@ def _fill_candidates(out: Any, r: Any, logits: Any, where: Any, w: Any) -> Any:
         row[j] = narrow(w.dtype.type(0.0 if excluded else np.nan), out)
 
 
-@kernel
+@formula
 def _finite(x: Any) -> Any:
     return abs(x) < np.inf
 
