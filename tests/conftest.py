@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,3 +27,22 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba" / 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+_worst: dict[str, float] = {}
+
+
+@pytest.fixture
+def record() -> Callable[[str, float], None]:
+    """``record(what, value)``: the largest value of each kind is printed at the end of ``pytest -v``."""
+
+    def keep(what: str, value: float) -> None:
+        _worst[what] = max(_worst.get(what, 0.0), float(value))
+
+    return keep
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if _worst and config.get_verbosity() > 0:
+        terminalreporter.section("worst found")
+        for what, value in sorted(_worst.items()):
+            terminalreporter.line(f"{what:60} {value:.6g}")

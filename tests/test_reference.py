@@ -165,15 +165,15 @@ def test_planted_fault_in_the_reference(dtype: str, monkeypatch: pytest.MonkeyPa
 
 @dtypes
 @pytest.mark.parametrize(("choices", "rows"), [(2, 600), (5, 800), (8, 1000), (33, 210)])
-def test_random(dtype: str, choices: int, rows: int, record_property: Callable[[str, object], None]) -> None:
+def test_random(dtype: str, choices: int, rows: int, record: Callable[[str, float], None]) -> None:
     """20,130 elements of each dtype."""
     batch = inputs.random(dtype, rows, choices, 100 + choices)
     few, most = rows // 5, ["soft", "backward"]
     for name, found in judged(batch[:few], dtype, exact.NAMES).items():
-        record_property(f"{dtype} {name} random", found)
+        record(f"{dtype} {name} random", found)
         assert found <= ALLOWED[dtype], name
     for name, found in judged(batch[few:], dtype, most).items():
-        record_property(f"{dtype} {name} random", found)
+        record(f"{dtype} {name} random", found)
         assert found <= ALLOWED[dtype], name
 
 
@@ -182,10 +182,10 @@ FAMILIES = list(inputs.adversarial("float32", 2, 2, 0))
 
 @dtypes
 @pytest.mark.parametrize("family", FAMILIES)
-def test_adversarial(dtype: str, family: str, record_property: Callable[[str, object], None]) -> None:
+def test_adversarial(dtype: str, family: str, record: Callable[[str, float], None]) -> None:
     """25 families of 120 elements each."""
     for choices, rows in ((3, 16), (8, 9)):
         batch = inputs.adversarial(dtype, rows, choices, choices)[family]
         for name, found in judged(batch, dtype, exact.NAMES).items():
-            record_property(f"{dtype} {name} adversarial", found)
+            record(f"{dtype} {name} adversarial", found)
             assert found <= ALLOWED[dtype], name
