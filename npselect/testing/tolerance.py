@@ -21,6 +21,8 @@ a subtraction, a product, a division and the rounding of ``h_i``::
 
     B_i = (p_i / temp) [ |h_i - d| (pi_i + 4 u) + D ]
 
+A row with a single candidate is computed without any rounding (e = s = p = 1, d = h), so its bound is 0.
+
 Underflow adds what no relative error describes. Each operation that underflows is wrong by at most half the smallest
 subnormal ``least``: in e_i, in a product e_j h_j, in the product p_i (h_i - d). To these, multiplied by what follows,
 the smallest normal number is added once, for the rounding of the result itself.
@@ -39,7 +41,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["KERNELS", "TEXTBOOK", "Arithmetic", "Format", "backward", "backward_temp", "double_backward", "soft", "ulp"]
+__all__ = [
+    "KERNELS",
+    "TEXTBOOK",
+    "Arithmetic",
+    "Format",
+    "backward",
+    "backward_temp",
+    "double_backward",
+    "near_tie",
+    "soft",
+    "ulp",
+]
 
 Array = npt.NDArray[Any]
 
@@ -60,6 +73,11 @@ class Format(NamedTuple):
     def unit(self) -> float:
         """The unit roundoff u."""
         return 2.0**-self.precision
+
+    @property
+    def largest(self) -> float:
+        """The largest finite number."""
+        return (2.0 - 2.0 ** (1 - self.precision)) * 2.0 ** (1 - self.lowest)
 
     @property
     def tiny(self) -> float:
@@ -121,14 +139,14 @@ KERNELS = Arithmetic(_kernel_depth, exp_ulp=1.0, difference_first=True)
 
 
 class _Row(NamedTuple):
-    """The exact quantities of the notation, in float64, and the relative error ``pi`` of the probabilities."""
+    """The exact quantities of the notation, in float64, and the error ``p_pi`` of the probabilities."""
 
     form: Format
     n: float
     temp: Array
     t: Array
     p: Array
-    pi: Array
+    p_pi: Array
     m: Array
     candidates: Array
     difference_first: bool
@@ -140,13 +158,17 @@ class _Row(NamedTuple):
         h = g - np.take_along_axis(g, self.m, axis=-1)
         h = np.where(self.candidates, h, 0.0)
         entering = h if self.difference_first else g
-        error = _sum(self.p * np.abs(entering) * (self.pi + (self.n + 3) * u))
+        error = _sum(np.abs(entering) * (self.p_pi + self.p * (self.n + 3) * u))
         return h - _sum(self.p * h), error, entering
 
     def floor(self, size: Array, entering: Array, divisor: Array) -> Array:
         """What underflow may add to ``p * size / divisor``, `entering` having been summed."""
         inner = self.p * (entering.shape[-1] + _sum(np.abs(entering)))
         return np.asarray(self.form.tiny + self.form.least * (1.0 + np.abs(size) + inner) / divisor)
+
+    def only(self, bound: Array) -> Array:
+        """The bound, but 0 at excluded entries and where there is nothing to choose from."""
+        return np.where(self.candidates & (_sum(self.candidates) > 1), bound, 0.0)
 
 
 def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row:
@@ -156,14 +178,17 @@ def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row
     m = np.argmax(w, axis=-1, keepdims=True)
     top = np.take_along_axis(w, m, axis=-1)
     safe = np.where(candidates, w, top)
-    t = (safe - top) / temp
+    t = np.maximum((safe - top) / temp, -1e300)
     e = np.where(candidates, np.exp(t), 0.0)
-    p = e / _sum(e)
     tau = 2 * np.abs(t) if arithmetic.difference_first else (np.abs(safe) + np.abs(top)) / temp + np.abs(t)
     n = arithmetic.depth(w.shape[-1])
-    eta = np.expm1(form.unit * tau) + 2 * arithmetic.exp_ulp * form.unit
-    pi = eta + _sum(np.where(p > 0, p * eta, 0.0)) + (n + 1) * form.unit
-    return _Row(form, n, temp, t, p, np.where(candidates, pi, 0.0), m, candidates, arithmetic.difference_first)
+    x = form.unit * tau
+    e_eta = np.where(candidates, np.where(x < 1, e * np.expm1(np.minimum(x, 1)), np.exp(t + x) - e), 0.0)
+    e_eta = e_eta + e * (2 * arithmetic.exp_ulp * form.unit)
+    s = _sum(e)
+    p = e / s
+    p_pi = e_eta / s + p * (_sum(e_eta) / s + (n + 1) * form.unit)
+    return _Row(form, n, temp, t, p, p_pi, m, candidates, arithmetic.difference_first)
 
 
 def soft(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
@@ -187,8 +212,22 @@ def soft(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBO
     """
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
-        bound = row.p * row.pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1))
-        return np.where(row.candidates, bound, 0.0)
+        return row.only(row.p_pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1)))
+
+
+def near_tie(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+    """How far ``t_i`` may lie below 0 for ``p_i`` to be rounded up to ``p_m`` or beyond, or ``p_m`` down to ``p_i``.
+
+    Both are quotients by the same s, hence ``|t_i| <= eta_i + eta_m + 2 u``: two exponents, two exps, two divisions.
+    Parameters and result as in `soft`.
+    """
+    with np.errstate(all="ignore"):
+        top = np.max(logits, axis=-1, keepdims=True, initial=-np.inf).astype(np.float64)
+        w = np.where(logits > -np.inf, logits.astype(np.float64), top)
+        reach = 3 * np.abs(top) + np.abs(w) + np.abs(w - top)
+        if arithmetic.difference_first:
+            reach = 2 * np.abs(w - top)
+        return np.asarray(Format.of(dtype).unit * (reach / np.asarray(temp, np.float64) + 4 * arithmetic.exp_ulp + 2))
 
 
 def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
@@ -196,8 +235,8 @@ def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmeti
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
         size, error, entering = row.centred(grad_mask)
-        bound = row.p * (np.abs(size) * (row.pi + 4 * row.form.unit) + error) / row.temp
-        return np.where(row.candidates, bound + row.floor(size, entering, row.temp), 0.0)
+        bound = (np.abs(size) * (row.p_pi + row.p * 4 * row.form.unit) + row.p * error) / row.temp
+        return row.only(bound + row.floor(size, entering, row.temp))
 
 
 def backward_temp(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
@@ -241,13 +280,13 @@ def double_backward(
         beta = b_error + u * (np.abs(k) + np.abs(b))
         c = np.where(row.candidates, a * b, 0.0)
         gamma = np.abs(a) * beta + np.abs(b) * alpha + alpha * beta + u * np.abs(c)
-        mean_error = _sum(row.p * (gamma + np.abs(c) * (row.pi + (row.n + 1) * u)))
+        mean_error = _sum(row.p * gamma + np.abs(c) * (row.p_pi + row.p * (row.n + 1) * u))
         size = c - _sum(row.p * c)
-        bound = row.p * (np.abs(size) * (row.pi + 6 * u) + gamma + mean_error) / row.temp**2
-        bound = bound + row.floor(size, c, row.temp**2)
+        bound = np.abs(size) * (row.p_pi + row.p * 6 * u) + row.p * (gamma + mean_error)
+        bound = bound / row.temp**2 + row.floor(size, c, row.temp**2)
         return (
             backward(grad_grad_logits, logits, temp, dtype, arithmetic),
-            np.where(row.candidates, bound, 0.0),
+            row.only(bound),
         )
 
 
