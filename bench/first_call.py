@@ -1,7 +1,7 @@
 """How long the first call takes: import, compile or load, forward and backward in float32, each in a new process.
 
-Run ``python bench/first_call.py``. "Cold" starts with an empty cache directory and so compiles; "warm" finds what "cold"
-left. Medians over a few processes of each, beside a process that imports NumPy alone.
+Run ``python bench/first_call.py``. "Cold" starts with an empty cache directory and so compiles; "warm" finds what
+"cold" left. Medians over a few processes of each, beside a process that imports NumPy alone.
 """
 
 import os

@@ -14,11 +14,11 @@ import numpy as np
 from npselect import straight_through
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  after the backend is chosen
+import matplotlib.pyplot as plt
 
+BESIDE = Path(__file__).with_name("selection.png")
 TEMPS = [0.25, 0.6, 1.5, 4.0]
 COLOURS = plt.get_cmap("viridis")(np.linspace(0.0, 0.85, len(TEMPS)))
-TARGET = Path(__file__).with_name("selection.png")
 
 
 def two_candidates(forward, backward):
@@ -30,7 +30,9 @@ def two_candidates(forward, backward):
     forward.plot(difference, straight_through.forward(logits)[:, 0], color="black", lw=2, label="forward (any temp)")
     for temp, colour in zip(TEMPS, COLOURS, strict=True):
         forward.plot(difference, straight_through.soft(logits, temp)[:, 0], color=colour, lw=1, ls="--")
-        backward.plot(difference, straight_through.backward(first, logits, temp)[:, 0], color=colour, label=f"temp {temp}")
+        backward.plot(
+            difference, straight_through.backward(first, logits, temp)[:, 0], color=colour, label=f"temp {temp}"
+        )
     forward.set(title="hard forward: mask[0]\n(dashed: the probabilities behind it)", ylabel="mask[0]")
     backward.set(title="soft backward:\ngradient of mask[0] to logits[0]", ylabel="grad_logits[0]")
     for axes in (forward, backward):
@@ -58,13 +60,13 @@ def ten_candidates(axes):
     axes.legend(frameon=False)
 
 
-def main():
-    """Write the picture beside this script."""
+def main(target=BESIDE):
+    """Write the picture, beside this script unless told otherwise."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(13, 4), layout="constrained")
     two_candidates(left, middle)
     ten_candidates(right)
-    figure.savefig(TARGET, dpi=110, metadata={"Software": None})
-    print(f"wrote {TARGET.name}")
+    figure.savefig(target, dpi=110, metadata={"Software": None})
+    print(f"wrote {target.name}")
 
 
 if __name__ == "__main__":

@@ -105,6 +105,7 @@ def test_excluded_entries_are_never_selected_and_get_a_gradient_of_zero(junk, dt
             full = np.zeros((1, 4))
             full[:, [0, 2]] = expected[name].astype(np.float64)
             assert_rows(result, full.astype(dtype))
+            assert not np.signbit(result[:, [1, 3]].astype(np.float64)).any()
 
 
 def test_a_row_without_an_offered_candidate_is_zero(dtype, backend):

@@ -261,6 +261,7 @@ def _backward_rows(
 ) -> Any:
     n = logits.shape[1]
     w, h, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), scratch[:LANES]
+    zero = scratch.dtype.type(0)
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
         if m < 0:
@@ -274,10 +275,10 @@ def _backward_rows(
         if not _finite(d):
             _fill_candidates(out, r, logits, where, w)
             continue
-        # grad_logits_i = e_i (h_i - d) / (s temp)
+        # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
         q = w.dtype.type(1) / (s * tau.scaled)
         for j in range(n):
-            row[j] = narrow(e[j] * (h[j] - d) * q * tau.scale, out)
+            row[j] = narrow(fma(e[j] * (h[j] - d) * q, tau.scale, zero), out)
 
 
 @kernel
@@ -326,6 +327,7 @@ def _double_backward_rows(
 ) -> Any:
     n = logits.shape[1]
     w, a, b, lanes = _scratch(scratch, n, 0), _scratch(scratch, n, 1), _scratch(scratch, n, 2), scratch[:LANES]
+    zero = scratch.dtype.type(0)
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
         if m < 0:
@@ -343,7 +345,7 @@ def _double_backward_rows(
         row = out_grad_mask[r]
         for j in range(n):
             b[j] = b[j] - mean
-            row[j] = narrow(e[j] * b[j] * q * tau.scale, out_grad_mask)
+            row[j] = narrow(fma(e[j] * b[j] * q, tau.scale, zero), out_grad_mask)
         if not _finite(mean):
             _fill_candidates(out_grad_mask, r, logits, where, w)
         # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
@@ -353,7 +355,7 @@ def _double_backward_rows(
         mean = _dot(e, a, lanes) / s
         row = out_logits[r]
         for j in range(n):
-            row[j] = narrow(e[j] * (a[j] - mean) * q * tau.scale * tau.high * tau.scale, out_logits)
+            row[j] = narrow(fma(e[j] * (a[j] - mean) * q * tau.scale * tau.high, tau.scale, zero), out_logits)
         if not _finite(mean):
             _fill_candidates(out_logits, r, logits, where, w)
 
