@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,12 @@ __all__ = ["Rows", "arrange"]
 
 Array = npt.NDArray[Any]
 _COMPUTED_IN = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64}
+
+
+@cache
+def _computed_in(dtype: np.dtype[Any]) -> type[np.floating[Any]] | None:
+    """The type that a floating dtype is computed in; None for every other dtype."""
+    return _COMPUTED_IN.get(dtype.name)
 
 
 class Rows(NamedTuple):
@@ -114,7 +121,7 @@ def arrange(
     for array, name in zip(arrays[1:], names[1:], strict=False):
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} and logits has shape {shape}; the two must be equal")
-    dtype = np.result_type(*arrays)
+    dtype = np.result_type(*arrays) if len(arrays) > 1 else arrays[0].dtype.newbyteorder("=")
     axis = normalize_axis_index(operator.index(axis), len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
@@ -152,7 +159,7 @@ def _floating(values: Any, name: str) -> Array:
     array = np.asarray(values)
     if array.dtype.kind in "biu":
         return array.astype(np.float64)
-    if array.dtype.name not in _COMPUTED_IN:
+    if _computed_in(array.dtype) is None:
         raise TypeError(f"{name} has dtype {array.dtype}; it takes {', '.join(_COMPUTED_IN)}, integers and bools")
     return array
 
@@ -160,16 +167,17 @@ def _floating(values: Any, name: str) -> Array:
 def _temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: int) -> Array:
     """The temperatures in the type they are used in: a single one, or an array with the logits' number of axes."""
     given = _floating(temp, "temp")
-    compute = _COMPUTED_IN[dtype.name]
+    compute = _computed_in(dtype)
     with np.errstate(over="ignore", under="ignore"):
         temps = given.astype(compute)
-    bad = ~(np.isfinite(temps) & (temps > 0))
-    if np.any(bad):
-        value, rounded = given[bad][0], temps[bad][0]
-        why = "it must be positive and finite"
-        if np.isfinite(value) and value > 0:
-            why = f"which is {rounded} in {compute.__name__}, the type that {dtype} logits are computed in"
-        raise ValueError(f"temp is {value}; {why}" if why.startswith("it") else f"temp is {value}, {why}")
+    fits = (temps > 0) & (temps < np.inf)
+    if not fits.all():
+        value, rounded = given[~fits][0], temps[~fits][0]
+        if 0 < value < np.inf:
+            raise ValueError(
+                f"temp is {value}, which is {rounded} in {temps.dtype}, what {dtype} logits are computed in"
+            )
+        raise ValueError(f"temp is {value}; it must be positive and finite")
     if temps.size == 1 and temps.ndim <= len(shape):
         return temps
     padded = temps.reshape((1,) * (len(shape) - temps.ndim) + temps.shape)
@@ -248,7 +256,7 @@ def _as_rows(array: Array, order: Sequence[int], dtype: np.dtype[Any]) -> Array:
 def _rows_or_one(array: Array, shape: tuple[int, ...], order: Sequence[int], choices: int) -> Array:
     """An array that broadcasts to `shape`, `choices` along the last of `order`, as (rows, choices) or (1, choices)."""
     if array.size == 1:
-        return np.ascontiguousarray(np.broadcast_to(array.reshape(1, 1), (1, choices)))
+        return np.full((1, choices), array.reshape(()), array.dtype)
     moved = array.transpose(order)
     shared = all(n == 1 for n in moved.shape[:-1])
     lead = (1,) * (len(order) - 1) if shared else tuple(shape[i] for i in order[:-1])

@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     g: Array
     v: Array
 
-    def __getitem__(self, rows: Any) -> Batch:  # type: ignore[override]
+    def rows(self, rows: Any) -> Batch:
         return Batch(*(None if part is None else part[rows] for part in self))
 
 
@@ -127,7 +127,7 @@ def cancelling(dtype: str, rows: int, choices: int, seed: int, tries: int = 40) 
     w, g, v = rng.normal(size=(3, rows * tries, choices))
     made = batch(dtype, w, 0.6, None, g, v)
     if choices == 1:
-        return made[:rows]
+        return made.rows(slice(rows))
     t = (made.logits.astype(np.longdouble) - made.logits.astype(np.longdouble).max(axis=1, keepdims=True)) / made.temp
     p = np.exp(t)
     p /= p.sum(axis=1, keepdims=True)
@@ -136,4 +136,4 @@ def cancelling(dtype: str, rows: int, choices: int, seed: int, tries: int = 40) 
     mean = (np.delete(p, i, 1) * np.delete(g, i, 1)).sum(axis=1) / (1 - p[:, i])
     made.g[:, i] = mean.astype(np.float64).astype(made.g.dtype)
     left = np.abs(made.g[:, i].astype(np.longdouble) - mean) / np.abs(mean)
-    return made[np.argsort(left)[:rows]]
+    return made.rows(np.argsort(left)[:rows])

@@ -6,6 +6,7 @@ Formulas as in `npselect.reference`, operations from `arithmetic`. What a row yi
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -363,7 +364,6 @@ def _double_backward_rows(
 # ------------------------------------------------------------------------------------------------ rows in, rows out
 
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
-_STORAGE = {"float16": np.uint16, "bfloat16": np.int16}
 
 
 def mask(logits: Array, where: Array | None, out: Array) -> None:
@@ -429,10 +429,16 @@ def _compute_type(array: Array) -> type[np.floating[Any]]:
     return np.float64 if array.dtype == np.float64 else np.float32
 
 
+@cache
+def _storage_type(dtype: np.dtype[Any]) -> type[np.integer[Any]] | None:
+    return {"float16": np.uint16, "bfloat16": np.int16}.get(dtype.name)
+
+
 def _stored(array: Array) -> Array:
     """The same memory in its storage type, writeable: numba would compile once more for read-only arrays."""
-    if array.dtype.name in _STORAGE:
-        array = array.view(_STORAGE[array.dtype.name])
+    storage = _storage_type(array.dtype)
+    if storage is not None:
+        array = array.view(storage)
     return array if array.flags.writeable else np.asarray(_Memory(array))
 
 

@@ -1,14 +1,15 @@
 """Checking somebody else's implementation against the oracle.
 
->>> from types import SimpleNamespace
+Examples
+--------
 >>> from npselect import straight_through, testing
->>> report = testing.check(straight_through, profile="strict")
->>> report.ok
+>>> testing.check(straight_through, profile="strict").ok
 True
 """
 
 from npselect.testing.cases import Case, cases
-from npselect.testing.check import check
+from npselect.testing.check import DTYPES, check
+from npselect.testing.judge import PROFILES
 from npselect.testing.report import Difference, Outcome, Report
 
-__all__ = ["Case", "Difference", "Outcome", "Report", "cases", "check"]
+__all__ = ["DTYPES", "PROFILES", "Case", "Difference", "Outcome", "Report", "cases", "check"]

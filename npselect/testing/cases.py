@@ -133,7 +133,7 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     big, small = {"float16": (3e4, 1e-4), "float64": (1e300, 1e-300)}.get(dtype.name, (1e30, 1e-30))
 
     def case(name: str, note: str, logits: Any, grad_mask: Any = (1.0, -2.0, 0.5, 3.0), temp: float = temp) -> Case:
-        w = np.asarray(logits, np.float64).astype(dtype)
+        w = np.atleast_2d(np.asarray(logits, np.float64)).astype(dtype)
         g = np.broadcast_to(np.asarray(grad_mask, np.float64), w.shape).astype(dtype)
         return Case(f"edge/{name}", note, w, g, temp)
 

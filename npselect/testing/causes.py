@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005 - every mistake has the arguments of its pass
 """Likely causes, found by trying: each known mistake predicts values, and the one that predicts them best is named.
 
 A mistake is a function of the arguments, in float64. What it predicts fits a row if it is no farther from the actual
@@ -27,7 +28,7 @@ def _probs(logits: Array, temp: float = 1.0, axis: int | None = -1) -> Array:
 
 
 def _one_hot(index: Array, choices: int) -> Array:
-    return (np.arange(choices) == index[:, None]).astype(np.float64)
+    return np.asarray(np.arange(choices) == index[:, None], np.float64)
 
 
 def _mask(logits: Array) -> Array:
@@ -96,23 +97,19 @@ FORWARD: tuple[tuple[str, Callable[[Array, float], Array]], ...] = (
 """Mistakes of the forward pass as functions of logits and temp."""
 
 
-def likely_cause(observations: Iterable[Observation], forward: bool, backward: bool) -> str | None:
-    """The mistakes that explain all the values of the passes that failed, or None.
+def likely_cause(observations: Iterable[Observation]) -> str | None:
+    """The mistakes that explain all the values of a pass that has wrong ones, or None.
 
     Parameters
     ----------
     observations : iterable of Observation
         Of the cases that were judged.
-    forward, backward : bool
-        Which passes failed.
     """
     seen = [observation for observation in observations if observation.case.logits.size]
-    causes = []
-    if forward and (cause := _cause([_masks(observation) for observation in seen], FORWARD)):
-        causes.append(f"forward: {cause}")
-    if backward and (cause := _cause([_gradients(observation) for observation in seen], BACKWARD)):
-        causes.append(f"backward: {cause}")
-    return "; ".join(causes) or None
+    forward = _cause([_masks(observation) for observation in seen], FORWARD)
+    backward = _cause([_gradients(observation) for observation in seen], BACKWARD)
+    causes = {"forward": forward, "backward": backward}
+    return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
 
 
 class _Values(NamedTuple):
@@ -142,20 +139,26 @@ def _cause(seen: list[_Values], mistakes: tuple[tuple[str, Callable[..., Array]]
     if any(values.actual is None for values in seen):
         return None
     with np.errstate(all="ignore"):
-        if all(map(_is_nan_at_minus_inf, seen)):
+        wrong = [_wrong_rows(values) for values in seen]
+        if not any(map(np.any, wrong)):
+            return None
+        if all(np.all(_is_nan_at_minus_inf(values)[rows]) for values, rows in zip(seen, wrong, strict=True)):
             return "-inf gives NaN"
         fits = [(_misfit(seen, mistake), name) for name, mistake in mistakes]
     worst, name = min(fits)
     return name if worst <= 1 else None
 
 
-def _is_nan_at_minus_inf(values: _Values) -> bool:
-    """Whether NaN in rows with a -inf is all that is wrong."""
+def _wrong_rows(values: _Values) -> Array:
     assert values.actual is not None
-    actual, logits = values.actual.astype(np.float64), values.arguments[-2]
-    wrong = np.any(~(np.abs(actual - values.right.astype(np.float64)) <= values.allowed), axis=-1)
-    explained = np.any(np.isnan(actual), axis=-1) & np.any(logits == -np.inf, axis=-1)
-    return bool(np.all((explained | ~wrong)[values.rows]))
+    off = np.abs(values.actual.astype(np.float64) - values.right.astype(np.float64))
+    return np.asarray(values.rows & np.any(~(off <= values.allowed), axis=-1))
+
+
+def _is_nan_at_minus_inf(values: _Values) -> Array:
+    assert values.actual is not None
+    nan = np.any(np.isnan(values.actual.astype(np.float64)), axis=-1)
+    return np.asarray(nan & np.any(values.arguments[-2] == -np.inf, axis=-1))
 
 
 def _misfit(seen: list[_Values], mistake: Callable[..., Array]) -> float:

@@ -113,11 +113,9 @@ def judge(implementation: Any, case: Case, profile: str, backend: str) -> tuple[
     )
     if not judged:
         return outcome, None
-    answers = [
-        call.result if call.result is not None and call.result.shape == case.logits.shape else None
-        for call in (forward, backward)
-    ]
-    return outcome, Observation(case, rows, near, *answers, mask, grad_logits, allowed)
+    return outcome, Observation(
+        case, rows, near, _fitting(forward, mask), _fitting(backward, mask), mask, grad_logits, allowed
+    )
 
 
 def textbooks_agree(case: Case) -> Array:
@@ -219,6 +217,10 @@ def _trouble(direction: str, call: _Call, expected: Array) -> Difference | None:
     if call.result.dtype != expected.dtype:
         return Difference(direction, f"returns dtype {call.result.dtype}; expected {expected.dtype}")
     return None
+
+
+def _fitting(call: _Call, expected: Array) -> Array | None:
+    return call.result if call.result is not None and call.result.shape == expected.shape else None
 
 
 def _described(error: BaseException) -> str:

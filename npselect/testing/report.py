@@ -48,7 +48,7 @@ class Outcome:
     name, note : str
         Of the case.
     verdict : str
-        ``"passed"`` or ``"failed"`` if the case is judged; ``"agrees"`` or ``"differs"`` if it is shown for information.
+        ``"passed"`` or ``"failed"`` if the case is judged, ``"agrees"`` or ``"differs"`` if it is only shown.
     rows, judged_rows, near_ties : int
         Rows in the case; rows that were judged; rows where another index than the oracle's was accepted, because the
         rounding of the probabilities may swap the two.

@@ -191,7 +191,7 @@ def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row
     return _Row(form, n, temp, t, p, p_pi, m, candidates, arithmetic.difference_first)
 
 
-def soft(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+def soft(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
     """The bound of ``probs``.
 
     Parameters
@@ -215,7 +215,7 @@ def soft(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBO
         return row.only(row.p_pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1)))
 
 
-def near_tie(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+def near_tie(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
     """How far ``t_i`` may lie below 0 for ``p_i`` to be rounded up to ``p_m`` or beyond, or ``p_m`` down to ``p_i``.
 
     Both are quotients by the same s, hence ``|t_i| <= eta_i + eta_m + 2 u``: two exponents, two exps, two divisions.
@@ -230,7 +230,9 @@ def near_tie(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TE
         return np.asarray(Format.of(dtype).unit * (reach / np.asarray(temp, np.float64) + 4 * arithmetic.exp_ulp + 2))
 
 
-def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+def backward(
+    grad_mask: Array, logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
+) -> Array:
     """The bound of ``grad_logits``: B in the module's text. Parameters and result as in `soft`."""
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
@@ -239,7 +241,9 @@ def backward(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmeti
         return row.only(bound + row.floor(size, entering, row.temp))
 
 
-def backward_temp(grad_mask: Array, logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+def backward_temp(
+    grad_mask: Array, logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
+) -> Array:
     """The bound of each row's share of ``grad_temp``, shape (rows,), before rows are summed.
 
     ``grad_temp = -sum_i grad_logits_i t_i``: each term is wrong by ``B_i |t_i|`` and, relatively, by the roundings of
@@ -258,7 +262,7 @@ def double_backward(
     grad_grad_logits: Array,
     grad_mask: Array,
     logits: Array,
-    temp: Array,
+    temp: Array | float,
     dtype: Any,
     arithmetic: Arithmetic = TEXTBOOK,
 ) -> tuple[Array, Array]:
