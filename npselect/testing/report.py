@@ -111,36 +111,26 @@ class Report:
         return sum(case.verdict == verdict for case in self.cases)
 
     @property
-    def heading(self) -> str:
-        """What was checked, in one line."""
-        return (
-            f"{self.implementation}: dtype {self.dtype}, temp {self.temp} (rounded to {self.dtype}), "
-            f"profile {self.profile}, oracle {self.backend} of npselect {self.versions['npselect']}"
-        )
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The headings of `table`."""
-        return ("case", "verdict", "error/ULP", "error/bound", "ms", "first difference")
-
-    @property
-    def table(self) -> list[tuple[str, ...]]:
-        """One row of text a case."""
+    def heading(self) -> list[str]:
+        """The lines above the table: what was checked."""
         return [
-            (
-                case.name,
-                case.verdict,
-                _short(case.ulp),
-                _short(case.fraction),
-                f"{1000 * case.seconds:.1f}",
-                "" if case.difference is None else str(case.difference),
-            )
-            for case in self.cases
+            f"{self.implementation}, checked with npselect {self.versions['npselect']}: oracle {self.backend}, "
+            f"profile {self.profile}",
+            f"dtype {self.dtype}, temp {self.temp} (rounded to {self.dtype})",
+            "",
         ]
 
     @property
+    def table(self) -> list[str]:
+        """The lines of the table: the columns' names, a line for each case, an empty line."""
+        cells = [("case", "verdict", "error/ULP", "error/bound", "ms", "first difference"), *map(_cells, self.cases)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in cells]
+        return [*lines, ""]
+
+    @property
     def summary(self) -> list[str]:
-        """The lines below the table; the last one holds the verdict."""
+        """The lines below the table; the last one is the verdict."""
         judged = [case for case in self.cases if case.verdict in ("passed", "failed")]
         lines = []
         if shown := len(self.cases) - len(judged):
@@ -162,10 +152,7 @@ class Report:
         return lines
 
     def __str__(self) -> str:
-        cells = [self.columns, *self.table]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in cells]
-        return "\n".join([self.heading, "", *lines, "", *self.summary])
+        return "\n".join([*self.heading, *self.table, *self.summary])
 
     def to_json(self) -> str:
         """The whole as a JSON object, without extensions: what is not finite is ``"nan"``, ``"inf"`` or ``"-inf"``.
@@ -176,6 +163,12 @@ class Report:
             The attributes by their names, with ``"schema": "npselect-report/1"`` and `ok`.
         """
         return json.dumps(_plain({"schema": "npselect-report/1", "ok": self.ok, **asdict(self)}), indent=1)
+
+
+def _cells(case: Outcome) -> tuple[str, ...]:
+    difference = "" if case.difference is None else str(case.difference)
+    milliseconds = f"{1000 * case.seconds:.1f}"
+    return (case.name, case.verdict, _short(case.ulp), _short(case.fraction), milliseconds, difference)
 
 
 def _aligned(text: str, width: int, column: int) -> str:

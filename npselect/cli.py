@@ -1,0 +1,257 @@
+"""The command ``npselect``: it loads, asks `npselect.testing` or `npselect.backends`, and prints.
+
+Exit status: 0 all is well, 1 an implementation is wrong, 2 it could not be run, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any, NoReturn, TextIO
+
+import npselect
+from npselect import testing
+
+__all__ = ["main"]
+
+_EXAMPLE = """\
+example:
+  npselect check examples/numpy_select.py
+  npselect check my_module.py:MySelection --dtype float16 --json report.json
+
+FILE.py holds forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of shape (rows, K).
+exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be run
+"""
+
+
+class _CannotRunError(Exception):
+    """Why there is nothing to report, in one line."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise _CannotRunError(f"{message} (see {self.prog} --help)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the name of the program; by default those of the process.
+
+    Returns
+    -------
+    int
+        The exit status.
+
+    Examples
+    --------
+    >>> from npselect.cli import main
+    >>> main(["check", "missing.py"])
+    2
+    """
+    try:
+        options = _parser().parse_args(arguments)
+        status = options.run(options)
+        sys.stdout.flush()
+    except _CannotRunError as error:
+        print(f"npselect: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("npselect: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    assert isinstance(status, int)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="npselect",
+        description="Straight-through selection: check an implementation against the oracle.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"npselect {npselect.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    check = commands.add_parser(
+        "check",
+        help="run an implementation and the oracle on the same cases and compare",
+        description="Run an implementation and the oracle on the same cases and compare.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("subject", metavar="FILE.py[:NAME]", help="a module, or an object in it (NAME may be dotted)")
+    check.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
+    check.add_argument(
+        "--dtype", choices=testing.DTYPES, default="float32", help="of the arrays (default: %(default)s)"
+    )
+    check.add_argument(
+        "--backend", choices=["reference", "cpu"], default="reference", help="the oracle (default: %(default)s)"
+    )
+    check.add_argument(
+        "--profile",
+        choices=testing.PROFILES,
+        default="standard",
+        help="standard accepts every honest textbook implementation, strict judges every case by npselect's own bound "
+        "(default: %(default)s)",
+    )
+    check.add_argument("--json", metavar="REPORT", type=Path, help="write the report to this file too")
+    check.set_defaults(run=_check)
+
+    backends = commands.add_parser(
+        "backends", help="what runs here, and why not where not", description="What runs here, and why not where not."
+    )
+    backends.set_defaults(run=_backends)
+    return parser
+
+
+# ------------------------------------------------------------------------------------------------ the commands
+
+
+def _backends(_: argparse.Namespace) -> int:
+    for tier in npselect.backends().values():
+        print(tier)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    implementation = _load(options.subject)
+    with _writable(options.json) as file, _progress() as progress:
+        try:
+            report = testing.check(
+                implementation,
+                temp=options.temp,
+                dtype=options.dtype,
+                backend=options.backend,
+                profile=options.profile,
+                progress=progress,
+            )
+        except (TypeError, ValueError, ImportError, RuntimeError) as error:
+            raise _CannotRunError(_line(error)) from error
+        if file is not None:
+            file.write(report.to_json() + "\n")
+    _show(report)
+    return 0 if report.ok else 1
+
+
+def _load(subject: str) -> Any:
+    """The object that ``FILE.py:NAME`` names."""
+    file, name = subject, ""
+    before, colon, after = subject.rpartition(":")
+    if colon and not Path(subject).exists() and all(part.isidentifier() for part in after.split(".")):
+        file, name = before, after
+    module = _import(Path(file))
+    try:
+        return reduce(getattr, name.split("."), module) if name else module
+    except AttributeError:
+        raise _CannotRunError(f"{file} has no {name}") from None
+
+
+def _import(path: Path) -> Any:
+    """The module in a file, whose folder becomes importable as it does for a script."""
+    if not path.exists():
+        raise _CannotRunError(f"{path}: no such file")
+    if not path.is_file():
+        raise _CannotRunError(f"{path} is not a file")
+    path = path.resolve()
+    name = path.stem if path.stem not in sys.modules else f"checked_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _CannotRunError(f"{path.name} cannot be imported: {type(error).__name__}: {_line(error)}") from error
+    return module
+
+
+@contextmanager
+def _writable(path: Path | None) -> Iterator[TextIO | None]:
+    """The file to write to, tried before the work is done; if that fails, what was there stays."""
+    if path is None:
+        yield None
+        return
+    existed = path.exists()
+    try:
+        file = path.open("r+" if path.is_file() else "w", encoding="utf-8")
+    except OSError as error:
+        raise _CannotRunError(f"--json {path}: {error.strerror}") from error
+    with file:
+        try:
+            yield file
+        except BaseException:
+            if not existed:
+                file.close()
+                path.unlink()
+            raise
+        if path.is_file():
+            file.truncate()
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return next(iter(str(error).splitlines()), "no message")
+
+
+# ------------------------------------------------------------------------------------------------ showing
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, str], object] | None]:
+    """A bar on stderr, if that is a terminal and rich is installed."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        yield None
+        return
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("checking")
+        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+def _show(report: testing.Report) -> None:
+    """Lines of any length; in colours on a terminal, if rich is installed."""
+    if not sys.stdout.isatty():
+        print(report)
+        return
+    try:
+        from rich.console import Console
+        from rich.text import Text
+    except ImportError:
+        print(report)
+        return
+    colours = {"failed": "bold red", "differs": "dim", "agrees": "dim"}
+    styles = [colours.get(case.verdict, "") for case in report.cases]
+    verdict = "bold green" if report.ok else "bold red"
+    console = Console()
+    for lines, line_styles in (
+        (report.heading, ["", "", ""]),
+        (report.table, ["bold", *styles, ""]),
+        (report.summary, [*[""] * (len(report.summary) - 1), verdict]),
+    ):
+        for line, style in zip(lines, line_styles, strict=True):
+            console.print(Text(line, style), soft_wrap=True)
