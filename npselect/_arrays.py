@@ -21,13 +21,14 @@ from npselect.backends import choose
 __all__ = ["Rows", "arrange"]
 
 Array = npt.NDArray[Any]
-_COMPUTED_IN = {"float16": np.float32, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64}
+_COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 
 
 @cache
-def _computed_in(dtype: np.dtype[Any]) -> type[np.floating[Any]] | None:
+def _computed_in(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     """The type that a floating dtype is computed in; None for every other dtype."""
-    return _COMPUTED_IN.get(dtype.name)
+    compute = _COMPUTED_IN.get(dtype.name)
+    return None if compute is None else np.dtype(compute)
 
 
 class Rows(NamedTuple):
@@ -170,9 +171,9 @@ def _temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis:
     compute = _computed_in(dtype)
     with np.errstate(over="ignore", under="ignore"):
         temps = given.astype(compute)
-    fits = (temps > 0) & (temps < np.inf)
-    if not fits.all():
-        value, rounded = given[~fits][0], temps[~fits][0]
+    usable = (temps > 0) & (temps < np.inf)
+    if not usable.all():
+        value, rounded = given[~usable][0], temps[~usable][0]
         if 0 < value < np.inf:
             raise ValueError(
                 f"temp is {value}, which is {rounded} in {temps.dtype}, what {dtype} logits are computed in"
@@ -180,9 +181,8 @@ def _temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis:
         raise ValueError(f"temp is {value}; it must be positive and finite")
     if temps.size == 1 and temps.ndim <= len(shape):
         return temps
-    padded = temps.reshape((1,) * (len(shape) - temps.ndim) + temps.shape)
-    fits = padded.ndim == len(shape) and padded.shape[axis] == 1
-    if not fits or any(n not in (1, m) for n, m in zip(padded.shape, shape, strict=True)):
+    padded = _padded(temps, shape)
+    if padded is None or padded.shape[axis] != 1:
         raise ValueError(
             f"temp has shape {temps.shape} and logits has shape {shape}; temp must be a scalar or broadcast against "
             f"logits with length 1 along axis {axis}"
@@ -190,13 +190,20 @@ def _temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis:
     return padded
 
 
+def _padded(array: Array, shape: tuple[int, ...]) -> Array | None:
+    """With leading axes of length 1, as many axes as `shape`; None if it does not broadcast to that."""
+    padded = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    fits = padded.ndim == len(shape) and all(n in (1, m) for n, m in zip(padded.shape, shape, strict=True))
+    return padded if fits else None
+
+
 def _offered(where: Any, shape: tuple[int, ...]) -> Array:
     """`where` with as many axes as the logits."""
     offered = np.asarray(where)
     if isinstance(where, np.ma.MaskedArray) or offered.dtype != np.bool_:
         raise TypeError(f"where has dtype {offered.dtype}; it takes plain bools, True for the candidates")
-    padded = offered.reshape((1,) * (len(shape) - offered.ndim) + offered.shape)
-    if padded.ndim != len(shape) or any(n not in (1, m) for n, m in zip(padded.shape, shape, strict=True)):
+    padded = _padded(offered, shape)
+    if padded is None:
         raise ValueError(
             f"where has shape {offered.shape} and logits has shape {shape}; where must broadcast to logits"
         )

@@ -64,14 +64,15 @@ def _fold(lanes: Any, used: Any) -> Any:
 @formula
 def _dot(x: Any, y: Any, lanes: Any) -> Any:
     """``sum_j x_j y_j``."""
-    n = len(x)
-    used = min(n, LANES)
-    total = lanes.dtype.type(0)
+    n, total = len(x), lanes.dtype.type(0)
+    if n <= LANES:
+        for lane in range(n):
+            lanes[lane] = fma(x[lane], y[lane], total)
+        return _fold(lanes, n)
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
-        for lane in range(used):
-            lanes[lane] = 0
+        lanes[:LANES] = 0
         for base in range(start, whole, LANES):  # slices of a known length become vector instructions
             a, b = x[base : base + LANES], y[base : base + LANES]
             for lane in range(LANES):
@@ -79,21 +80,22 @@ def _dot(x: Any, y: Any, lanes: Any) -> Any:
         a, b = x[whole:stop], y[whole:stop]
         for lane in range(len(a)):
             lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        total += _fold(lanes, used)
+        total += _fold(lanes, LANES)
     return total
 
 
 @formula
 def _sum(x: Any, lanes: Any) -> Any:
     """``sum_j x_j``."""
-    n = len(x)
-    used = min(n, LANES)
-    total = lanes.dtype.type(0)
+    n, total = len(x), lanes.dtype.type(0)
+    if n <= LANES:
+        for lane in range(n):
+            lanes[lane] = x[lane]
+        return _fold(lanes, n)
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
-        for lane in range(used):
-            lanes[lane] = 0
+        lanes[:LANES] = 0
         for base in range(start, whole, LANES):
             a = x[base : base + LANES]
             for lane in range(LANES):
@@ -101,19 +103,16 @@ def _sum(x: Any, lanes: Any) -> Any:
         a = x[whole:stop]
         for lane in range(len(a)):
             lanes[lane] += a[lane]
-        total += _fold(lanes, used)
+        total += _fold(lanes, LANES)
     return total
 
 
 @formula
 def _maximum(x: Any, lanes: Any) -> Any:
-    """The largest entry (no order matters here), -inf if it is that or if there is NaN only."""
-    n = len(x)
-    used = min(n, LANES)
+    """The largest of more than 128 entries, in no particular order; -inf if nothing else is there but NaN."""
+    n, top = len(x), lanes.dtype.type(-np.inf)
     whole = n // LANES * LANES
-    top = lanes.dtype.type(-np.inf)
-    for lane in range(used):
-        lanes[lane] = top
+    lanes[:LANES] = top
     for base in range(0, whole, LANES):
         a = x[base : base + LANES]
         for lane in range(LANES):
@@ -121,7 +120,7 @@ def _maximum(x: Any, lanes: Any) -> Any:
     a = x[whole:n]
     for lane in range(len(a)):
         lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    for lane in range(used):
+    for lane in range(LANES):
         top = lanes[lane] if lanes[lane] > top else top
     return top
 
@@ -148,14 +147,21 @@ def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
         if offered == 0:
             return NOTHING
 
-    unordered = 0
+    unordered, m = 0, POISONED
+    if n <= LANES:
+        top = -infinity
+        for j in range(n):
+            unordered += not (w[j] < infinity)
+            if w[j] > top:
+                m, top = j, w[j]
+        return POISONED if unordered > 0 else m
+
     for j in range(n):
         unordered += not (w[j] < infinity)
     top = _maximum(w, lanes)
     if unordered > 0 or top == -infinity:
         return POISONED
-
-    for base in range(0, n, LANES):
+    for base in range(0, n, LANES):  # the first entry that equals the maximum: its block, then its place there
         block = w[base : min(base + LANES, n)]
         here = 0
         for j in range(len(block)):
@@ -164,7 +170,7 @@ def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
             for j in range(len(block)):
                 if block[j] == top:
                     return base + j
-    return POISONED  # not reached: `top` is an entry of `w`
+    return m
 
 
 @formula

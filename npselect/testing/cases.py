@@ -141,6 +141,13 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     ties = [[1, 3, 3, 0], [2, 2, 2, 2], [-5, -6, -5, -5], [-0.0, 0.0, -1, -1], [0.0, -0.0, -1, -1], [-1, -1, -0.0, 0.0]]
     yield case("ties", "the lowest index among equals; -0 equals +0", ties)
     yield case("near ties", "neighbouring numbers", [[1, one_up, 0, 1], [one_up, 1, 1, 0], [0, 1, 1, one_up]])
+    rounded_away = [[1, one_up, 1, 0], [0, 1, 1, one_up]]
+    yield case(
+        "near ties, large temp",
+        "the argmax of logits, not of rounded probs",
+        rounded_away,
+        temp=rounded(16 * temp, dtype),
+    )
     yield case("K=1", "the mask is 1, the gradient 0", [[3.0], [-2.0], [0.0]], 5.0)
     yield case("no rows", "an empty result", np.zeros((0, 4)))
     excluded = [[1, -_INF, 2, -_INF], [-_INF, -_INF, 0, -_INF], [-_INF, 3, 3, 1]]

@@ -93,7 +93,7 @@ class Format(NamedTuple):
 def ulp(values: Array, dtype: Any) -> Array:
     """The unit in the last place of `dtype` at each of the values, as float64."""
     form = Format.of(dtype)
-    _, exponent = np.frexp(np.abs(values).astype(np.float64))
+    _, exponent = np.frexp(np.where(values == 0, form.tiny, values).astype(np.float64))
     return np.asarray(np.ldexp(1.0, np.maximum(exponent, form.lowest + 1) - form.precision))
 
 
