@@ -194,8 +194,8 @@ def test_ends_of_the_range(dtype: str, family: str, choices: int, record: Record
 def test_one_temperature(dtype: str, temp: float, record: Record) -> None:
     """A scalar temperature, whose gradient is a sum over rows: the sum's roundings are added to the rows' bounds.
 
-    Shares that are wrong by B_r add up to a sum wrong by ``sum_r B_r + n u sum_r |share_r|``, n the depth of the sum, and
-    the result is rounded once more.
+    Shares that are wrong by B_r add up to a sum wrong by ``sum_r B_r + n u sum_r |share_r|``, n the depth of the sum,
+    and the result is rounded once more.
     """
     rows, choices = 500, 9
     made = inputs.random(dtype, rows, choices, 17)

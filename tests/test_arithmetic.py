@@ -148,8 +148,12 @@ def exp_error(kind: Any, t: Any, tail: Any, result: Any, indices: Any) -> float:
     """The worst error in ULP at some of the arguments, by mpmath."""
     found = 0.0
     for i in indices:
-        value = exact.settle(kind.__name__, lambda i=i: ([e := mpmath.exp(mpf(float(t[i])) + mpf(float(tail[i])))], [e]))
-        found = max(found, exact.error(float(result[i]), value[0], kind.__name__))
+
+        def compute(i: int = i) -> tuple[list[mpf], list[mpf]]:
+            value = [mpmath.exp(mpf(float(t[i])) + mpf(float(tail[i])))]
+            return value, value
+
+        found = max(found, exact.error(float(result[i]), exact.settle(kind.__name__, compute)[0], kind.__name__))
     return found
 
 
@@ -230,8 +234,8 @@ def test_divided_difference(kind: Any, record: Callable[[str, float], None]) -> 
     """t + tail is (w - top) / temp to nine units of u**2, but for what underflows; |tail| <= 2 ulp(t).
 
     With 1 / temp = high (1 + r + r**2 ..), |r| <= u: r**2 + u r for the reciprocal, u**2 for the product of both low
-    parts, which is left out, u**2 for z_tail high, 2 u**2 for the fma, 3 u**2 for the last sum. What underflows is wrong
-    by the smallest subnormal: two logits that a huge temperature scales down, two products and an fma.
+    parts, which is left out, u**2 for z_tail high, 2 u**2 for the fma, 3 u**2 for the last sum. What underflows is
+    wrong by the smallest subnormal: two logits that a huge temperature scales down, two products and an fma.
     """
     w, top, temp = differences(kind)
     t, tail = np.empty_like(w), np.empty_like(w)
@@ -260,7 +264,8 @@ def test_divided_difference_in_python(kind: Any) -> None:
     t, tail = np.empty_like(w), np.empty_like(w)
     _divided(w, top, temp, t, tail)
     with np.errstate(all="ignore"):
-        plain = [arithmetic.divided_difference(a, b, arithmetic.prepared(c)) for a, b, c in zip(w, top, temp, strict=True)]
+        temps = [arithmetic.prepared(x) for x in temp]
+        plain = [arithmetic.divided_difference(*values) for values in zip(w, top, temps, strict=True)]
     plain_t, plain_tail = np.array(plain).T.copy()
     assert plain_t.dtype == kind
     assert np.all(same_bits(plain_t, t))

@@ -12,6 +12,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,7 @@ def test_batches_split_anywhere(whole: Any) -> None:
     for batch, expected in whole[1]:
         cuts = np.sort(rng.choice(np.arange(1, len(batch.logits)), 6, replace=False))
         bounds = [0, *cuts.tolist(), len(batch.logits)]
-        parts = [all_functions(batch.rows(slice(*ends))) for ends in zip(bounds, bounds[1:], strict=False)]
+        parts = [all_functions(batch.rows(slice(*ends))) for ends in pairwise(bounds)]
         assert same([np.concatenate(part) for part in zip(*parts, strict=True)], expected)
 
 
@@ -199,12 +201,16 @@ _IN_A_PROCESS = """
     sys.path.insert(0, {tests!r})
     import test_cpu
     for dtype in {dtypes!r}:
-        print(dtype, test_cpu.digest([x for s in test_cpu.SMALL for x in test_cpu.all_functions(test_cpu.fixed(dtype, *s))]))
+        print(dtype, test_cpu.small_digest(dtype))
     from npselect.backends import cpu
     print(any("vfmadd" in code for code in cpu._backward_rows.inspect_asm().values()))
 """
 SMALL = [(50, 1), (300, 5), (60, 129), (5, 1100)]
 COMPILED = ["bfloat16", "float32", "float64"]
+
+
+def small_digest(dtype: str) -> str:
+    return digest([result for shape in SMALL for result in all_functions(fixed(dtype, *shape))])
 
 
 def _digests_for(processor: str | None, folder: Path) -> list[str]:
@@ -226,9 +232,7 @@ def test_processors(tmp_path: Path) -> None:
         pytest.skip("the processors' names are those of x86-64")
     if not Path("/proc/cpuinfo").exists() or "avx2" not in Path("/proc/cpuinfo").read_text():
         pytest.skip("this processor, as far as can be seen, does not run what is compiled for haswell")
-    here = [
-        f"{dtype} {digest([x for shape in SMALL for x in all_functions(fixed(dtype, *shape))])}" for dtype in COMPILED
-    ]
+    here = [f"{dtype} {small_digest(dtype)}" for dtype in COMPILED]
     with ThreadPoolExecutor(2) as pool:
         generic, haswell, native = pool.map(lambda name: _digests_for(name, tmp_path), ["generic", "haswell", None])
     assert generic == [*here, "False"]  # without a single fma instruction
@@ -243,7 +247,7 @@ def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(THREADS, "3")
     small, large = fixed("float32", 5, 9), fixed("float32", 9000, 8)
     work = [
-        (lambda b=b: straight_through.backward(b.g, b.logits, b.temp, where=b.where, backend="cpu")) for b in (small, large)
+        partial(straight_through.backward, b.g, b.logits, b.temp, where=b.where, backend="cpu") for b in (small, large)
     ]
     expected = [call().tobytes() for call in work]
     start = threading.Barrier(32)
