@@ -27,7 +27,7 @@ def two_candidates(forward, backward):
     logits = np.stack([difference, np.zeros_like(difference)], axis=-1)
     first = np.zeros_like(logits)
     first[:, 0] = 1.0
-    forward.plot(difference, straight_through.forward(logits)[:, 0], color="black", lw=2, label="forward (any temp)")
+    forward.plot(difference, straight_through.forward(logits)[:, 0], color="black", lw=2, label="mask[0]")
     for temp, colour in zip(TEMPS, COLOURS, strict=True):
         forward.plot(difference, straight_through.soft(logits, temp)[:, 0], color=colour, lw=1, ls="--")
         backward.plot(
@@ -37,15 +37,14 @@ def two_candidates(forward, backward):
     backward.set(title="soft backward:\ngradient of mask[0] to logits[0]", ylabel="grad_logits[0]")
     for axes in (forward, backward):
         axes.set_xlabel("logits[0] - logits[1]")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left")
 
 
 def ten_candidates(axes):
     """The gradient of the selected entry of the mask, for a digit that the classifier is unsure of."""
     with np.load(str(files("npselect.testing") / "data" / "digits_logits.npz")) as stored:
         logits = stored["logits"]
-    best = np.sort(logits, axis=-1)
-    row = int(np.argmin(best[:, -1] - best[:, -2]))
+    row = int(np.argmin(straight_through.soft(logits, temp=4.0).max(axis=-1)))
     mask = straight_through.forward(logits[row])
     for i, (temp, colour) in enumerate(zip(TEMPS, COLOURS, strict=True)):
         gradient = straight_through.backward(mask, logits[row], temp)

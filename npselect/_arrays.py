@@ -79,11 +79,12 @@ class Rows(NamedTuple):
     ) -> list[Array]:
         outs = _outs(out, count, shape, dtype)
         results = [np.empty(shape, dtype) if out is None else out for out in outs]
+        straight = all(i == axis for i, axis in enumerate(order))
         arranged = [
             result.reshape(rows_shape)
-            if list(order) == sorted(order) and result.dtype == dtype and _is_plain(result) and not self._reads(result)
+            if straight and result.dtype == dtype and _is_plain(result) and (out is None or not self._reads(out))
             else np.empty(rows_shape, dtype)
-            for result in results
+            for result, out in zip(results, outs, strict=True)
         ]
         if 0 not in shape:
             fill(*arranged)

@@ -8,6 +8,7 @@ float64, else float32); `where` as bool of shape (rows, K) or (1, K), or None; a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -59,10 +60,8 @@ def backends() -> dict[str, Tier]:
 
 
 def _look(name: str) -> Tier:
-    if _MODULES[name] is None:
-        return Tier(name, False, _NO_CUDA)
     try:
-        choose(name)
+        _load(name)
     except RuntimeError as error:
         return Tier(name, False, str(error.__cause__))
     if name == "reference":
@@ -88,10 +87,15 @@ def choose(backend: str | None, *arrays: Any) -> Any:
         backend = "cuda" if any(hasattr(array, "__cuda_array_interface__") for array in arrays) else "cpu"
     if backend not in _MODULES:
         raise ValueError(f"backend is {backend!r}; it takes None or one of {', '.join(map(repr, _MODULES))}")
-    module = _MODULES[backend]
-    if module is None:
-        raise RuntimeError(f"backend {backend!r} does not run here: {_NO_CUDA}")
+    return _load(backend)
+
+
+@cache
+def _load(name: str) -> Any:
+    module = _MODULES[name]
     try:
+        if module is None:
+            raise ImportError(_NO_CUDA)
         return import_module(module)
     except ImportError as error:
-        raise RuntimeError(f"backend {backend!r} does not run here: {error}") from error
+        raise RuntimeError(f"backend {name!r} does not run here: {error}") from error
