@@ -95,7 +95,12 @@ def adversarial(dtype: str, rows: int, choices: int, seed: int, *, wild: bool = 
         add(f"temp 1e{power}", some() * temp, temp)
         add(f"temp 1e{power}, logits about 1", np.round(some(), 1), temp, some() * min(1.0, largest * temp * 0.1))
     temp = spread(1e-30, 1e30, column)
-    add("temps from 1e-30 to 1e30", some() * temp, temp, some() * np.minimum(1.0, largest * temp * 0.01))
+    add(
+        "temps from 1e-30 to 1e30",
+        some() * temp,
+        temp,
+        some() * np.minimum(1.0, largest * 0.01 * np.minimum(temp, 1.0)),
+    )
     some_excluded = rng.random(shape) < 0.6
     add("where", some(), where=some_excluded)
     some_excluded = some_excluded.copy()

@@ -194,7 +194,8 @@ def test_adjoint(dtype: str, backend: str, problem: Any, data: Any) -> None:
 def test_temperature_of_a_power_of_two(dtype: str, backend: str, problem: Any, power: int) -> None:
     """With ``temp = 2**k``: ``soft(w, temp) == soft(w / temp, 1)``, and for the gradients, times temp.
 
-    Bit for bit, where neither side underflows: scaling by a power of two is exact there, before the exponential and after the sums.
+    Bit for bit, where neither side underflows: scaling by a power of two is exact there, before the exponential and
+    after the sums.
     """
     w, g, _, _, where = arrays(dtype, problem)
     temp = 2.0**power

@@ -154,7 +154,7 @@ def test_planted_fault_in_the_reference(dtype: str, monkeypatch: pytest.MonkeyPa
     """Results an eighth to a quarter of their last place off, before they are rounded, are found."""
     batch = inputs.random(dtype, 400, 8, 3)
     honest = reference.Wide.rounded
-    shift = reference.Wide.of(1 + 0.25 * 2.0 ** -exact.FORMATS[dtype].precision)
+    shift = reference.Wide.of(1.0) + reference.Wide.of(0.25 * 2.0 ** -exact.FORMATS[dtype].precision)
     monkeypatch.setattr(reference.Wide, "rounded", lambda self, dtype: honest(self * shift, dtype))
     assert judged(batch, dtype, ["backward"])["backward"] > ALLOWED[dtype]
 
@@ -182,7 +182,7 @@ def test_temperature_shared_by_rows(dtype: str, shape: tuple[int, ...], record: 
     """The gradient of a temperature is summed over the rows that share it, and rounded once."""
     made = inputs.random(dtype, 84, 4, 6)
     logits, g, where = (part.reshape(12, 7, 4) for part in (made.logits, made.g, made.where))
-    temp = made.temp[: math.prod(shape)].reshape(*shape, *([1] * (len(shape) // 2)))
+    temp = made.temp[: math.prod(shape)].reshape((*shape, *([1] * (len(shape) // 2))))
     actual = straight_through.backward_temp(g, logits, temp, where=where, backend="reference")
     assert np.shape(actual) == temp.shape
     groups: dict[tuple[int, ...], list[exact.Row]] = {}
