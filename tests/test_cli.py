@@ -1,0 +1,322 @@
+"""The command: what it prints, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import npselect
+from npselect.cli import main
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+
+RIGHT = """\
+import numpy as np
+
+def forward(logits, temp):
+    return (np.arange(logits.shape[-1]) == np.argmax(logits, axis=-1, keepdims=True)).astype(logits.dtype)
+
+def backward(g, logits, temp):
+    e = np.exp((logits - logits.max(axis=-1, keepdims=True)) / temp)
+    p = e / e.sum(axis=-1, keepdims=True)
+    return p * (g - (p * g).sum(axis=-1, keepdims=True)) / temp
+"""
+WRONG = RIGHT.replace(".sum(axis=-1, keepdims=True)) / temp", ".sum(axis=-1, keepdims=True))")
+OBJECT = """\
+import right
+
+class Namespace:
+    class Select:
+        forward = staticmethod(right.forward)
+        backward = staticmethod(right.backward)
+
+select = Namespace.Select()
+number = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    for name, text in {"right.py": RIGHT, "wrong.py": WRONG, "thing.py": OBJECT}.items():
+        (tmp_path / name).write_text(text)
+    yield tmp_path
+    for name in ("right", "wrong", "thing", "checked_right", "broken"):
+        if name not in before:
+            sys.modules.pop(name, None)
+
+
+def run(*arguments, python=("-W", "error", "-m", "npselect"), **environment):
+    command = [sys.executable, *python, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**ENVIRONMENT, **environment})
+
+
+def start(subject, *options):
+    command = [sys.executable, "-m", "npselect", "check", subject, *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+
+
+def cannot_run(capsys, *arguments):
+    """The one line on stderr."""
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("npselect: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+# ------------------------------------------------------------------------------------------------ check
+
+
+def test_right(folder, capsys):
+    assert main(["check", "right.py"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "PASSED" in out.splitlines()[-1]
+    assert "digits/1797x10" in out
+
+
+def test_wrong(folder, capsys):
+    assert main(["check", "wrong.py"]) == 1
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "likely cause: backward: 1/temp is missing" in out
+    assert "FAILED" in out.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["select", "Namespace.Select"])
+def test_named_object_and_import_of_a_neighbour(folder, capsys, name):
+    assert main(["check", f"thing.py:{name}"]) == 0
+    assert "PASSED" in capsys.readouterr().out
+
+
+def test_a_file_may_have_the_name_of_a_loaded_module(folder, capsys):
+    (folder / "json.py").write_text(RIGHT)
+    assert main(["check", "json.py"]) == 0
+    assert sys.modules["json"] is json
+
+
+def test_options_reach_the_check(folder, capsys):
+    assert (
+        main(["check", "right.py", *["--dtype", "float16", "--temp", "2", "--profile", "strict", "--backend", "cpu"]])
+        == 1
+    )
+    out = capsys.readouterr().out
+    for words in ("dtype float16", "temp 2.0", "profile strict", "oracle cpu"):
+        assert words in out
+
+
+def test_json(folder, capsys):
+    (folder / "report.json").write_text("x" * 10**6)
+    assert main(["check", "wrong.py", "--json", "report.json"]) == 1
+    report = json.loads((folder / "report.json").read_text())
+    assert report["schema"] == "npselect-report/1"
+    assert report["implementation"] == "wrong"
+    assert report["ok"] is False
+    first = next(case for case in report["cases"] if case["verdict"] == "failed")
+    assert first["name"] == "digits/1797x10"
+    assert first["difference"]["direction"] == "backward"
+    assert first["difference"]["position"] == [0, 0]
+    difference = first["difference"]
+    assert abs(difference["actual"] - 0.6 * difference["expected"]) <= difference["tolerance"]
+    assert first["fraction"] > 1
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("missing.py", "missing.py: no such file"),
+        ("missing.py:name", "missing.py: no such file"),
+        (".", ". is not a file"),
+        ("right.py:nothing", "right.py has no nothing"),
+        ("thing.py:Namespace.nothing", "thing.py has no Namespace.nothing"),
+        ("thing.py:number", "int has no function forward(logits, temp)"),
+        ("thing.py", "thing has no function forward(logits, temp)"),
+    ],
+)
+def test_no_such_subject(folder, capsys, subject, message):
+    assert message in cannot_run(capsys, "check", subject)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def forward(:\n", "SyntaxError"),
+        (
+            "import a_module_that_does_not_exist\n",
+            "ModuleNotFoundError: No module named 'a_module_that_does_not_exist'",
+        ),
+        ("from numpy import nonsense\n", "ImportError"),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(0)\n", "SystemExit: 0"),
+        ("raise ValueError('two\\nlines')\n", "ValueError: two"),
+        ("raise ValueError\n", "ValueError"),
+        ("\0", "SyntaxError"),
+        ("def forward(logits): ...\ndef backward(g, logits, temp): ...\n", "cannot be called as forward(logits, temp)"),
+        (
+            "def forward(logits, temp): ...\ndef backward(g): ...\n",
+            "cannot be called as backward(grad_mask, logits, temp)",
+        ),
+        ("def forward(logits, temp): ...\n", "has no function backward(grad_mask, logits, temp)"),
+    ],
+)
+def test_broken_subject(folder, capsys, text, message):
+    (folder / "broken.py").write_text(text)
+    assert message in cannot_run(capsys, "check", "broken.py")
+
+
+def test_not_python(folder, capsys):
+    (folder / "broken").write_bytes(bytes(range(256)))
+    assert "broken cannot be imported" in cannot_run(capsys, "check", "broken")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temp", "0"], "temp is 0.0"),
+        (["--temp", "-1"], "temp is -1.0"),
+        (["--temp", "nan"], "temp is nan"),
+        (["--temp", "cold"], "argument --temp: invalid float value: 'cold'"),
+        (["--temp", "1e-30", "--dtype", "float16"], "in float16 0.0"),
+        (["--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (["--backend", "tpu"], "argument --backend: invalid choice: 'tpu'"),
+        (["--profile", "kind"], "argument --profile: invalid choice: 'kind'"),
+        (["--json", "missing/report.json"], "--json missing/report.json: No such file or directory"),
+        (["--json", "."], "--json .: Is a directory"),
+        (["--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_options(folder, capsys, options, message):
+    assert message in cannot_run(capsys, "check", "right.py", *options)
+
+
+def test_json_is_left_alone_if_nothing_ran(folder, capsys):
+    (folder / "old.json").write_text("old")
+    for name in ("old.json", "new.json"):
+        cannot_run(capsys, "check", "right.py", "--temp", "0", "--json", name)
+    assert (folder / "old.json").read_text() == "old"
+    assert not (folder / "new.json").exists()
+
+
+def test_bfloat16_without_ml_dtypes(folder, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    assert "pip install ml_dtypes" in cannot_run(capsys, "check", "right.py", "--dtype", "bfloat16")
+
+
+def test_no_command(capsys):
+    assert "required: COMMAND" in cannot_run(capsys)
+    assert "invalid choice: 'chek'" in cannot_run(capsys, "chek")
+
+
+# ------------------------------------------------------------------------------------------------ the rest
+
+
+def test_backends(capsys):
+    assert main(["backends"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("reference: available")
+    assert lines[1].startswith("cpu: available (numba")
+    assert lines[2].startswith("cuda: ")
+
+
+def test_version_and_help(capsys):
+    for arguments, words in [
+        (["--version"], f"npselect {npselect.__version__}"),
+        (["--help"], "npselect check examples/numpy_select.py"),
+        (["check", "--help"], "--json REPORT"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 0
+        assert words in capsys.readouterr().out
+
+
+def test_as_a_module(folder):
+    assert run("check", "right.py").returncode == 0
+    wrong = run("check", "wrong.py")
+    assert (wrong.returncode, wrong.stderr) == (1, "")
+    missing = run("check", "missing.py")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert missing.stderr == "npselect: error: missing.py: no such file\n"
+    assert "Traceback" not in run("check").stderr
+
+
+def test_without_rich(folder):
+    code = "import sys; sys.modules['rich'] = None; from npselect.cli import main; sys.exit(main())"
+    done = run("check", "right.py", python=("-W", "error", "-c", code))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("PASSED")
+
+
+def test_a_pipe_gets_whole_lines(folder):
+    done = run("check", "wrong.py", COLUMNS="40")
+    line = next(line for line in done.stdout.splitlines() if line.startswith("digits/1797x10"))
+    assert "; expected " in line
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+@pytest.mark.parametrize("rich", [True, False])
+def test_on_a_terminal(folder, rich):
+    import pty
+
+    block = "" if rich else "sys.modules['rich'] = None; "
+    code = f"import sys; {block}from npselect.cli import main; sys.exit(main(['check', 'wrong.py']))"
+    ours, theirs = pty.openpty()
+    environment = {**ENVIRONMENT, "TERM": "xterm-256color", "COLUMNS": "80"}
+    for name in ("NO_COLOR", "FORCE_COLOR", "CI"):
+        environment.pop(name, None)
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            some = os.read(ours, 65536)
+        except OSError:  # how Linux says that the other side is closed
+            break
+        if not some:
+            break
+        written += some
+    os.close(ours)
+    assert child.wait() == 1
+    assert (b"\x1b[" in written) is rich
+    assert b"likely cause: backward: 1/temp is missing" in written
+    line = next(line for line in written.splitlines() if b"edge/ties" in line and b"failed" in line)
+    assert b"expected" in line
+
+
+def test_interrupt(folder):
+    (folder / "slow.py").write_text(
+        "import time\nfrom right import *\n"
+        "def forward(logits, temp):\n    print('running', flush=True)\n    time.sleep(60)\n"
+    )
+    child = start("slow.py", "--json", "report.json")
+    assert child.stdout is not None
+    assert child.stdout.readline() == "running\n"
+    begun = time.perf_counter()
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=30)
+    assert time.perf_counter() - begun < 20
+    assert (child.returncode, err) == (130, "npselect: interrupted\n")
+    assert not Path("report.json").exists()
+
+
+def test_closed_pipe(folder):
+    child = start("right.py")
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    err = child.stderr.read()
+    child.stderr.close()
+    assert (child.wait(timeout=30), err) == (141, "")
