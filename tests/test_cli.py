@@ -108,10 +108,8 @@ def test_a_file_may_have_the_name_of_a_loaded_module(folder, capsys):
 
 
 def test_options_reach_the_check(folder, capsys):
-    assert (
-        main(["check", "right.py", *["--dtype", "float16", "--temp", "2", "--profile", "strict", "--backend", "cpu"]])
-        == 1
-    )
+    options = ["--dtype", "float16", "--temp", "2", "--profile", "strict", "--backend", "cpu"]
+    assert main(["check", "right.py", *options]) == 1
     out = capsys.readouterr().out
     for words in ("dtype float16", "temp 2.0", "profile strict", "oracle cpu"):
         assert words in out

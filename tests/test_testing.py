@@ -44,7 +44,7 @@ _answers: dict = {}
 _oracle = judge._oracle
 
 
-# ------------------------------------------------------------------------------------------------ honest implementations
+# ------------------------------------------------------------------------------- honest implementations
 # Every operation is in the dtype of logits; temp is converted, because bfloat16 is widened by a Python float.
 
 
@@ -389,6 +389,16 @@ def test_missing_temp_is_named_in_every_dtype(dtype, temp):
     report = testing.check(implementation(hard, forgotten), dtype=dtype, temp=temp)
     assert not report.ok
     assert report.likely_cause == "backward: 1/temp is missing"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_small_gradients_of_long_rows_are_missed_in_every_dtype(dtype):
+    def zero_when_long(g, logits, temp):
+        return (soft_gradient(g, logits, temp) * (logits.shape[-1] < 4096)).astype(dtype)
+
+    report = testing.check(implementation(hard, zero_when_long), dtype=dtype)
+    failed = {case.name for case in report.cases if case.verdict == "failed"}
+    assert failed == {"random/K=4096", "random/K=4096, nearly equal"}
 
 
 @pytest.mark.parametrize("dtype", NARROW)

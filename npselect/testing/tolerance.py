@@ -9,6 +9,9 @@ The exponent ``t_i`` carries an error of at most ``u tau_i``. Two ways of comput
     difference first, fl(fl(w_i - w_m) / temp):        tau_i = 2 |t_i|
     division first, fl(fl(w_i / temp) - fl(w_m / temp)): tau_i = (|w_i| + |w_m|) / temp + |t_i|
 
+Sums of 16-bit numbers are taken to be accumulated in binary32 and rounded once, so that for them ``n`` is 1 and the
+depth times ``2**-24 / u``: what is added up in 16 bits stagnates, and is no sum.
+
 Then ``e_i`` is relatively wrong by ``eta_i = u tau_i + 2 eps u`` (one ULP is at most 2 u), the sum ``s`` by
 ``sum_j p_j eta_j + n u``, and ``p_i = e_i / s`` by::
 
@@ -55,6 +58,7 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+_ACCUMULATED = 2.0**-24  # the unit roundoff of the narrowest type that sums are accumulated in
 
 
 class Format(NamedTuple):
@@ -182,6 +186,8 @@ def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row
     e = np.where(candidates, np.exp(t), 0.0)
     tau = 2 * np.abs(t) if arithmetic.difference_first else (np.abs(safe) + np.abs(top)) / temp + np.abs(t)
     n = arithmetic.depth(w.shape[-1])
+    if form.unit > _ACCUMULATED:
+        n = 1 + n * _ACCUMULATED / form.unit
     x = form.unit * tau
     e_eta = np.where(candidates, np.where(x < 1, e * np.expm1(np.minimum(x, 1)), np.exp(t + x) - e), 0.0)
     e_eta = e_eta + e * (2 * arithmetic.exp_ulp * form.unit)
