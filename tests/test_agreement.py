@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import inputs
+import ml_dtypes
 import numpy as np
 import pytest
 import scipy.special
@@ -21,6 +22,7 @@ from npselect.testing import tolerance
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 Record = Callable[[str, float], None]
 NAMES = ("soft", "backward", "jvp", "backward_temp", "double_mask", "double_logits")
+FAMILIES = sorted(set(inputs.adversarial("float32", 2, 2, 0)) - set(inputs.adversarial("float32", 2, 2, 0, wild=False)))
 
 
 def computed(batch: Batch, backend: str) -> dict[str, Any]:
@@ -83,8 +85,12 @@ def design_bound(batch: Batch, dtype: str) -> Any:
 
 
 def fractions(actual: Any, expected: Any, bound: Any) -> Any:
-    """|actual - expected| in bounds: 0 where both are the same number, or NaN; infinite where that means nothing."""
-    actual, expected = actual.astype(np.float64), expected.astype(np.float64)
+    """|actual - expected| in bounds: 0 where both are the same number, or NaN; infinite where that means nothing.
+
+    An infinity stands for the largest number of its dtype: a bound beyond that allows it.
+    """
+    largest = float(ml_dtypes.finfo(actual.dtype).max)
+    actual, expected = (np.clip(x.astype(np.float64), -largest, largest) for x in (actual, expected))
     with np.errstate(all="ignore"):
         found = np.abs(actual - expected) / bound
     same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
@@ -103,11 +109,12 @@ def compare(batch: Batch, dtype: str, record: Record, what: str) -> None:
         found = fractions(actual[name][kept], expected[name][kept], 0.5 * allowed[name])
         if found.size:
             worst = np.unravel_index(np.argmax(found), found.shape)
-            record(f"fraction of B/2, {name} {dtype}", found[worst])
+            record(f"fraction of B/2, {name} {dtype}{', ends of the range' if what in FAMILIES else ''}", found[worst])
             assert found[worst] <= 1, (what, name, worst)
     if kept.any():
         literal = fractions(actual["backward"][kept], expected["backward"][kept], 0.5 * design_bound(batch, dtype))
-        which = "any temp" if batch.temp.min() < 1e-9 else "temp >= 1e-9"
+        lowest = float(batch.temp.min())
+        which = next(f"temp from {limit:.0e}" for limit in (1e-9, 9e-31, 0.0) if lowest >= limit)
         record(f"fraction of the design's B/2, backward {dtype}, {which}", np.max(literal))
 
 
@@ -173,9 +180,6 @@ def test_adversarial(dtype: str, choices: int, record: Record) -> None:
     rows = max(6, min(150, 3000 // choices))
     for family, batch in inputs.adversarial(dtype, rows, choices, choices, wild=False).items():
         compare(batch, dtype, record, family)
-
-
-FAMILIES = sorted(set(inputs.adversarial("float32", 2, 2, 0)) - set(inputs.adversarial("float32", 2, 2, 0, wild=False)))
 
 
 @dtypes
