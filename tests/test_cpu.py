@@ -23,6 +23,7 @@ import pytest
 from inputs import DTYPES, Batch
 
 from npselect import straight_through
+from npselect.backends.threads import over_rows
 
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 SHAPES = [(120_000, 2), (30_000, 8), (1_800, 129), (230, 1025), (50, 5000)]  # every one enough for seven threads
@@ -91,6 +92,27 @@ def test_threads(whole: Any, threads: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv(THREADS, threads)
     for batch, expected in whole[1]:
         assert same(all_functions(batch), expected), batch.logits.shape
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_ranges_cover_all_rows(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The batches of this file are split into as many ranges as there are threads, and a fault in one is not lost."""
+    monkeypatch.setenv(THREADS, str(threads))
+    for rows, choices in SHAPES:
+        parts: list[tuple[int, int]] = []
+        over_rows(lambda *ends, parts=parts: parts.append(ends), rows, choices)
+        parts.sort()
+        assert len(parts) == threads
+        assert parts[0][0] == 0
+        assert parts[-1][1] == rows
+        assert all(a[1] == b[0] and a[0] < a[1] for a, b in pairwise(parts))
+
+    def fails_at_the_end(start: int, stop: int) -> None:
+        if stop == SHAPES[0][0]:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        over_rows(fails_at_the_end, *SHAPES[0])
 
 
 def test_batches_split_anywhere(whole: Any) -> None:
@@ -268,14 +290,12 @@ def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 _AFTER_A_FORK = """
-    import os, sys, time, warnings
-    warnings.simplefilter("error")
+    import os, sys, time
     sys.path.insert(0, {tests!r})
     os.environ["NPSELECT_NUM_THREADS"] = "3"
     import test_cpu
     batch = test_cpu.fixed("float32", 9000, 8)
     expected = test_cpu.digest(test_cpu.all_functions(batch))  # the parent's pool is made and used
-    warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*fork")  # of Python 3.12 and later
 
     def wait(child):
         for _ in range(600):
