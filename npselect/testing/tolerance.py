@@ -155,20 +155,25 @@ class _Row(NamedTuple):
     candidates: Array
     difference_first: bool
 
-    def centred(self, cotangent: Array) -> tuple[Array, Array, Array]:
-        """The cotangent minus its mean, that mean's error D, and the cotangent as it enters the sums."""
+    def centred(self, cotangent: Array) -> tuple[Array, Array, Array, Array]:
+        """The cotangent minus its mean, that mean's error D, and the cotangent as it enters the sums; their scale.
+
+        All are in units of ``2**scale``, of about the largest entry of a row, lest float64 over- or underflows here.
+        """
         u = self.form.unit
         g = np.where(self.candidates, cotangent, 0.0).astype(np.float64)
+        _, scale = np.frexp(np.max(np.abs(g), axis=-1, keepdims=True))
+        g = np.ldexp(g, -scale)
         h = g - np.take_along_axis(g, self.m, axis=-1)
         h = np.where(self.candidates, h, 0.0)
         entering = h if self.difference_first else g
         error = _sum(np.abs(entering) * (self.p_pi + self.p * (self.n + 3) * u))
-        return h - _sum(self.p * h), error, entering
+        return h - _sum(self.p * h), error, entering, scale
 
-    def floor(self, size: Array, entering: Array, divisor: Array) -> Array:
+    def floor(self, size: Array, entering: Array, scale: Array, divisor: Array) -> Array:
         """What underflow may add to ``p * size / divisor``, `entering` having been summed."""
-        inner = self.p * (entering.shape[-1] + _sum(np.abs(entering)))
-        return np.asarray(self.form.tiny + self.form.least * (1.0 + np.abs(size) + inner) / divisor)
+        sizes = np.ldexp(self.form.least * (np.abs(size) + self.p * _sum(np.abs(entering))), scale)
+        return np.asarray(self.form.tiny + (self.form.least * (1.0 + self.p * entering.shape[-1]) + sizes) / divisor)
 
     def only(self, bound: Array) -> Array:
         """The bound, but 0 at excluded entries and where there is nothing to choose from."""
@@ -182,7 +187,8 @@ def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row
     m = np.argmax(w, axis=-1, keepdims=True)
     top = np.take_along_axis(w, m, axis=-1)
     safe = np.where(candidates, w, top)
-    t = np.maximum((safe - top) / temp, -1e300)
+    half = np.where(np.abs(safe) + np.abs(top) < np.inf, 1.0, 0.5)  # of logits whose difference overflows
+    t = np.maximum((half * safe - half * top) / temp / half, -1e300)
     e = np.where(candidates, np.exp(t), 0.0)
     tau = 2 * np.abs(t) if arithmetic.difference_first else (np.abs(safe) + np.abs(top)) / temp + np.abs(t)
     n = arithmetic.depth(w.shape[-1])
@@ -218,7 +224,7 @@ def soft(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic 
     """
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
-        return row.only(row.p_pi + row.floor(np.ones(1), np.zeros_like(row.p), np.ones(1)))
+        return row.only(row.p_pi + row.floor(np.ones(1), np.zeros_like(row.p), np.zeros(1, np.int64), np.ones(1)))
 
 
 def near_tie(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
@@ -242,9 +248,9 @@ def backward(
     """The bound of ``grad_logits``: B in the module's text. Parameters and result as in `soft`."""
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
-        size, error, entering = row.centred(grad_mask)
+        size, error, entering, scale = row.centred(grad_mask)
         bound = (np.abs(size) * (row.p_pi + row.p * 4 * row.form.unit) + row.p * error) / row.temp
-        return row.only(bound + row.floor(size, entering, row.temp))
+        return row.only(np.ldexp(bound, scale) + row.floor(size, entering, scale, row.temp))
 
 
 def backward_temp(
@@ -253,14 +259,16 @@ def backward_temp(
     """The bound of each row's share of ``grad_temp``, shape (rows,), before rows are summed.
 
     ``grad_temp = -sum_i grad_logits_i t_i``: each term is wrong by ``B_i |t_i|`` and, relatively, by the roundings of
-    t_i (its tau is part of B_i only as the argument of exp), of the product and of the sum.
+    t_i (its tau is part of B_i only as the argument of exp), of the product and of the sum. The product may underflow
+    before it is divided by temp.
     """
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
-        size, _, _ = row.centred(grad_mask)
-        terms = row.p * np.abs(size * row.t) / row.temp
+        size, _, _, scale = row.centred(grad_mask)
+        terms = np.ldexp(row.p * np.abs(size * row.t) / row.temp, scale)
         errors = backward(grad_mask, logits, temp, dtype, arithmetic) * np.abs(row.t)
-        total = _sum(np.where(row.candidates & (row.p > 0), errors + terms * (row.n + 5) * row.form.unit, 0.0))
+        errors = errors + terms * (row.n + 5) * row.form.unit + row.form.least / row.temp
+        total = _sum(np.where(row.candidates & (row.p > 0), errors, 0.0))
         return np.asarray(total[..., 0] + row.form.tiny)
 
 
@@ -284,8 +292,8 @@ def double_backward(
     with np.errstate(all="ignore"):
         row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
         u = row.form.unit
-        a, a_error, h = row.centred(grad_mask)
-        b, b_error, k = row.centred(grad_grad_logits)
+        a, a_error, h, a_scale = row.centred(grad_mask)
+        b, b_error, k, b_scale = row.centred(grad_grad_logits)
         alpha = a_error + u * (np.abs(h) + np.abs(a))
         beta = b_error + u * (np.abs(k) + np.abs(b))
         c = np.where(row.candidates, a * b, 0.0)
@@ -293,11 +301,9 @@ def double_backward(
         mean_error = _sum(row.p * gamma + np.abs(c) * (row.p_pi + row.p * (row.n + 1) * u))
         size = c - _sum(row.p * c)
         bound = np.abs(size) * (row.p_pi + row.p * 6 * u) + row.p * (gamma + mean_error)
-        bound = bound / row.temp**2 + row.floor(size, c, row.temp**2)
-        return (
-            backward(grad_grad_logits, logits, temp, dtype, arithmetic),
-            row.only(bound),
-        )
+        bound = np.ldexp(np.ldexp(bound / row.temp, a_scale) / row.temp, b_scale)
+        bound = bound + row.floor(size, c, a_scale + b_scale, row.temp**2)
+        return backward(grad_grad_logits, logits, temp, dtype, arithmetic), row.only(bound)
 
 
 def _sum(values: Array) -> Array:
