@@ -122,8 +122,8 @@ def backward(
 
     Notes
     -----
-    Differences of the cotangent's entries must be finite in the type of the computation: |grad_mask| up to a quarter of
-    the largest number is safe.
+    Sums over a row of differences of the cotangent's entries must be finite in the type of the computation: |grad_mask|
+    up to the largest number divided by 4 K is safe. Beyond, the kernels may return NaN where the reference does not.
 
     Examples
     --------

@@ -24,7 +24,7 @@ ROOMS = {
     "npselect._arrays": {"npselect.backends"},
     "npselect.reference": set(),
     "npselect.backends": {"npselect.backends"},
-    "npselect.testing": {"npselect", "npselect.straight_through", "npselect.testing"},
+    "npselect.testing": {"npselect", "npselect.backends", "npselect.straight_through", "npselect.testing"},
 }
 
 
