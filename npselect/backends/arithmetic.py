@@ -50,19 +50,22 @@ def _compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
 
 def fma(a: Any, b: Any, c: Any) -> Any:
     """``a * b + c`` with one rounding; in Python by exact rational arithmetic."""
-    if not (np.isfinite(a) and np.isfinite(b) and np.isfinite(c)):
+    if not (np.isfinite(a) and np.isfinite(b)):
         return a * b + c
+    if not np.isfinite(c):
+        return c
     exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
     if exact == 0:
         return a * b + c  # for the sign of zero
+    try:
+        nearest = np.float64(exact.numerator / exact.denominator)
+    except OverflowError:
+        nearest = np.float64(np.inf if exact > 0 else -np.inf)
     if isinstance(a, np.float64):
-        return np.float64(exact.numerator / exact.denominator)
-    nearest = (
-        exact.numerator / exact.denominator
-    )  # correctly rounded to 53 bits; made odd, a second rounding is harmless
-    if Fraction(nearest) != exact:
-        toward_zero = nearest if abs(Fraction(nearest)) < abs(exact) else np.nextafter(nearest, 0.0)
-        nearest = (np.float64(toward_zero).view(np.int64) | 1).view(np.float64)
+        return nearest
+    if np.isfinite(nearest) and Fraction(float(nearest)) != exact:  # made odd, a second rounding does no harm
+        toward_zero = nearest if abs(Fraction(float(nearest))) < abs(exact) else np.nextafter(nearest, np.float64(0.0))
+        nearest = np.int64(toward_zero.view(np.int64) | 1).view(np.float64)
     return np.float32(nearest)
 
 
@@ -204,7 +207,7 @@ def _exp64(t: Any, tail: Any) -> Any:
 
 
 def exp(t: Any, tail: Any) -> Any:
-    """``exp(t + tail)`` for t <= 0 and |tail| <= ulp(t); within 1 ULP; 0 for t = -inf, whatever the tail."""
+    """``exp(t + tail)`` for t <= 0 and |tail| <= 2 ulp(t); within 1 ULP; 0 for t = -inf, whatever the tail."""
     return _exp32(t, tail) if isinstance(t, np.float32) else _exp64(t, tail)
 
 
@@ -289,7 +292,7 @@ def _widen_float16(bits: Any) -> Any:
     magnitude = _bits(_float32((bits & 0x7FFF) << 13) * _FROM_HALF)
     if (bits & 0x7C00) == 0x7C00:
         magnitude = magnitude | 0x7F800000
-    return _float32(sign | magnitude)
+    return _float32(sign | np.int64(magnitude))
 
 
 @formula

@@ -1,0 +1,249 @@
+"""The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
+
+Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``,
+``replace`` and ``rounded``. `Wide` says which of its results are certain; what is not is computed again with `Digits`,
+with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary
+mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
+"""
+
+from __future__ import annotations
+
+import decimal
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Digits", "Wide"]
+
+Array = npt.NDArray[Any]
+
+_FORMATS = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
+_VANISHES = -200_000.0  # no factor in the formulas can lift exp(-200000) back into the range of float64
+
+
+class Wide(NamedTuple):
+    """Numbers ``(hi + lo) 2**exponent`` of 106 bits, off by at most ``error 2**exponent``; no overflow, no underflow.
+
+    ``hi`` is 0 or of magnitude [1/2, 1), ``lo`` what is left, at most half a unit in the last place of ``hi``. Sums and
+    products are the classical error-free transformations (Dekker 1971; Knuth, TAOCP 4.2.2); the relative errors of the
+    compound operations, at most 2**-102, are those of M. Joldes, J.-M. Muller and V. Popescu, "Tight and rigorous error
+    bounds for basic building blocks of double-word arithmetic", ACM TOMS 44, 2017, rounded up.
+    """
+
+    hi: Array
+    lo: Array
+    error: Array
+    exponent: Array
+
+    @classmethod
+    def of(cls, values: npt.ArrayLike) -> Wide:
+        """Exactly the given float64 values."""
+        values = np.asarray(values, dtype=np.float64)
+        return cls._normal(values, np.zeros_like(values), np.zeros_like(values), np.int64(0))
+
+    @classmethod
+    def _normal(cls, hi: Array, lo: Array, error: Array, exponent: Any) -> Wide:
+        """Renormalised; |lo| <= |hi| is assumed."""
+        total = hi + lo
+        lo = lo - (total - hi)
+        mantissa, shift = np.frexp(total)
+        exponent = np.where((mantissa == 0.0) & (error == 0.0), _EXPONENT_OF_ZERO, exponent + shift)
+        return cls(mantissa, np.ldexp(lo, -shift), np.ldexp(error, -shift), exponent)
+
+    def _aligned(self, exponent: Array) -> tuple[Array, Array, Array]:
+        """Both parts and the error in units of ``2**exponent``; what is some 900 bits below counts as error."""
+        shift = np.maximum(self.exponent - exponent, -2000).astype(np.int32)
+        lost = np.where((shift < -900) & (self.hi != 0.0), 2.0**-890, 0.0)
+        return np.ldexp(self.hi, shift), np.ldexp(self.lo, shift), np.ldexp(self.error, shift) + lost
+
+    def __neg__(self) -> Wide:
+        return self._replace(hi=-self.hi, lo=-self.lo)
+
+    def __add__(self, other: Wide) -> Wide:  # type: ignore[override]
+        exponent = np.maximum(self.exponent, other.exponent)
+        (a, a_lo, a_error), (b, b_lo, b_error) = self._aligned(exponent), other._aligned(exponent)
+        s, s_lo = _two_sum(a, b)
+        t, t_lo = _two_sum(a_lo, b_lo)
+        s, s_lo = _two_sum(s, s_lo + t)
+        return Wide._normal(s, s_lo + t_lo, a_error + b_error + _roundings(s, self, other), exponent)
+
+    def __sub__(self, other: Wide) -> Wide:
+        return self + -other
+
+    def __mul__(self, other: Wide) -> Wide:  # type: ignore[override]
+        p, p_lo = _two_prod(self.hi, other.hi)
+        p_lo = p_lo + (self.hi * other.lo + self.lo * other.hi)
+        error = np.abs(self.hi) * other.error + (np.abs(other.hi) + other.error) * self.error
+        return Wide._normal(p, p_lo, 1.01 * error + _roundings(p, self, other), self.exponent + other.exponent)
+
+    def __truediv__(self, other: Wide) -> Wide:
+        """Long division: three quotient digits of 53 bits each; `other` is far from 0 in units of its error."""
+        rest, divisor = (number._replace(error=np.zeros_like(number.error)) for number in (self, other))
+        quotient = Wide.of(0.0)
+        for _ in range(3):
+            zero = np.zeros_like(rest.hi)
+            digit = Wide._normal(rest.hi / divisor.hi, zero, zero, rest.exponent - divisor.exponent)
+            quotient = quotient + digit
+            rest = rest - digit * divisor
+        inherited = 1.01 * (self.error + np.abs(self.hi / other.hi) * other.error) / np.abs(other.hi)
+        shift = np.clip(self.exponent - other.exponent - quotient.exponent, -2000, 2000).astype(np.int32)
+        error = np.where(inherited > 0.0, np.ldexp(inherited, shift), 0.0) + np.abs(quotient.hi) * _OPERATION
+        return quotient._replace(error=error)
+
+    def sum(self) -> Wide:
+        """Sum over the last axis, which stays with length 1; in pairs, so that the error grows with log K."""
+        terms = self
+        while (n := terms.hi.shape[-1]) > 1:
+            pairs = Wide(*(part[..., : n // 2] for part in terms)) + Wide(*(part[..., n - n // 2 :] for part in terms))
+            odd = [part[..., n // 2 : n - n // 2] for part in terms]  # the middle one, if n is odd
+            terms = Wide(*(np.concatenate(both, axis=-1) for both in zip(pairs, odd, strict=True)))
+        return terms
+
+    def exp(self) -> Wide:
+        """``exp(x) = 2**n exp(r)``, ``n = round(x / ln 2)``; exp(r) from exp(r / 512) by nine squarings.
+
+        The squarings work on ``y = exp - 1``, as ``2 y + y**2``, which keeps them from losing bits. The Taylor series
+        of ``y`` stops after ten terms: ``(ln 2 / 1024)**11 / 11!`` is below 2**-140.
+        """
+        value = np.ldexp(self.hi, np.clip(self.exponent, -100, 100).astype(np.int32))
+        vanishes = value < _VANISHES
+        n = np.rint(np.where(vanishes, 0.0, value) / np.log(2.0))
+        r = self.replace(vanishes, 0.0) - Wide.of(n) * _LN2
+        small = r._replace(exponent=r.exponent - 9)
+        y = Wide.of(np.zeros_like(value))
+        for coefficient in _INVERSE_FACTORIALS:
+            y = small * (coefficient + y)
+        for _ in range(9):
+            y = y._replace(exponent=y.exponent + 1) + y * y
+        power = Wide.of(1.0) + y
+        return power._replace(exponent=power.exponent + n.astype(np.int64)).replace(vanishes, 0.0)
+
+    def replace(self, condition: Array, value: float) -> Wide:
+        """A copy that holds `value` wherever `condition` is true."""
+        return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
+
+    def rounded(self, dtype: Any) -> tuple[Array, Array]:
+        """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
+
+        Rounded once, subnormals included. Certain means that the error is below a thousandth of the last place.
+        """
+        precision, lowest = _FORMATS[np.dtype(dtype).name]
+        unit = np.maximum(self.exponent, lowest + 1) - precision  # exponent of the last place
+        shift = np.clip(self.exponent - unit, -2000, 2000).astype(np.int32)
+        places = np.ldexp(self.hi, shift)
+        below = np.floor(places)
+        broken_tie = (places - below == 0.5) & (self.lo != 0.0)
+        nearest = np.where(broken_tie, below + (self.lo > 0.0), np.rint(places))
+        with np.errstate(over="ignore"):
+            result = np.ldexp(nearest, np.clip(unit, -3000, 3000).astype(np.int32))
+            return np.asarray(result), np.ldexp(self.error, shift) <= 2.0**-10
+
+
+class Digits:
+    """Decimal numbers with as many digits as the decimal context has."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values, dtype=object)
+
+    @classmethod
+    def of(cls, values: npt.ArrayLike) -> Digits:
+        """Exactly the given float64 values."""
+        return cls(np.frompyfunc(Decimal, 1, 1)(np.asarray(values, np.float64)))
+
+    def __neg__(self) -> Digits:
+        return Digits(-self.values)
+
+    def __add__(self, other: Digits) -> Digits:
+        return Digits(self.values + other.values)
+
+    def __sub__(self, other: Digits) -> Digits:
+        return Digits(self.values - other.values)
+
+    def __mul__(self, other: Digits) -> Digits:
+        return Digits(self.values * other.values)
+
+    def __truediv__(self, other: Digits) -> Digits:
+        return Digits(self.values / other.values)
+
+    def sum(self) -> Digits:
+        """Sum over the last axis, which stays with length 1."""
+        return Digits(np.sum(self.values, axis=-1, keepdims=True))
+
+    def exp(self) -> Digits:
+        """Correctly rounded by the decimal module; 0 where `Wide.exp` has 0."""
+        return Digits(np.frompyfunc(lambda x: x.exp() if x >= _VANISHES else Decimal(0), 1, 1)(self.values))
+
+    def replace(self, condition: Array, value: float) -> Digits:
+        """A copy that holds `value` wherever `condition` is true."""
+        return Digits(np.where(condition, np.asarray(Decimal(value), object), self.values))
+
+    def rounded(self, dtype: Any) -> tuple[Array, Array]:
+        """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many."""
+        precision, lowest = _FORMATS[np.dtype(dtype).name]
+
+        def nearest(x: Decimal) -> float:
+            if abs(x) < Decimal(2) ** -1200 or not x:
+                return 0.0
+            exact = Fraction(x)
+            exponent = abs(exact.numerator).bit_length() - exact.denominator.bit_length()
+            exponent += abs(exact) >= Fraction(2) ** exponent  # now 2**(exponent - 1) <= |x| < 2**exponent
+            unit = Fraction(2) ** (max(exponent, lowest + 1) - precision)
+            try:
+                return float(round(exact / unit) * unit)
+            except OverflowError:
+                return float("inf") if x > 0 else float("-inf")
+
+        result = np.frompyfunc(nearest, 1, 1)(self.values)
+        return np.asarray(result, np.float64), np.ones(self.values.shape, np.bool_)
+
+    @staticmethod
+    def precision(digits: int) -> Any:
+        """A context manager in which numbers have so many digits."""
+        context = decimal.Context(prec=digits, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX, traps=[])
+        return decimal.localcontext(context)
+
+
+# ------------------------------------------------------------------------------------------------ details of Wide
+
+_EXPONENT_OF_ZERO = -(2**40)
+_OPERATION = 2.0**-102
+
+
+def _roundings(result: Array, a: Wide, b: Wide) -> Array:
+    """The error of one operation: none if two float64 are added or multiplied."""
+    return np.where((a.lo == 0.0) & (b.lo == 0.0), 0.0, np.abs(result) * _OPERATION)
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+    """``a + b = s + error`` exactly."""
+    s = a + b
+    b_part = s - a
+    return s, (a - (s - b_part)) + (b - b_part)
+
+
+def _two_prod(a: Array, b: Array) -> tuple[Array, Array]:
+    """``a * b = p + error`` exactly, for mantissas: Veltkamp's split cannot overflow there."""
+    p = a * b
+    (a1, a2), (b1, b2) = _split(a), _split(b)
+    return p, ((a1 * b1 - p) + a1 * b2 + a2 * b1) + a2 * b2
+
+
+def _split(a: Array) -> tuple[Array, Array]:
+    scaled = 134217729.0 * a  # 2**27 + 1
+    high = scaled - (scaled - a)
+    return high, a - high
+
+
+def _constant(exact: Fraction) -> Wide:
+    hi = float(exact)
+    lo = float(exact - Fraction(hi))
+    return Wide._normal(np.asarray(hi), np.asarray(lo), np.asarray(hi * 2.0**-105), np.int64(0))
+
+
+_LN2 = _constant(Fraction(int("B17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D", 16), 2**192))
+_INVERSE_FACTORIALS = [
+    _constant(Fraction(1, factorial)) for factorial in (3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2, 1)
+]
