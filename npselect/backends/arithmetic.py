@@ -4,14 +4,6 @@ Each function is plain Python over NumPy scalars and runs as such; `register_jit
 for the CPU and for CUDA. No library function is called: `exp` is written out over `fma`, +, -, * and /, all of which
 IEEE 754 rounds correctly on every processor. Where a product meets a sum the `fma` is explicit, so that no compiler
 has anything left to contract.
-
-The compute types are float32 and float64. Storage types reach the kernels as arrays of
-
-    float32, float64   themselves
-    uint16             the bits of float16
-    int16              the bits of bfloat16
-
-and `widen` and `narrow` lead from storage to compute type and back.
 """
 
 from __future__ import annotations
@@ -25,7 +17,17 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, overload, register_jitable
 
-__all__ = ["Temperature", "divided_difference", "exp", "fma", "formula", "narrow", "prepared", "widen"]
+__all__ = [
+    "Temperature",
+    "divided_difference",
+    "exp",
+    "bits_of",
+    "compiles",
+    "float32_of",
+    "fma",
+    "formula",
+    "prepared",
+]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -35,7 +37,7 @@ def formula(function: Function) -> Function:
     return cast("Function", register_jitable(function))
 
 
-def _compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
+def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
     """What compiled code calls for `function`: the decorated function chooses it by the types of the arguments."""
 
     def register(choose: Function) -> Function:
@@ -69,17 +71,17 @@ def fma(a: Any, b: Any, c: Any) -> Any:
     return np.float32(nearest)
 
 
-def _bits(x: Any) -> Any:
+def bits_of(x: Any) -> Any:
     """The bits of a float32 or float64 as an integer of the same width."""
     return x.view(np.int32 if isinstance(x, np.float32) else np.int64)
 
 
-def _float32(bits: Any) -> Any:
+def float32_of(bits: Any) -> Any:
     """The float32 with the low 32 of the given bits."""
     return np.uint32(int(bits) & 0xFFFFFFFF).view(np.float32)
 
 
-def _float64(bits: Any) -> Any:
+def float64_of(bits: Any) -> Any:
     """The float64 with the given bits."""
     return np.int64(bits).view(np.float64)
 
@@ -119,22 +121,22 @@ def _llvm_float64(typing: Any, bits: Any) -> Any:
     return types.float64(bits), generate
 
 
-@_compiles(fma)
+@compiles(fma)
 def _fma(a: Any, b: Any, c: Any) -> Any:
     return lambda a, b, c: _llvm_fma(a, b, c)
 
 
-@_compiles(_bits)
+@compiles(bits_of)
 def _bits_(x: Any) -> Any:
     return lambda x: _llvm_bits(x)
 
 
-@_compiles(_float32)
+@compiles(float32_of)
 def _float32_(bits: Any) -> Any:
     return lambda bits: _llvm_float32(bits)
 
 
-@_compiles(_float64)
+@compiles(float64_of)
 def _float64_(bits: Any) -> Any:
     return lambda bits: _llvm_float64(bits)
 
@@ -185,9 +187,9 @@ def _exp32(t: Any, tail: Any) -> Any:
     r = exact + rest
     q = fma(fma(fma(fma(_Q4, r, _Q3), r, _Q2), r, _Q1), r, _Q0)
     power = _ONE32 + (exact + fma(r * r, q, rest))
-    exponent = _bits(shifted) - _bits(_ROUND32)
+    exponent = bits_of(shifted) - bits_of(_ROUND32)
     half = exponent >> 1
-    result = power * _float32((half + 127) << 23) * _float32((exponent - half + 127) << 23)
+    result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
     return result if t >= _LOWEST32 else _ZERO32
 
 
@@ -200,9 +202,9 @@ def _exp64(t: Any, tail: Any) -> Any:
     q = fma(fma(fma(fma(fma(_D9, r, _D8), r, _D7), r, _D6), r, _D5), r, _D4)
     q = fma(fma(fma(fma(q, r, _D3), r, _D2), r, _D1), r, _D0)
     power = _ONE64 + (exact + fma(r * r, q, rest))
-    exponent = _bits(shifted) - _bits(_ROUND64)
+    exponent = bits_of(shifted) - bits_of(_ROUND64)
     half = exponent >> 1
-    result = power * _float64((half + 1023) << 52) * _float64((exponent - half + 1023) << 52)
+    result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
     return result if t >= _LOWEST64 else _ZERO64
 
 
@@ -211,7 +213,7 @@ def exp(t: Any, tail: Any) -> Any:
     return _exp32(t, tail) if isinstance(t, np.float32) else _exp64(t, tail)
 
 
-@_compiles(exp)
+@compiles(exp)
 def _exp(t: Any, tail: Any) -> Any:
     if t == types.float32:
         return lambda t, tail: _exp32(t, tail)
@@ -258,7 +260,7 @@ def prepared(temp: Any) -> Any:
     return _prepared(temp, _UP64, _DOWN64, _ONE64)
 
 
-@_compiles(prepared)
+@compiles(prepared)
 def _prepared_(temp: Any) -> Any:
     if temp == types.float32:
         return lambda temp: _prepared(temp, _UP32, _DOWN32, _ONE32)
@@ -279,74 +281,3 @@ def divided_difference(w: Any, top: Any, temp: Any) -> Any:
     t = z * temp.high
     tail = fma(z, temp.high, -t) + fma(z, temp.low, z_tail * temp.high)
     return t, tail
-
-
-# ------------------------------------------------------------------------------------------------ 16-bit storage
-
-_FROM_HALF = np.float32(2.0**112)  # the exponents' biases differ by 112
-
-
-@formula
-def _widen_float16(bits: Any) -> Any:
-    sign = (bits & 0x8000) << 16
-    magnitude = _bits(_float32((bits & 0x7FFF) << 13) * _FROM_HALF)
-    if (bits & 0x7C00) == 0x7C00:
-        magnitude = magnitude | 0x7F800000
-    return _float32(sign | np.int64(magnitude))
-
-
-@formula
-def _narrow_float16(x: Any) -> Any:
-    bits = np.int64(_bits(x)) & 0xFFFFFFFF
-    magnitude = bits & 0x7FFFFFFF
-    normal = (magnitude - (112 << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13
-    subnormal = np.int64(_bits(abs(x) + np.float32(0.5))) - 0x3F000000  # the sum rounds at 2**-24, half's last place
-    special = 0x7E00 if magnitude > 0x7F800000 else 0x7C00
-    result = special if magnitude >= 0x47800000 else (subnormal if magnitude < 0x38800000 else normal)
-    return np.uint16(result | ((bits >> 16) & 0x8000))
-
-
-@formula
-def _widen_bfloat16(bits: Any) -> Any:
-    return _float32((np.int64(bits) & 0xFFFF) << 16)
-
-
-@formula
-def _narrow_bfloat16(x: Any) -> Any:
-    bits = np.int64(_bits(x)) & 0xFFFFFFFF
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 0x40
-    result = quiet if (bits & 0x7FFFFFFF) > 0x7F800000 else rounded
-    return np.int16(result - 0x10000 if result >= 0x8000 else result)
-
-
-def widen(stored: Any) -> Any:
-    """A stored number in its compute type, exactly."""
-    if isinstance(stored, np.uint16):
-        return _widen_float16(int(stored))
-    return _widen_bfloat16(stored) if isinstance(stored, np.int16) else stored
-
-
-@_compiles(widen)
-def _widen(stored: Any) -> Any:
-    if stored == types.uint16:
-        return lambda stored: _widen_float16(np.int64(stored))
-    if stored == types.int16:
-        return lambda stored: _widen_bfloat16(stored)
-    return lambda stored: stored
-
-
-def narrow(x: Any, storage: Any) -> Any:
-    """A computed number in the type of the array `storage`, rounded to nearest, ties to even."""
-    if storage.dtype == np.uint16:
-        return _narrow_float16(x)
-    return _narrow_bfloat16(x) if storage.dtype == np.int16 else x
-
-
-@_compiles(narrow)
-def _narrow(x: Any, storage: Any) -> Any:
-    if storage.dtype == types.uint16:
-        return lambda x, storage: _narrow_float16(x)
-    if storage.dtype == types.int16:
-        return lambda x, storage: _narrow_bfloat16(x)
-    return lambda x, storage: x

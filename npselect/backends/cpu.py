@@ -6,14 +6,15 @@ Formulas as in `npselect.reference`, operations from `arithmetic`. What a row yi
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from npselect.backends.arithmetic import divided_difference, exp, fma, formula, narrow, prepared, widen
+from npselect.backends.arithmetic import divided_difference, exp, fma, formula, prepared
+from npselect.backends.reductions import LANES, dot, maximum, total
+from npselect.backends.storage import compute_type, narrow, stored, widen
 from npselect.backends.threads import over_rows
 
 __all__ = ["backward", "backward_temp", "double_backward", "index", "mask", "soft"]
@@ -28,101 +29,6 @@ def kernel(function: Function) -> Function:
         return cast("Function", njit(nogil=True, cache=True, error_model="numpy")(function))
     except RuntimeError:  # numba: no locator available
         return cast("Function", njit(nogil=True, error_model="numpy")(function))
-
-
-# ------------------------------------------------------------------------------------------------ reductions
-# The order of every sum over a row is a function of K alone:
-#   the columns come in segments of 1024; in a segment, column j belongs to lane j mod 128;
-#   each lane adds its (up to eight) terms in rising j;
-#   the 128 lanes fold in fours, (0 + 2) + (1 + 3), and the 32 sums by halves: 16, 8, 4, 2, 1;
-#   the segments' sums are added in rising order.
-# Lanes without a column hold 0, and adding 0 changes nothing, so rows shorter than 128 skip them.
-
-SEGMENT = 1024
-LANES = 128
-
-
-@formula
-def _fold(lanes: Any, used: Any) -> Any:
-    quads = (used + 3) // 4
-    for i in range(used, 4 * quads):
-        lanes[i] = 0
-    for i in range(quads):
-        lanes[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3])
-    width = 16
-    while width >= quads:
-        width //= 2
-    for i in range(quads, 2 * width):
-        lanes[i] = 0
-    while width > 0:
-        for i in range(width):
-            lanes[i] += lanes[i + width]
-        width //= 2
-    return lanes[0]
-
-
-@formula
-def _dot(x: Any, y: Any, lanes: Any) -> Any:
-    """``sum_j x_j y_j``."""
-    n, total = len(x), lanes.dtype.type(0)
-    if n <= LANES:
-        for lane in range(n):
-            lanes[lane] = fma(x[lane], y[lane], total)
-        return _fold(lanes, n)
-    for start in range(0, n, SEGMENT):
-        stop = min(start + SEGMENT, n)
-        whole = start + (stop - start) // LANES * LANES
-        lanes[:LANES] = 0
-        for base in range(start, whole, LANES):  # slices of a known length become vector instructions
-            a, b = x[base : base + LANES], y[base : base + LANES]
-            for lane in range(LANES):
-                lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        a, b = x[whole:stop], y[whole:stop]
-        for lane in range(len(a)):
-            lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        total += _fold(lanes, LANES)
-    return total
-
-
-@formula
-def _sum(x: Any, lanes: Any) -> Any:
-    """``sum_j x_j``."""
-    n, total = len(x), lanes.dtype.type(0)
-    if n <= LANES:
-        for lane in range(n):
-            lanes[lane] = x[lane]
-        return _fold(lanes, n)
-    for start in range(0, n, SEGMENT):
-        stop = min(start + SEGMENT, n)
-        whole = start + (stop - start) // LANES * LANES
-        lanes[:LANES] = 0
-        for base in range(start, whole, LANES):
-            a = x[base : base + LANES]
-            for lane in range(LANES):
-                lanes[lane] += a[lane]
-        a = x[whole:stop]
-        for lane in range(len(a)):
-            lanes[lane] += a[lane]
-        total += _fold(lanes, LANES)
-    return total
-
-
-@formula
-def _maximum(x: Any, lanes: Any) -> Any:
-    """The largest of more than 128 entries, in no particular order; -inf if nothing else is there but NaN."""
-    n, top = len(x), lanes.dtype.type(-np.inf)
-    whole = n // LANES * LANES
-    lanes[:LANES] = top
-    for base in range(0, whole, LANES):
-        a = x[base : base + LANES]
-        for lane in range(LANES):
-            lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    a = x[whole:n]
-    for lane in range(len(a)):
-        lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    for lane in range(LANES):
-        top = lanes[lane] if lanes[lane] > top else top
-    return top
 
 
 # ------------------------------------------------------------------------------------------------ selecting
@@ -158,7 +64,7 @@ def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
 
     for j in range(n):
         unordered += not (w[j] < infinity)
-    top = _maximum(w, lanes)
+    top = maximum(w, lanes)
     if unordered > 0 or top == -infinity:
         return POISONED
     for base in range(0, n, LANES):  # the first entry that equals the maximum: its block, then its place there
@@ -183,9 +89,9 @@ def _scratch(scratch: Any, n: Any, k: Any) -> Any:
 def _fill_unselected(out: Any, r: Any, m: Any, w: Any) -> Any:
     """The row as it is before, or without, a selected candidate: zeros, or NaN."""
     row = out[r]
-    stored = narrow(w.dtype.type(np.nan if m == POISONED else 0.0), out)
+    value = narrow(w.dtype.type(np.nan if m == POISONED else 0.0), out)
     for j in range(len(row)):
-        row[j] = stored
+        row[j] = value
 
 
 @kernel
@@ -257,7 +163,7 @@ def _soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: A
             _fill_unselected(out, r, m, w)
             continue
         _exponentials(w, m, _temperature(temp, r))
-        e, s, row = w, _sum(w, lanes), out[r]
+        e, s, row = w, total(w, lanes), out[r]
         for j in range(len(e)):
             row[j] = narrow(e[j] / s, out)
 
@@ -277,8 +183,8 @@ def _backward_rows(
         tau = _temperature(temp, r)
         _from_selected(grad_mask, r, w, m, h)
         _exponentials(w, m, tau)
-        e, s, row = w, _sum(w, lanes), out[r]
-        d = _dot(e, h, lanes) / s
+        e, s, row = w, total(w, lanes), out[r]
+        d = dot(e, h, lanes) / s
         if not _finite(d):
             _fill_candidates(out, r, logits, where, w)
             continue
@@ -305,18 +211,18 @@ def _backward_temp_rows(
         for j in range(n):
             t[j], _ = divided_difference(w[j], w[m], tau)
         _exponentials(w, m, tau)
-        e, s = w, _sum(w, lanes)
-        d = _dot(e, h, lanes) / s
+        e, s = w, total(w, lanes)
+        d = dot(e, h, lanes) / s
         for j in range(n):
             t[j] = t[j] if e[j] > 0 else e[j]  # an infinite t belongs to e = 0
             h[j] = e[j] * (h[j] - d)
-        out[r] = -_dot(h, t, lanes) / (s * tau.scaled) * tau.scale
+        out[r] = -dot(h, t, lanes) / (s * tau.scaled) * tau.scale
 
 
 @kernel
 def _sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     for r in range(start, stop):
-        out[r] = narrow(_sum(x[r], scratch[:LANES]), out)
+        out[r] = narrow(total(x[r], scratch[:LANES]), out)
 
 
 @kernel
@@ -345,10 +251,10 @@ def _double_backward_rows(
         _from_selected(grad_mask, r, w, m, a)
         _from_selected(grad_grad_logits, r, w, m, b)
         _exponentials(w, m, tau)
-        e, s = w, _sum(w, lanes)
+        e, s = w, total(w, lanes)
         q = w.dtype.type(1) / (s * tau.scaled)
         # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
-        mean = _dot(e, b, lanes) / s
+        mean = dot(e, b, lanes) / s
         row = out_grad_mask[r]
         for j in range(n):
             b[j] = b[j] - mean
@@ -356,10 +262,10 @@ def _double_backward_rows(
         if not _finite(mean):
             _fill_candidates(out_grad_mask, r, logits, where, w)
         # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
-        mean = _dot(e, a, lanes) / s
+        mean = dot(e, a, lanes) / s
         for j in range(n):
             a[j] = (a[j] - mean) * b[j]
-        mean = _dot(e, a, lanes) / s
+        mean = dot(e, a, lanes) / s
         row = out_logits[r]
         for j in range(n):
             row[j] = narrow(fma(e[j] * (a[j] - mean) * q * tau.scale * tau.high, tau.scale, zero), out_logits)
@@ -374,27 +280,27 @@ _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 
 def mask(logits: Array, where: Array | None, out: Array) -> None:
     """The exact one-hot of the selected candidate."""
-    _run(_mask_rows, 1, logits.shape, _compute_type(out), logits, where, out)
+    _run(_mask_rows, 1, logits.shape, compute_type(out), logits, where, out)
 
 
 def index(logits: Array, where: Array | None, out: Array) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
-    _run(_index_rows, 1, logits.shape, _compute_type(logits), logits, where, out)
+    _run(_index_rows, 1, logits.shape, compute_type(logits), logits, where, out)
 
 
 def soft(logits: Array, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``."""
-    _run(_soft_rows, 1, logits.shape, _compute_type(out), logits, temp, where, out)
+    _run(_soft_rows, 1, logits.shape, compute_type(out), logits, temp, where, out)
 
 
 def backward(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    _run(_backward_rows, 2, logits.shape, _compute_type(out), grad_mask, logits, temp, where, out)
+    _run(_backward_rows, 2, logits.shape, compute_type(out), grad_mask, logits, temp, where, out)
 
 
 def backward_temp(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
     """The gradient of each temperature, summed in the order above over the ``rows // temps`` rows that share it."""
-    compute = _compute_type(out)
+    compute = compute_type(out)
     per_row = np.empty(len(logits), compute)
     _run(_backward_temp_rows, 3, logits.shape, compute, grad_mask, logits, temp, where, per_row)
     groups = per_row.reshape(len(out), -1)
@@ -412,7 +318,7 @@ def double_backward(
 ) -> None:
     """The gradient of `backward`."""
     arrays = grad_grad_logits, grad_mask, logits, temp, where, out_grad_mask, out_logits
-    _run(_double_backward_rows, 3, logits.shape, _compute_type(logits), *arrays)
+    _run(_double_backward_rows, 3, logits.shape, compute_type(logits), *arrays)
 
 
 def _run(
@@ -423,32 +329,9 @@ def _run(
     *arrays: Array | None,
 ) -> None:
     """A kernel over all rows; each call of it gets scratch memory of its own."""
-    stored = [_EVERYWHERE if array is None else _stored(array) for array in arrays]
+    inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
     def part(start: int, stop: int) -> None:
-        rows(*stored, start, stop, np.empty(LANES + scratch_rows * shape[1], compute))
+        rows(*inputs, start, stop, np.empty(LANES + scratch_rows * shape[1], compute))
 
     over_rows(part, *shape)
-
-
-def _compute_type(array: Array) -> type[np.floating[Any]]:
-    return np.float64 if array.dtype == np.float64 else np.float32
-
-
-@cache
-def _storage_type(dtype: np.dtype[Any]) -> type[np.integer[Any]] | None:
-    return {"float16": np.uint16, "bfloat16": np.int16}.get(dtype.name)
-
-
-def _stored(array: Array) -> Array:
-    """The same memory in its storage type, writeable: numba would compile once more for read-only arrays."""
-    storage = _storage_type(array.dtype)
-    if storage is not None:
-        array = array.view(storage)
-    return array if array.flags.writeable else np.asarray(_Memory(array))
-
-
-class _Memory:
-    def __init__(self, array: Array) -> None:
-        self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
-        self.owner = array
