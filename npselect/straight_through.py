@@ -123,8 +123,7 @@ def backward(
     Notes
     -----
     Sums over a row of differences of the cotangent's entries must be finite in the type of the computation: |grad_mask|
-    up to the largest number divided by ``4 K`` is safe (times `temp`, where that is below the unit roundoff). Beyond,
-    the kernels may return NaN where the reference does not.
+    up to the largest number divided by 4 K is safe. Beyond, the kernels may return NaN where the reference does not.
 
     Examples
     --------

@@ -22,9 +22,9 @@ UNIT = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 
 
 @njit
-def _exp(t: Any, tail: Any, boost: int, out: Any) -> None:
+def _exp(t: Any, tail: Any, out: Any) -> None:
     for i in range(len(t)):
-        out[i] = arithmetic.exp(t[i], tail[i], boost)
+        out[i] = arithmetic.exp(t[i], tail[i])
 
 
 @njit
@@ -39,9 +39,9 @@ def _divided(w: Any, top: Any, temp: Any, t: Any, tail: Any) -> None:
         t[i], tail[i] = arithmetic.divided_difference(w[i], top[i], arithmetic.prepared(temp[i]))
 
 
-def compiled_exp(t: Any, tail: Any, boost: int = 0) -> Any:
+def compiled_exp(t: Any, tail: Any) -> Any:
     out = np.empty_like(t)
-    _exp(t, tail, boost, out)
+    _exp(t, tail, out)
     return out
 
 
@@ -166,23 +166,6 @@ def test_exp(kind: Any, record: Callable[[str, float], None]) -> None:
 
 
 @types
-@pytest.mark.parametrize("boost", [1, 37, 100])
-def test_exp_boosted(kind: Any, boost: int) -> None:
-    """``2**boost exp``, far below where exp itself is subnormal or 0; beside mpmath."""
-    lowest = {np.float32: -104.0, np.float64: -745.25}[kind] - boost * math.log(2)
-    t = np.random.default_rng(3).uniform(lowest, 0, 3000).astype(kind)
-    result = compiled_exp(t, np.zeros_like(t), boost)
-    with mp.workprec(200):
-        for x, actual in zip(t, result, strict=True):
-            right = mpmath.ldexp(mpmath.exp(mpf(float(x))), boost)
-            _, exponent = math.frexp(float(right))
-            last_place = max(exponent, -125 if kind is np.float32 else -1021) - (24 if kind is np.float32 else 53)
-            assert abs(mpf(float(actual)) - right) <= mpmath.ldexp(1, last_place)
-    assert compiled_exp(np.array([-np.inf, 2 * lowest], kind), np.zeros(2, kind), boost).tolist() == [0, 0]
-    assert compiled_exp(np.zeros(1, kind), np.zeros(1, kind), boost).tolist() == [2.0**boost]
-
-
-@types
 def test_exp_fault_is_found(kind: Any) -> None:
     t, tail = exponents(kind, 1000)
     result = compiled_exp(t, tail)
@@ -204,7 +187,7 @@ def test_exp_in_python(kind: Any) -> None:
     t, tail = exponents(kind, 700)
     t, tail = np.append(t, [kind(-np.inf), kind(-1e30)]), np.append(tail, [kind(np.nan), kind(0)])
     with np.errstate(all="ignore"):
-        plain = np.array([arithmetic.exp(*pair, 0) for pair in zip(t, tail, strict=True)])
+        plain = np.array([arithmetic.exp(*pair) for pair in zip(t, tail, strict=True)])
     assert plain.dtype == kind
     assert np.all(same_bits(plain, compiled_exp(t, tail)))
 

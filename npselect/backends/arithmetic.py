@@ -180,21 +180,21 @@ _D0, _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9 = (
 
 
 @formula
-def _exp32(t: Any, tail: Any, boost: Any) -> Any:
+def _exp32(t: Any, tail: Any) -> Any:
     shifted = fma(t, _PER_LN2_32, _ROUND32)
     n = shifted - _ROUND32
     exact, rest = fma(-n, _LN2_HIGH32, t), fma(-n, _LN2_LOW32, tail)
     r = exact + rest
     q = fma(fma(fma(fma(_Q4, r, _Q3), r, _Q2), r, _Q1), r, _Q0)
     power = _ONE32 + (exact + fma(r * r, q, rest))
-    exponent = bits_of(shifted) - bits_of(_ROUND32) + boost
+    exponent = bits_of(shifted) - bits_of(_ROUND32)
     half = exponent >> 1
     result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
-    return result if t >= _LOWEST32 - np.float32(boost) * _LN2_HIGH32 else _ZERO32
+    return result if t >= _LOWEST32 else _ZERO32
 
 
 @formula
-def _exp64(t: Any, tail: Any, boost: Any) -> Any:
+def _exp64(t: Any, tail: Any) -> Any:
     shifted = fma(t, _PER_LN2_64, _ROUND64)
     n = shifted - _ROUND64
     exact, rest = fma(-n, _LN2_HIGH64, t), fma(-n, _LN2_LOW64, tail)
@@ -202,76 +202,69 @@ def _exp64(t: Any, tail: Any, boost: Any) -> Any:
     q = fma(fma(fma(fma(fma(_D9, r, _D8), r, _D7), r, _D6), r, _D5), r, _D4)
     q = fma(fma(fma(fma(q, r, _D3), r, _D2), r, _D1), r, _D0)
     power = _ONE64 + (exact + fma(r * r, q, rest))
-    exponent = bits_of(shifted) - bits_of(_ROUND64) + boost
+    exponent = bits_of(shifted) - bits_of(_ROUND64)
     half = exponent >> 1
     result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
-    return result if t >= _LOWEST64 - np.float64(boost) * _LN2_HIGH64 else _ZERO64
+    return result if t >= _LOWEST64 else _ZERO64
 
 
-def exp(t: Any, tail: Any, boost: Any) -> Any:
-    """``2**boost exp(t + tail)`` for t <= 0, |tail| <= 2 ulp(t) and boost <= 100; within 1 ULP; 0 for t = -inf."""
-    return _exp32(t, tail, boost) if isinstance(t, np.float32) else _exp64(t, tail, boost)
+def exp(t: Any, tail: Any) -> Any:
+    """``exp(t + tail)`` for t <= 0 and |tail| <= 2 ulp(t); within 1 ULP; 0 for t = -inf, whatever the tail."""
+    return _exp32(t, tail) if isinstance(t, np.float32) else _exp64(t, tail)
 
 
 @compiles(exp)
-def _exp(t: Any, tail: Any, boost: Any) -> Any:
+def _exp(t: Any, tail: Any) -> Any:
     if t == types.float32:
-        return lambda t, tail, boost: _exp32(t, tail, boost)
-    return lambda t, tail, boost: _exp64(t, tail, boost)
+        return lambda t, tail: _exp32(t, tail)
+    return lambda t, tail: _exp64(t, tail)
 
 
 # ------------------------------------------------------------------------------------------------ z / temp
 
-# 1 / temp is kept as (high + low) * before * after: two numbers of the compute type and two powers of two, which keep
-# the reciprocal of a temperature near the ends of the range from overflowing or losing bits. A huge temperature shrinks
-# the logits before they are subtracted (their difference might overflow), a tiny one enlarges the difference after that.
-#
-# A temperature below the unit roundoff makes normal gradients of subnormal probabilities. So that those keep their
-# digits, exp is taken times 2**boost, about 1 / temp; it cancels in every quotient by a sum of such exponentials.
+# 1 / temp is kept as (high + low) * scale: two numbers of the compute type, and a power of two that keeps the
+# reciprocal of a temperature near the ends of the range from overflowing or losing bits. A huge temperature shrinks the
+# logits before they are subtracted (their difference might overflow), a tiny one enlarges the difference.
 
 
 class Temperature(NamedTuple):
     """A row's temperature, ready to divide by."""
 
-    scaled: Any  # temp * before
+    scaled: Any  # temp * scale
+    scale: Any  # a power of two: before * after
     before: Any
     after: Any
-    high: Any  # 1 / (temp * before * after), to twice the precision
+    high: Any  # 1 / scaled to twice the precision
     low: Any
-    boost: Any
 
 
-_UP32, _DOWN32, _UNIT32 = np.float32(2.0**64), np.float32(2.0**-64), np.float32(2.0**-24)
-_UP64, _DOWN64, _UNIT64 = np.float64(2.0**512), np.float64(2.0**-512), np.float64(2.0**-53)
-_MOST = 100  # of the boost: sums of 2**100 exp(t) leave room for the cotangents they are multiplied by
+_UP32, _DOWN32 = np.float32(2.0**64), np.float32(2.0**-64)
+_UP64, _DOWN64 = np.float64(2.0**512), np.float64(2.0**-512)
 
 
 @formula
-def _prepared(temp: Any, up: Any, down: Any, unit: Any, one: Any) -> Any:
+def _prepared(temp: Any, up: Any, down: Any, one: Any) -> Any:
     before = down if temp >= up else one
     after = up if temp < down else one
-    scaled = temp * before
-    divisor = scaled * after
-    high = one / divisor
-    low = high * fma(-high, divisor, one)
-    boost, power = 0, temp if temp < unit else one
-    while power < one and boost < _MOST:
-        boost, power = boost + 1, power + power
-    return Temperature(scaled, before, after, high, low, boost)
+    scale = before * after
+    scaled = temp * scale
+    high = one / scaled
+    low = high * fma(-high, scaled, one)
+    return Temperature(scaled, scale, before, after, high, low)
 
 
 def prepared(temp: Any) -> Any:
     """The `Temperature` of a positive, finite float32 or float64."""
     if isinstance(temp, np.float32):
-        return _prepared(temp, _UP32, _DOWN32, _UNIT32, _ONE32)
-    return _prepared(temp, _UP64, _DOWN64, _UNIT64, _ONE64)
+        return _prepared(temp, _UP32, _DOWN32, _ONE32)
+    return _prepared(temp, _UP64, _DOWN64, _ONE64)
 
 
 @compiles(prepared)
 def _prepared_(temp: Any) -> Any:
     if temp == types.float32:
-        return lambda temp: _prepared(temp, _UP32, _DOWN32, _UNIT32, _ONE32)
-    return lambda temp: _prepared(temp, _UP64, _DOWN64, _UNIT64, _ONE64)
+        return lambda temp: _prepared(temp, _UP32, _DOWN32, _ONE32)
+    return lambda temp: _prepared(temp, _UP64, _DOWN64, _ONE64)
 
 
 @formula

@@ -121,11 +121,11 @@ def _temperature(temp: Any, r: Any) -> Any:
 
 @formula
 def _exponentials(w: Any, m: Any, temp: Any) -> Any:
-    """``w <- e = exp((w - w_m) / temp)``, times 2**boost as all sums of e are; 0 at excluded entries."""
+    """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
     top = w[m]
     for j in range(len(w)):
         t, tail = divided_difference(w[j], top, temp)
-        w[j] = exp(t, tail, temp.boost)
+        w[j] = exp(t, tail)
 
 
 @formula
@@ -191,7 +191,7 @@ def _backward_rows(
         # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
         q = w.dtype.type(1) / (s * tau.scaled)
         for j in range(n):
-            row[j] = narrow(fma(e[j] * (h[j] - d) * q, tau.before, zero), out)
+            row[j] = narrow(fma(e[j] * (h[j] - d) * q, tau.scale, zero), out)
 
 
 @kernel
@@ -216,7 +216,7 @@ def _backward_temp_rows(
         for j in range(n):
             t[j] = t[j] if e[j] > 0 else e[j]  # an infinite t belongs to e = 0
             h[j] = e[j] * (h[j] - d)
-        out[r] = -dot(h, t, lanes) / (s * tau.scaled) * tau.before
+        out[r] = -dot(h, t, lanes) / (s * tau.scaled) * tau.scale
 
 
 @kernel
@@ -258,7 +258,7 @@ def _double_backward_rows(
         row = out_grad_mask[r]
         for j in range(n):
             b[j] = b[j] - mean
-            row[j] = narrow(fma(e[j] * b[j] * q, tau.before, zero), out_grad_mask)
+            row[j] = narrow(fma(e[j] * b[j] * q, tau.scale, zero), out_grad_mask)
         if not _finite(mean):
             _fill_candidates(out_grad_mask, r, logits, where, w)
         # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
@@ -268,9 +268,7 @@ def _double_backward_rows(
         mean = dot(e, a, lanes) / s
         row = out_logits[r]
         for j in range(n):
-            row[j] = narrow(
-                fma(e[j] * (a[j] - mean) * q * tau.before * tau.high * tau.after, tau.before, zero), out_logits
-            )
+            row[j] = narrow(fma(e[j] * (a[j] - mean) * q * tau.scale * tau.high, tau.scale, zero), out_logits)
         if not _finite(mean):
             _fill_candidates(out_logits, r, logits, where, w)
 
