@@ -96,13 +96,13 @@ def test_threads(whole: Any, threads: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_ranges_cover_all_rows(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The batches of this file are split into as many ranges as there are threads, and a fault in one is not lost."""
+    """The batches of this file are split into at least as many ranges as threads, and a fault in one is not lost."""
     monkeypatch.setenv(THREADS, str(threads))
     for rows, choices in SHAPES:
         parts: list[tuple[int, int]] = []
         over_rows(lambda *ends, parts=parts: parts.append(ends), rows, choices)
         parts.sort()
-        assert len(parts) == threads
+        assert len(parts) == 1 if threads == 1 else threads <= len(parts) <= 4 * threads
         assert parts[0][0] == 0
         assert parts[-1][1] == rows
         assert all(a[1] == b[0] and a[0] < a[1] for a, b in pairwise(parts))

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 
 __all__ = ["VARIABLE", "over_rows", "thread_count"]
 
@@ -30,19 +29,18 @@ def thread_count() -> int:
 
 
 def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None:
-    """Call ``part(start, stop)`` so that the ranges cover all rows, one range a thread; small batches stay here."""
+    """Call ``part(start, stop)`` so that the ranges cover all rows; small batches stay in this thread.
+
+    Four ranges a thread, so that a thread on a busy processor is not waited for by all the others.
+    """
     size = rows * choices
     threads = 1 if size < 2 * _WORTH_A_THREAD else thread_count()
-    parts = min(threads, size // _WORTH_A_THREAD, rows)
-    if parts <= 1:
+    parts = 1 if threads == 1 else min(4 * threads, size // _WORTH_A_THREAD, rows)
+    if parts == 1:
         part(0, rows)
         return
     bounds = [rows * i // parts for i in range(parts + 1)]
-    pool = _pool(os.getpid(), threads)
-    others = [pool.submit(part, start, stop) for start, stop in pairwise(bounds[1:])]
-    part(*bounds[:2])
-    for other in others:
-        other.result()
+    list(_pool(os.getpid(), threads).map(part, bounds[:-1], bounds[1:]))
 
 
 @lru_cache(maxsize=1)
