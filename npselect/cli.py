@@ -95,7 +95,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    check.add_argument("subject", metavar="FILE.py[:NAME]", help="a module, or an object in it (NAME may be dotted)")
+    check.add_argument(
+        "subject",
+        metavar="FILE.py[:NAME]",
+        nargs="?",
+        default="examples/numpy_select.py",
+        help="a module, or an object in it; NAME may be dotted (default: %(default)s)",
+    )
     check.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
     check.add_argument(
         "--dtype", choices=testing.DTYPES, default="float32", help="of the arrays (default: %(default)s)"
