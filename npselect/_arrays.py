@@ -124,7 +124,11 @@ def arrange(
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} and logits has shape {shape}; the two must be equal")
     dtype = np.result_type(*arrays) if len(arrays) > 1 else arrays[0].dtype.newbyteorder("=")
-    axis = normalize_axis_index(operator.index(axis), len(shape))
+    try:
+        axis = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis is {axis!r}; it takes one integer") from None
+    axis = normalize_axis_index(axis, len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
     temps = _temperatures(temp, dtype, shape, axis)
@@ -153,7 +157,8 @@ def arrange(
 def _floating(values: Any, name: str) -> Array:
     """An array of one of the four floating dtypes."""
     if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; give {name}.data and, as where=, ~np.ma.getmaskarray({name})")
+        how = "give its data" if name == "temp" else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; {how}")
     if hasattr(values, "__cuda_array_interface__"):
         raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
     if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
@@ -201,7 +206,9 @@ def _padded(array: Array, shape: tuple[int, ...]) -> Array | None:
 def _offered(where: Any, shape: tuple[int, ...]) -> Array:
     """`where` with as many axes as the logits."""
     offered = np.asarray(where)
-    if isinstance(where, np.ma.MaskedArray) or offered.dtype != np.bool_:
+    if isinstance(where, np.ma.MaskedArray):
+        raise TypeError("where is a masked array; it takes plain bools, True for the candidates")
+    if offered.dtype != np.bool_:
         raise TypeError(f"where has dtype {offered.dtype}; it takes plain bools, True for the candidates")
     padded = _padded(offered, shape)
     if padded is None:

@@ -9,6 +9,7 @@ import argparse
 import importlib.util
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -63,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         options = _parser().parse_args(arguments)
+        if sys.stdout is None:
+            raise _CannotRunError("there is no standard output to write to")
         status = options.run(options)
         sys.stdout.flush()
     except _CannotRunError as error:
@@ -74,6 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"npselect: error: the report cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
     assert isinstance(status, int)
     return status
 
@@ -187,7 +195,11 @@ def _import(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise _CannotRunError(f"{path.name} cannot be imported: {type(error).__name__}: {_line(error)}") from error
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise _CannotRunError(
+            f"{path.name}{where} cannot be imported: {type(error).__name__}: {_line(error)}"
+        ) from error
     return module
 
 
@@ -197,6 +209,8 @@ def _writable(path: Path | None) -> Iterator[TextIO | None]:
     if path is None:
         yield None
         return
+    if path.suffix == ".py":
+        raise _CannotRunError(f"--json {path}: that is the name of a Python file; the report would overwrite it")
     existed = path.exists()
     try:
         file = path.open("r+" if path.is_file() else "w", encoding="utf-8")

@@ -68,14 +68,14 @@ def test_masked_arrays_are_sent_to_where():
         lambda: st.forward([1.0, 2.0], masked),
         lambda: st.forward([1.0, 2.0], out=masked),
     ):
-        with pytest.raises(TypeError, match=r"where=|takes a NumPy array"):
+        with pytest.raises(TypeError, match=r"where=|takes a NumPy array|give its data"):
             call()
     assert st.forward(masked.data, where=~np.ma.getmaskarray(masked)).tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("where", [[1, 0], [1.0, 0.0], np.ma.array([True, False])])
 def test_where_takes_bools(where):
-    with pytest.raises(TypeError, match=r"where has dtype .* it takes plain bools"):
+    with pytest.raises(TypeError, match=r"where (has dtype .*|is a masked array); it takes plain bools"):
         st.forward([1.0, 2.0], where=where)
 
 
@@ -134,6 +134,12 @@ def test_dtypes_promote_as_in_numpy(backend):
     assert st.backward([1, 0, 0, 0, 0], single, backend=backend).dtype == np.float64
     expected = st.backward(half.astype("float32"), single, backend=backend)
     np.testing.assert_array_equal(st.backward(half, single, backend=backend), expected)
+
+
+@pytest.mark.parametrize("axis", [(0, 1), None, 1.0])
+def test_axis_takes_one_integer(axis):
+    with pytest.raises(TypeError, match=r"axis is .*; it takes one integer"):
+        st.forward([[1.0, 2.0]], axis=axis)
 
 
 def test_unknown_backends():

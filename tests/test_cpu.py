@@ -23,7 +23,7 @@ import pytest
 from inputs import DTYPES, Batch
 
 from npselect import straight_through
-from npselect.backends.threads import over_rows
+from npselect.backends.threads import over_rows, thread_count
 
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 SHAPES = [(120_000, 2), (30_000, 8), (1_800, 129), (230, 1025), (50, 5000)]  # every one enough for seven threads
@@ -343,7 +343,14 @@ def test_memory_that_cannot_be_written(dtype: str, tmp_path: Path) -> None:
 
 def test_threads_variable_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     large = np.zeros((9000, 8))
-    for wrong in ("0", "-1", "two", "", "1.5", "²"):
+    for wrong in ("0", "-1", "two", "1.5", "²"):
         monkeypatch.setenv(THREADS, wrong)
         with pytest.raises(ValueError, match=THREADS):
             straight_through.soft(large, backend="cpu")
+
+
+def test_an_empty_number_of_threads_is_none_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(THREADS, raising=False)
+    usual = thread_count()
+    monkeypatch.setenv(THREADS, "")
+    assert thread_count() == usual

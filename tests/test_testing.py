@@ -362,7 +362,7 @@ FAULTS = {  # name: (forward, backward, likely cause or None, words in a differe
     "writes to grad_mask": (hard, writes_to_grad_mask, None, "writes to its argument grad_mask"),
     "shape": (hard, of_wrong_shape, None, "returns shape"),
     "dtype": (hard, of_wrong_dtype, None, "returns dtype float64; expected float32"),
-    "nothing": (lambda w, t: None, soft_gradient, None, "returns shape ()"),
+    "nothing": (lambda w, t: None, soft_gradient, None, "returns a NoneType"),
 }
 
 
@@ -709,3 +709,75 @@ def test_ulp(dtype, value, unit):
 def test_format_knows_the_largest_number(dtype):
     assert tolerance.Format.of(dtype).largest == float(ml_dtypes.finfo(dtype).max)
     assert tolerance.Format.of(dtype).tiny == float(ml_dtypes.finfo(dtype).smallest_normal)
+
+
+# ------------------------------------------------------------------------------------------------ results of no use
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda logits: None, "returns a NoneType; expected an array"),
+        (lambda logits: logits.tolist(), "returns a list; expected an array"),
+        (lambda logits: (row for row in logits), "returns a generator; expected an array"),
+        (lambda logits: np.full(logits.shape, None), "returns a ndarray; expected an array"),
+        (lambda logits: np.ma.masked_array(logits, mask=True), "returns a MaskedArray; expected an array"),
+        (lambda logits: np.full(logits.shape, "abc"), "returns dtype <U3; expected float32"),
+        (lambda logits: np.zeros(logits.shape, "V8"), r"returns dtype |V8; expected float32"),
+        (lambda logits: logits.astype(np.complex64), "returns dtype complex64; expected float32"),
+    ],
+)
+def test_results_that_are_no_arrays_of_the_dtype(answer, message):
+    for direction in ("forward", "backward"):
+        subject = SimpleNamespace(forward=straight_through.forward, backward=straight_through.backward)
+        setattr(subject, direction, lambda *arguments: answer(arguments[-2]))
+        report = testing.check(subject)
+        assert not report.ok
+        assert str(report.cases[0].difference) == f"{direction} {message}"
+        assert report.likely_cause is None
+
+
+def test_nothing_but_nan_has_no_likely_cause():
+    subject = SimpleNamespace(
+        forward=lambda logits, temp: np.full_like(logits, np.nan), backward=straight_through.backward
+    )
+    report = testing.check(subject)
+    assert not report.ok
+    assert report.likely_cause is None
+
+
+def test_a_class_is_no_implementation():
+    class Subject:
+        def forward(self, logits, temp):
+            return straight_through.forward(logits, temp)
+
+        def backward(self, grad_mask, logits, temp):
+            return straight_through.backward(grad_mask, logits, temp)
+
+    with pytest.raises(TypeError, match="it is a class, give an instance"):
+        testing.check(Subject)
+    assert testing.check(Subject()).ok
+
+
+def test_isclose():
+    nan, inf = np.nan, np.inf
+    actual = np.array([1.0, 1.5, nan, nan, inf, inf, -inf, 1.0, 1.25])
+    exact = np.array([1.0, 1.0, nan, 1.0, inf, -inf, -inf, nan, 1.0])
+    expected = [True, False, True, False, True, False, True, False, True]
+    assert tolerance.isclose(actual, exact, 0.25).tolist() == expected
+    with pytest.raises(ValueError, match=r"actual has shape \(9,\) and exact has shape \(3,\)"):
+        tolerance.isclose(actual, exact[:3], 0.25)
+
+
+def test_what_tolerances_refuse():
+    w = [[1.0, 2.0, 3.0]]
+    for temp in (-0.6, 0.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"temp is .*; it must be positive and finite"):
+            tolerance.backward(w, w, temp, "float32")
+    with pytest.raises(ValueError, match="dtype is int64; it takes one of float16"):
+        tolerance.backward(w, w, 0.6, int)
+    with pytest.raises(ValueError, match="the cotangent has shape"):
+        tolerance.backward([[1.0, 2.0]], w, 0.6, "float32")
+    with pytest.raises(ValueError, match="at least one candidate"):
+        tolerance.soft(np.zeros((2, 0)), 0.6, "float32")
+    assert tolerance.backward(w, w, 0.6, "float32").shape == (1, 3)

@@ -21,7 +21,7 @@ _WORTH_A_THREAD = 32768  # elements; below, handing work over costs more than it
 def thread_count() -> int:
     """How many threads a large batch is split over: NPSELECT_NUM_THREADS, or the usable processors."""
     given = os.environ.get(VARIABLE)
-    if given is None:
+    if not given:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not given.isascii() or not given.isdigit() or int(given) == 0:
         raise ValueError(f"the environment variable {VARIABLE} is {given!r}; it takes a positive whole number")

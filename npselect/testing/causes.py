@@ -175,7 +175,9 @@ def _misfit(seen: list[_Values], mistake: Callable[..., Array]) -> float:
         )
         telling = (right_size > 0) & ~np.isnan(size)
         misfit = off / (limit * np.maximum(1.0, size / right_size))
-        worst = max(worst, float(np.max(np.where(np.isnan(misfit) & (off > 0), np.inf, misfit)[telling], initial=0.0)))
+        worst = max(
+            worst, float(np.max(np.where(np.isnan(misfit) & ~(off == 0), np.inf, misfit)[telling], initial=0.0))
+        )
         if not worst <= 1:
             return np.inf
     return worst

@@ -144,7 +144,8 @@ def _check_signature(implementation: Any, name: str, arguments: tuple[str, ...])
     try:
         signature.bind(*arguments)
     except TypeError as error:
-        raise TypeError(f"{_name(implementation)} cannot be called as {call}: {error}") from None
+        hint = "; it is a class, give an instance" if inspect.isclass(implementation) else ""
+        raise TypeError(f"{_name(implementation)} cannot be called as {call}: {error}{hint}") from None
 
 
 def _name(implementation: Any) -> str:

@@ -60,6 +60,7 @@ class _Call(NamedTuple):
     """How a function answered: with an array, or with what went wrong."""
 
     result: Array | None
+    returned: str  # the type of what was returned
     error: BaseException | None
     wrote_to: str | None
     seconds: float
@@ -160,17 +161,19 @@ def _allowed(case: Case, grad_logits: Array, profile: str, backend: str) -> Arra
 def _call(function: Callable[..., Any], arrays: dict[str, Array], temp: float) -> _Call:
     """One call with copies of the arrays; what it warns of is no matter of ours."""
     copies = {name: array.copy() for name, array in arrays.items()}
-    result, error = None, None
+    result, error, returned = None, None, ""
     start = time.perf_counter()
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            result = np.asarray(function(*copies.values(), temp))
+            answer = function(*copies.values(), temp)
+            returned = type(answer).__name__
+            result = np.asarray(answer)
     except (Exception, SystemExit) as raised:
         error = raised
     seconds = time.perf_counter() - start
     written = (name for name, array in arrays.items() if copies[name].tobytes() != array.tobytes())
-    return _Call(result, error, next(written, None), seconds)
+    return _Call(result, returned, error, next(written, None), seconds)
 
 
 # ------------------------------------------------------------------------------------------------ comparing
@@ -212,6 +215,8 @@ def _trouble(direction: str, call: _Call, expected: Array) -> Difference | None:
     assert call.result is not None
     if call.wrote_to is not None:
         return Difference(direction, f"writes to its argument {call.wrote_to}")
+    if call.result.dtype == object or call.returned in ("list", "tuple", "MaskedArray"):
+        return Difference(direction, f"returns a {call.returned}; expected an array")
     if call.result.shape != expected.shape:
         return Difference(direction, f"returns shape {call.result.shape}; expected {expected.shape}")
     if call.result.dtype != expected.dtype:
@@ -220,7 +225,9 @@ def _trouble(direction: str, call: _Call, expected: Array) -> Difference | None:
 
 
 def _fitting(call: _Call, expected: Array) -> Array | None:
-    return call.result if call.result is not None and call.result.shape == expected.shape else None
+    """The result, if it can be computed with: a wrong type of array tells nothing of the cause."""
+    fits = call.result is not None and call.result.shape == expected.shape and call.result.dtype == expected.dtype
+    return call.result if fits else None
 
 
 def _described(error: BaseException) -> str:

@@ -52,6 +52,7 @@ __all__ = [
     "backward",
     "backward_temp",
     "double_backward",
+    "isclose",
     "near_tie",
     "soft",
     "ulp",
@@ -71,7 +72,10 @@ class Format(NamedTuple):
     def of(cls, dtype: Any) -> Format:
         """The format of one of the four dtypes, by name."""
         formats = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
-        return cls(*formats[np.dtype(dtype).name])
+        name = np.dtype(dtype).name
+        if name not in formats:
+            raise ValueError(f"dtype is {name}; it takes one of {', '.join(formats)}")
+        return cls(*formats[name])
 
     @property
     def unit(self) -> float:
@@ -155,13 +159,17 @@ class _Row(NamedTuple):
     candidates: Array
     difference_first: bool
 
-    def centred(self, cotangent: Array) -> tuple[Array, Array, Array, Array]:
+    def centred(self, cotangent: npt.ArrayLike) -> tuple[Array, Array, Array, Array]:
         """The cotangent minus its mean, that mean's error D, and the cotangent as it enters the sums; their scale.
 
         All are in units of ``2**scale``, of about the largest entry of a row, lest float64 over- or underflows here.
         """
         u = self.form.unit
-        g = np.where(self.candidates, cotangent, 0.0).astype(np.float64)
+        given = np.asarray(cotangent).astype(np.float64)
+        if given.shape != self.candidates.shape:
+            shapes = f"{given.shape} and logits has shape {self.candidates.shape}"
+            raise ValueError(f"the cotangent has shape {shapes}; the two must be equal")
+        g = np.where(self.candidates, given, 0.0)
         _, scale = np.frexp(np.max(np.abs(g), axis=-1, keepdims=True))
         g = np.ldexp(g, -scale)
         h = g - np.take_along_axis(g, self.m, axis=-1)
@@ -180,9 +188,13 @@ class _Row(NamedTuple):
         return np.where(self.candidates & (_sum(self.candidates) > 1), bound, 0.0)
 
 
-def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row:
+def _row(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic) -> _Row:
     form = Format.of(dtype)
-    w = logits.astype(np.float64)
+    w, temp = (np.asarray(values).astype(np.float64) for values in (logits, temp))
+    if w.ndim == 0 or w.shape[-1] == 0:
+        raise ValueError(f"logits has shape {w.shape}; the last axis must hold at least one candidate")
+    if not np.all((temp > 0) & (temp < np.inf)):
+        raise ValueError(f"temp is {temp}; it must be positive and finite")
     candidates = w > -np.inf
     m = np.argmax(w, axis=-1, keepdims=True)
     top = np.take_along_axis(w, m, axis=-1)
@@ -203,7 +215,34 @@ def _row(logits: Array, temp: Array, dtype: Any, arithmetic: Arithmetic) -> _Row
     return _Row(form, n, temp, t, p, p_pi, m, candidates, arithmetic.difference_first)
 
 
-def soft(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+def isclose(actual: npt.ArrayLike, exact: npt.ArrayLike, bound: npt.ArrayLike) -> Array:
+    """Where a result is as it should be: within the bound of the exact one, or the same infinity, or NaN as that is.
+
+    Parameters
+    ----------
+    actual, exact : array_like
+        Of the same shape.
+    bound : array_like
+        Of a function of this module; broadcasts to them.
+
+    Returns
+    -------
+    ndarray of bool
+
+    Examples
+    --------
+    >>> from npselect.testing import tolerance
+    >>> tolerance.isclose([1.0, 1.5, float("nan")], [1.0, 1.0, float("nan")], 0.25)
+    array([ True, False,  True])
+    """
+    a, b = (np.asarray(values).astype(np.float64) for values in (actual, exact))
+    if a.shape != b.shape:
+        raise ValueError(f"actual has shape {a.shape} and exact has shape {b.shape}; the two must be equal")
+    with np.errstate(invalid="ignore"):
+        return np.asarray((np.abs(a - b) <= bound) | (a == b) | (np.isnan(a) & np.isnan(b)))
+
+
+def soft(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
     """The bound of ``probs``.
 
     Parameters
@@ -223,11 +262,11 @@ def soft(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic 
         What ``|actual - exact|`` must not exceed. Not finite where the dtype cannot represent ``logits / temp``.
     """
     with np.errstate(all="ignore"):
-        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        row = _row(logits, temp, dtype, arithmetic)
         return row.only(row.p_pi + row.floor(np.ones(1), np.zeros_like(row.p), np.zeros(1, np.int64), np.ones(1)))
 
 
-def near_tie(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
+def near_tie(logits: Array, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
     """How far ``t_i`` may lie below 0 for ``p_i`` to be rounded up to ``p_m`` or beyond, or ``p_m`` down to ``p_i``.
 
     Both are quotients by the same s, hence ``|t_i| <= eta_i + eta_m + 2 u``: two exponents, two exps, two divisions.
@@ -243,18 +282,18 @@ def near_tie(logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithme
 
 
 def backward(
-    grad_mask: Array, logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
+    grad_mask: npt.ArrayLike, logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
 ) -> Array:
     """The bound of ``grad_logits``: B in the module's text. Parameters and result as in `soft`."""
     with np.errstate(all="ignore"):
-        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        row = _row(logits, temp, dtype, arithmetic)
         size, error, entering, scale = row.centred(grad_mask)
         bound = (np.abs(size) * (row.p_pi + row.p * 4 * row.form.unit) + row.p * error) / row.temp
         return row.only(np.ldexp(bound, scale) + row.floor(size, entering, scale, row.temp))
 
 
 def backward_temp(
-    grad_mask: Array, logits: Array, temp: Array | float, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
+    grad_mask: npt.ArrayLike, logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
 ) -> Array:
     """The bound of each row's share of ``grad_temp``, shape (rows,), before rows are summed.
 
@@ -263,7 +302,7 @@ def backward_temp(
     before it is divided by temp.
     """
     with np.errstate(all="ignore"):
-        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        row = _row(logits, temp, dtype, arithmetic)
         size, _, _, scale = row.centred(grad_mask)
         terms = np.ldexp(row.p * np.abs(size * row.t) / row.temp, scale)
         errors = backward(grad_mask, logits, temp, dtype, arithmetic) * np.abs(row.t)
@@ -273,10 +312,10 @@ def backward_temp(
 
 
 def double_backward(
-    grad_grad_logits: Array,
-    grad_mask: Array,
-    logits: Array,
-    temp: Array | float,
+    grad_grad_logits: npt.ArrayLike,
+    grad_mask: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike,
     dtype: Any,
     arithmetic: Arithmetic = TEXTBOOK,
 ) -> tuple[Array, Array]:
@@ -290,7 +329,7 @@ def double_backward(
         (p_i / temp**2) [ |c_i - mean| (pi_i + 6 u) + gamma_i + C ]
     """
     with np.errstate(all="ignore"):
-        row = _row(logits, np.asarray(temp, np.float64), dtype, arithmetic)
+        row = _row(logits, temp, dtype, arithmetic)
         u = row.form.unit
         a, a_error, h, a_scale = row.centred(grad_mask)
         b, b_error, k, b_scale = row.centred(grad_grad_logits)
