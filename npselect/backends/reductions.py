@@ -53,7 +53,8 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
-        lanes[:LANES] = 0
+        for lane in range(LANES):
+            lanes[lane] = 0
         for base in range(start, whole, LANES):  # slices of a known length become vector instructions
             a, b = x[base : base + LANES], y[base : base + LANES]
             for lane in range(LANES):
@@ -76,7 +77,8 @@ def total(x: Any, lanes: Any) -> Any:
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
-        lanes[:LANES] = 0
+        for lane in range(LANES):
+            lanes[lane] = 0
         for base in range(start, whole, LANES):
             a = x[base : base + LANES]
             for lane in range(LANES):
@@ -93,7 +95,8 @@ def maximum(x: Any, lanes: Any) -> Any:
     """The largest of more than 128 entries, in no particular order; -inf if nothing else is there but NaN."""
     n, top = len(x), lanes.dtype.type(-np.inf)
     whole = n // LANES * LANES
-    lanes[:LANES] = top
+    for lane in range(LANES):
+        lanes[lane] = top
     for base in range(0, whole, LANES):
         a = x[base : base + LANES]
         for lane in range(LANES):
