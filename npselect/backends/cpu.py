@@ -299,7 +299,7 @@ def backward(grad_mask: Array, logits: Array, temp: Array, where: Array | None, 
 
 
 def backward_temp(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
-    """The gradient of each temperature, summed in the order above over the ``rows // temps`` rows that share it."""
+    """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
     compute = compute_type(out)
     per_row = np.empty(len(logits), compute)
     _run(_backward_temp_rows, 3, logits.shape, compute, grad_mask, logits, temp, where, per_row)

@@ -25,6 +25,7 @@ LANES = 128
 
 @formula
 def _fold(lanes: Any, used: Any) -> Any:
+    """The sum of the first `used` lanes: in fours, then by halves; a level that would only add zeros is skipped."""
     quads = (used + 3) // 4
     for i in range(used, 4 * quads):
         lanes[i] = 0
