@@ -18,7 +18,7 @@ from numpy.lib.array_utils import normalize_axis_index
 
 from npselect.backends import choose
 
-__all__ = ["Rows", "arrange"]
+__all__ = ["Rows", "arrange", "floating", "temperatures"]
 
 Array = npt.NDArray[Any]
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
@@ -118,7 +118,7 @@ def arrange(
     """
     tier = choose(backend, logits, *cotangents)
     names = ["logits", "grad_grad_logits", "grad_mask"] if len(cotangents) == 2 else ["logits", "grad_mask"]
-    arrays = [_floating(values, name) for values, name in zip((logits, *cotangents), names, strict=False)]
+    arrays = [floating(values, name) for values, name in zip((logits, *cotangents), names, strict=False)]
     shape = arrays[0].shape
     for array, name in zip(arrays[1:], names[1:], strict=False):
         if array.shape != shape:
@@ -131,7 +131,7 @@ def arrange(
     axis = normalize_axis_index(axis, len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
-    temps = _temperatures(temp, dtype, shape, axis)
+    temps = temperatures(temp, dtype, shape, axis)
     offered = None if where is None else _offered(where, shape)
     _check_nan_policy(nan_policy, arrays[0], offered)
 
@@ -154,7 +154,7 @@ def arrange(
 # ------------------------------------------------------------------------------------------------ what may come in
 
 
-def _floating(values: Any, name: str) -> Array:
+def floating(values: Any, name: str) -> Array:
     """An array of one of the four floating dtypes."""
     if isinstance(values, np.ma.MaskedArray):
         how = "give its data" if name == "temp" else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
@@ -171,9 +171,9 @@ def _floating(values: Any, name: str) -> Array:
     return array
 
 
-def _temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: int) -> Array:
+def temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: int) -> Array:
     """The temperatures in the type they are used in: a single one, or an array with the logits' number of axes."""
-    given = _floating(temp, "temp")
+    given = floating(temp, "temp")
     compute = _computed_in(dtype)
     with np.errstate(over="ignore", under="ignore"):
         temps = given.astype(compute)
