@@ -1,13 +1,22 @@
 """Differentiable selection by hand: the hard choice forward, the softmax's gradient backward, with no framework.
 
-See `npselect.straight_through` for the operator, `npselect.reference` for the formulas, `npselect.testing` for checking
+See `npselect.straight_through` and `npselect.gumbel_softmax` for the operators, `npselect.selection` for choosing from
+an array, `npselect.noise` for the noise, `npselect.reference` for the formulas, `npselect.testing` for checking
 somebody else's implementation.
 """
 
-from npselect import straight_through
+from npselect import gumbel_softmax, noise, selection, straight_through
 from npselect.backends import backends
 from npselect.straight_through import forward as differentiable_select
 
-__all__ = ["__version__", "backends", "differentiable_select", "straight_through"]
+__all__ = [
+    "__version__",
+    "backends",
+    "differentiable_select",
+    "gumbel_softmax",
+    "noise",
+    "selection",
+    "straight_through",
+]
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
-Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``,
+Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
 ``replace`` and ``rounded``. `Wide` says which of its results are certain; what is not is computed again with `Digits`,
 with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary
 mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
@@ -121,6 +121,15 @@ class Wide(NamedTuple):
         power = Wide.of(1.0) + y
         return power._replace(exponent=power.exponent + n.astype(np.int64)).replace(vanishes, 0.0)
 
+    def log(self) -> Wide:
+        """``log(x) = y + log(1 + d)``, ``d = x exp(-y) - 1``, for x > 0 and a float64 y near its logarithm.
+
+        ``|d|`` is below 2**-40, so that of ``log(1 + d)`` three terms will do: the next is below 2**-160.
+        """
+        y = np.log(self.hi) + self.exponent * np.log(2.0)
+        d = self * Wide.of(-y).exp() - Wide.of(1.0)
+        return Wide.of(y) + d * (Wide.of(1.0) + d * (Wide.of(-0.5) + d * _THIRD))
+
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
         return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
@@ -175,6 +184,10 @@ class Digits:
     def exp(self) -> Digits:
         """Correctly rounded by the decimal module; 0 where `Wide.exp` has 0."""
         return Digits(np.frompyfunc(lambda x: x.exp() if x >= _VANISHES else Decimal(0), 1, 1)(self.values))
+
+    def log(self) -> Digits:
+        """Of positive numbers, correctly rounded by the decimal module."""
+        return Digits(np.frompyfunc(lambda x: x.ln(), 1, 1)(self.values))
 
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
@@ -244,6 +257,7 @@ def _constant(exact: Fraction) -> Wide:
 
 
 _LN2 = _constant(Fraction(int("B17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D", 16), 2**192))
+_THIRD = _constant(Fraction(1, 3))
 _INVERSE_FACTORIALS = [
     _constant(Fraction(1, factorial)) for factorial in (3628800, 362880, 40320, 5040, 720, 120, 24, 6, 2, 1)
 ]

@@ -14,13 +14,15 @@ Every function below works on rows: two-dimensional arrays of shape (rows, K) in
 formulas are computed with 106 bits and an exponent that neither overflows nor underflows, whatever the dtype of the
 input, and rounded once. (binary64 inside would do for most rows of 32-bit numbers; but where ``h_i`` almost equals
 ``d``, as many bits are lost as cancel.) The numbers know how far off they may be (`npselect._numbers`); a row in which
-that could show is computed again with as many digits as it takes. So every result is at most 0.501 units in the last
-place from the exact one. Nothing is imported but NumPy, and those numbers.
+that could show is computed again with as many digits as it takes (`npselect._rounding`). So every result is at most
+0.501 units in the last place from the exact one. Nothing is imported but NumPy, those numbers and their rounding.
+
+Noise may be added to the logits before all else: ``w = logits + noise``, rounded in float64 for float64 logits, else in
+float32. It is given, or drawn here (`gumbel`), and the formulas see nothing but w.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -28,8 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._numbers import Digits, Wide
+from npselect._rounding import evaluate, evaluate_sums
 
-__all__ = ["backward", "backward_temp", "double_backward", "index", "mask", "soft"]
+__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "philox", "soft"]
 
 Array = npt.NDArray[Any]
 Number = TypeVar("Number", Wide, Digits)
@@ -75,14 +78,14 @@ def _choose(logits: Array, where: Array | None, temp: Array | None = None) -> _R
     return _Rows(w, candidates, np.where(selects, m, -1), poisoned, temps)
 
 
-def index(logits: Array, where: Array | None, out: Array) -> None:
+def index(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """Index of the selected candidate of each row into `out`, int64 of shape (rows,); -1 where nothing is selected."""
-    out[...] = _choose(logits, where).index[:, 0]
+    out[...] = _choose(_perturbed(logits, noise), where).index[:, 0]
 
 
-def mask(logits: Array, where: Array | None, out: Array) -> None:
+def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """The exact one-hot of the selected candidate: a row of +0 with a single 1."""
-    rows = _choose(logits, where)
+    rows = _choose(_perturbed(logits, noise), where)
     one_hot = np.arange(logits.shape[-1]) == rows.index
     out[...] = np.where(rows.poisoned, np.nan, one_hot.astype(np.float64))
 
@@ -91,19 +94,19 @@ def mask(logits: Array, where: Array | None, out: Array) -> None:
 # Each formula is written for a kind of numbers, `Wide` or `Digits`.
 
 
-def soft(logits: Array, temp: Array, where: Array | None, out: Array) -> None:
+def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``: ``p_i = e_i / s``."""
 
     def formula(number: type[Number], rows: _Rows) -> list[Number]:
         _, e, s = _exponentials(number, rows)
         return [e / s]
 
-    rows = _choose(logits, where, temp)
-    (probs,) = _evaluate(formula, rows, [], out.dtype)
+    rows = _choose(_perturbed(logits, noise), where, temp)
+    (probs,) = evaluate(formula, [rows], out.dtype, rows.candidates)
     _finish(probs, rows, out)
 
 
-def backward(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
+def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``grad_logits_i = e_i (h_i - d) / (s temp)``: the softmax's Jacobian, which is symmetric, times `grad_mask`.
 
     With ``d = sum_j e_j h_j / s`` multiplied out, so that a difference that is exactly 0 comes out as 0::
@@ -116,13 +119,13 @@ def backward(grad_mask: Array, logits: Array, temp: Array, where: Array | None, 
         h = _from_selected(number, rows, grad_mask)
         return [e * (s * h - (e * h).sum()) / (s * s * number.of(rows.temp))]
 
-    rows = _choose(logits, where, temp)
+    rows = _choose(_perturbed(logits, noise), where, temp)
     g, finite = _cotangent(grad_mask, rows)
-    (grad_logits,) = _evaluate(formula, rows, [g], out.dtype)
+    (grad_logits,) = evaluate(formula, [rows, g], out.dtype, rows.candidates)
     _finish(grad_logits, rows, out, finite)
 
 
-def backward_temp(grad_mask: Array, logits: Array, temp: Array, where: Array | None, out: Array) -> None:
+def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``grad_temp = -sum_i grad_logits_i z_i / temp``, summed over the rows that share a temperature.
 
     By the chain rule through ``t_i = z_i / temp``: ``d t_i / d temp = -z_i / temp**2``, and ``w_m`` drops out because
@@ -137,10 +140,10 @@ def backward_temp(grad_mask: Array, logits: Array, temp: Array, where: Array | N
         grad_temp = -(e * (s * h - (e * h).sum()) * z).sum() / (s * s * tau * tau)
         return [grad_temp]
 
-    rows = _choose(logits, where, temp)
+    rows = _choose(_perturbed(logits, noise), where, temp)
     g, finite = _cotangent(grad_mask, rows)
     share = len(logits) // len(out)
-    _store(_evaluate_sums(formula, rows, [g], out.dtype, share), out)
+    _store(evaluate_sums(formula, [rows, g], out.dtype, g.shape, share), out)
     out[np.any((rows.poisoned | ~finite).reshape(-1, share), axis=-1)] = np.nan
 
 
@@ -148,6 +151,7 @@ def double_backward(
     grad_grad_logits: Array,
     grad_mask: Array,
     logits: Array,
+    noise: Any,
     temp: Array,
     where: Array | None,
     out_grad_mask: Array,
@@ -172,9 +176,9 @@ def double_backward(
         ab = (a * b).replace(~rows.candidates, 0.0)
         return [e * b / (s * s * tau), e * (s * ab - (e * ab).sum()) / (s * s * s * s * tau * tau)]
 
-    rows = _choose(logits, where, temp)
+    rows = _choose(_perturbed(logits, noise), where, temp)
     (g, finite), (v, finite_v) = _cotangent(grad_mask, rows), _cotangent(grad_grad_logits, rows)
-    grad_grad_mask, grad_logits = _evaluate(formula, rows, [g, v], out_logits.dtype)
+    grad_grad_mask, grad_logits = evaluate(formula, [rows, g, v], out_logits.dtype, rows.candidates)
     _finish(grad_grad_mask, rows, out_grad_mask, finite_v)
     _finish(grad_logits, rows, out_logits, finite & finite_v)
 
@@ -191,7 +195,7 @@ def _from_selected(number: type[Number], rows: _Rows, cotangent: Array) -> Numbe
     return (number.of(cotangent) - number.of(rows.selected(cotangent))).replace(~rows.candidates, 0.0)
 
 
-# ------------------------------------------------------------------------------------------------ rounding once
+# ------------------------------------------------------------------------------------------------ the ends of a row
 
 
 def _cotangent(values: Array, rows: _Rows) -> tuple[Array, Array]:
@@ -199,52 +203,6 @@ def _cotangent(values: Array, rows: _Rows) -> tuple[Array, Array]:
     g = np.where(rows.candidates, values.astype(np.float64), 0.0)
     finite = np.all(np.isfinite(g), axis=-1, keepdims=True)
     return np.where(finite, g, 0.0), finite
-
-
-def _evaluate(formula: Callable[..., Any], rows: _Rows, cotangents: list[Array], dtype: Any) -> list[Array]:
-    """The formula's results, nearest numbers of `dtype` as float64, each of shape (rows, K)."""
-    blocks = []
-    for block in _blocks(*rows.w.shape):
-        arrays: list[Any] = [rows[block], *(cotangent[block] for cotangent in cotangents)]
-        with np.errstate(all="ignore"):
-            results, certain = zip(*(value.rounded(dtype) for value in formula(Wide, *arrays)), strict=True)
-        doubtful = np.any(~np.all(certain, axis=0) & rows.candidates[block], axis=-1)
-        for r in np.flatnonzero(doubtful):
-            exact = _with_enough_digits(formula, [array[r : r + 1] for array in arrays], dtype)
-            for result, row in zip(results, exact, strict=True):
-                result[r] = row
-        blocks.append(results)
-    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
-
-
-def _evaluate_sums(formula: Callable[..., Any], rows: _Rows, cotangents: list[Array], dtype: Any, share: int) -> Array:
-    """The single result of a formula, one a row, summed over each `share` neighbouring rows: shape (rows // share,)."""
-
-    def total(number: type[Digits], *group: Any) -> list[Digits]:
-        (one_a_row,) = formula(number, *group)
-        return [number(one_a_row.values.T).sum()]
-
-    arrays: list[Any] = [rows, *cotangents]
-    with np.errstate(all="ignore"):
-        blocks = [formula(Wide, *(array[block] for array in arrays))[0] for block in _blocks(*rows.w.shape)]
-        one_a_row = Wide(*(np.concatenate(parts).reshape(-1, share) for parts in zip(*blocks, strict=True)))
-        sums, certain = one_a_row.sum().rounded(dtype)
-    for i in np.flatnonzero(~certain):
-        group = [array[i * share : (i + 1) * share] for array in arrays]
-        (sums[i],) = _with_enough_digits(total, group, dtype)
-    return sums[:, 0]
-
-
-def _with_enough_digits(formula: Callable[..., list[Digits]], arrays: list[Any], dtype: Any) -> list[Array]:
-    """The formula's results once twice as many digits do not change them; 3200 digits must do."""
-    previous: list[Array] = []
-    for digits in (50, 100, 200, 400, 800, 1600, 3200):
-        with Digits.precision(digits):
-            results = [value.rounded(dtype)[0] for value in formula(Digits, *arrays)]
-        if previous and all(map(np.array_equal, previous, results)):
-            break
-        previous = results
-    return results
 
 
 def _finish(rounded: Array, rows: _Rows, out: Array, finite: Array | bool = True) -> None:
@@ -260,8 +218,56 @@ def _store(rounded: Array, out: Array) -> None:
         out[...] = rounded
 
 
-def _blocks(rows: int, choices: int) -> Iterator[slice]:
-    """Slices of rows of some 16,000 elements: what a processor's cache holds of the temporaries."""
-    step = max(1, 16384 // choices)
-    for start in range(0, rows, step):
-        yield slice(start, start + step)
+# ------------------------------------------------------------------------------------------------ noise
+
+
+def gumbel(seed: int, first: int, out: Array) -> None:
+    """The noise ``G_n = -log(-log u_n)`` of the numbers n from `first` on, the nearest float64, rounded once more.
+
+    The uniforms are those of the counter-based generator Philox4x32-10 (Salmon, Moraes, Dror and Shaw 2011): the key is
+    the seed, low word first, the counter ``n // 2`` in two words, followed by two zeros. Of the four words that come
+    out, an even n has the first two, an odd n the others, low word first; they make a `word` of 64 bits, and::
+
+        u = ((word >> 11) | 1) 2**-53        G = -log(-log u)
+    """
+    out[...] = _gumbel(_words(seed, np.uint64(first) + np.arange(len(out), dtype=np.uint64)))
+
+
+def philox(counter: Any, key: Any, multipliers: Any, increments: Any, bits: int) -> Any:
+    """Philox4 with ten rounds, over words of so many bits: uint64 arrays that hold 32, or Python's integers."""
+    word = (1 << bits) - 1
+    x0, x1, x2, x3 = counter
+    for i in range(10):
+        key0, key1 = ((k + i * increment) & word for k, increment in zip(key, increments, strict=True))
+        a, b = multipliers[0] * x0, multipliers[1] * x2
+        x0, x1, x2, x3 = (b >> bits) ^ x1 ^ key0, b & word, (a >> bits) ^ x3 ^ key1, a & word
+    return x0, x1, x2, x3
+
+
+def _words(seed: int, numbers: Array) -> Array:
+    """The words of 64 bits of some numbers of a seed's stream, both in uint64."""
+    block, odd, zero = numbers // 2, numbers % 2 == 1, np.zeros_like(numbers)
+    counter, key = (block & 0xFFFFFFFF, block >> 32, zero, zero), (seed & 0xFFFFFFFF, seed >> 32)
+    x0, x1, x2, x3 = philox(counter, key, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 32)
+    return np.asarray(np.where(odd, x3, x1) << 32 | np.where(odd, x2, x0))
+
+
+def _gumbel(words: Array) -> Array:
+    """G of each word, in float64."""
+
+    def formula(number: type[Number], u: Array) -> list[Number]:
+        return [-(-number.of(u).log()).log()]
+
+    u = ((words.reshape(-1, 1) >> 11) | 1).astype(np.float64) * 2.0**-53
+    (g,) = evaluate(formula, [u], np.float64, np.ones(u.shape, np.bool_))
+    return np.asarray(g.reshape(words.shape))
+
+
+def _perturbed(logits: Array, noise: Any) -> Array:
+    """``w = logits + noise``, in the type of the noise: none, an array, or the numbers of a stream yet to be drawn."""
+    if noise is None:
+        return logits
+    if not isinstance(noise, np.ndarray):
+        noise = _gumbel(_words(noise.seed, noise.numbers(0, len(logits)))).astype(noise.dtype)
+    with np.errstate(all="ignore"):
+        return np.asarray(logits.astype(noise.dtype) + noise)

@@ -81,7 +81,7 @@ def forward(
     array([0., 1., 0.], dtype=float32)
     """
     rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.deliver(lambda mask: rows.tier.mask(rows.logits, rows.where, mask), out)
+    return rows.mask(out)
 
 
 def backward(
@@ -136,9 +136,7 @@ def backward(
     array([ 0.5, -0.5])
     """
     rows = arrange(backend, logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.deliver(
-        lambda grad_logits: rows.tier.backward(*rows.cotangents, rows.logits, rows.temp, rows.where, grad_logits), out
-    )
+    return rows.backward(out)
 
 
 def soft(
@@ -176,7 +174,7 @@ def soft(
     array([0.25, 0.25, 0.  , 0.25, 0.25])
     """
     rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.deliver(lambda probs: rows.tier.soft(rows.logits, rows.temp, rows.where, probs), out)
+    return rows.soft(out)
 
 
 def index(
@@ -213,7 +211,7 @@ def index(
     array([ 1, -1])
     """
     rows = arrange(backend, logits, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.deliver_index(lambda selected: rows.tier.index(rows.logits, rows.where, selected), out)
+    return rows.index(out)
 
 
 def jvp(
@@ -294,11 +292,7 @@ def backward_temp(
     0.0
     """
     rows = arrange(backend, logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy, by_temp=True)
-    return rows.deliver_temp(
-        lambda grad_temp: rows.tier.backward_temp(*rows.cotangents, rows.logits, rows.temp, rows.where, grad_temp),
-        out,
-        np.shape(temp),
-    )
+    return rows.backward_temp(out, np.shape(temp))
 
 
 def double_backward(
@@ -352,6 +346,4 @@ def double_backward(
     rows = arrange(
         backend, logits, grad_grad_logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy
     )
-    return rows.deliver_pair(
-        lambda *results: rows.tier.double_backward(*rows.cotangents, rows.logits, rows.temp, rows.where, *results), out
-    )
+    return rows.double_backward(out)

@@ -14,7 +14,7 @@ import pytest
 from mpmath import mp, mpf
 from numba import njit
 
-from npselect.backends import arithmetic
+from npselect.backends import arithmetic, primitives
 
 types = pytest.mark.parametrize("kind", [np.float32, np.float64])
 BITS = {np.float32: np.int32, np.float64: np.int64}
@@ -30,7 +30,7 @@ def _exp(t: Any, tail: Any, out: Any) -> None:
 @njit
 def _fma(a: Any, b: Any, c: Any, out: Any) -> None:
     for i in range(len(a)):
-        out[i] = arithmetic.fma(a[i], b[i], c[i])
+        out[i] = primitives.fma(a[i], b[i], c[i])
 
 
 @njit
@@ -105,7 +105,7 @@ def test_fma_in_python(kind: Any) -> None:
     out = np.empty_like(a)
     _fma(a, b, c, out)
     with np.errstate(all="ignore"):
-        plain = np.array([arithmetic.fma(*abc) for abc in zip(a, b, c, strict=True)])
+        plain = np.array([primitives.fma(*abc) for abc in zip(a, b, c, strict=True)])
     assert plain.dtype == kind
     wrong = np.flatnonzero(~same_bits(plain, out))
     assert len(wrong) == 0, (a[wrong[0]], b[wrong[0]], c[wrong[0]], plain[wrong[0]], out[wrong[0]])

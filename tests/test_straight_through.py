@@ -210,9 +210,12 @@ def test_no_choices(dtype, backend):
 
 
 def test_no_rows(dtype, backend, monkeypatch):
+    def launched(*_):
+        raise AssertionError
+
     tier = choose(backend)
     for name in ("mask", "index", "soft", "backward", "backward_temp", "double_backward"):
-        monkeypatch.setattr(tier, name, None)  # nothing is launched
+        monkeypatch.setattr(tier, name, launched)
     for shape in ((0, 5), (2, 0, 3)):
         logits = np.zeros(shape, dtype)
         results = all_functions(logits, logits, backend=backend)

@@ -1,145 +1,27 @@
 """Scalar formulas of the kernels, written once for every target: the same operations, hence the same bits, everywhere.
 
-Each function is plain Python over NumPy scalars and runs as such; `register_jitable` lets numba compile the same text
-for the CPU and for CUDA. No library function is called: `exp` is written out over `fma`, +, -, * and /, all of which
-IEEE 754 rounds correctly on every processor. Where a product meets a sum the `fma` is explicit, so that no compiler
-has anything left to contract.
+No library function is called: `exp` is written out over `npselect.backends.primitives`, and so are the logarithms in
+`npselect.backends.logarithms`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from fractions import Fraction
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload, register_jitable
 
-__all__ = [
-    "Temperature",
-    "divided_difference",
-    "exp",
-    "bits_of",
-    "compiles",
-    "float32_of",
-    "fma",
-    "formula",
-    "prepared",
-]
+from npselect.backends.primitives import (
+    bits_of,
+    compiles,
+    float32_of,
+    float64_of,
+    fma,
+    formula,
+    two_sum,
+)
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def formula(function: Function) -> Function:
-    """The same text for Python, the CPU and CUDA."""
-    return cast("Function", register_jitable(function))
-
-
-def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
-    """What compiled code calls for `function`: the decorated function chooses it by the types of the arguments."""
-
-    def register(choose: Function) -> Function:
-        choose.__annotations__ = {}  # numba compares signatures, annotations included
-        return cast("Function", overload(function, inline="always")(choose))
-
-    return register
-
-
-# ------------------------------------------------------------------------------------------------ primitives
-
-
-def fma(a: Any, b: Any, c: Any) -> Any:
-    """``a * b + c`` with one rounding; in Python by exact rational arithmetic."""
-    if not (np.isfinite(a) and np.isfinite(b)):
-        return a * b + c
-    if not np.isfinite(c):
-        return c
-    exact = Fraction(float(a)) * Fraction(float(b)) + Fraction(float(c))
-    if exact == 0:
-        return a * b + c  # for the sign of zero
-    try:
-        nearest = np.float64(exact.numerator / exact.denominator)
-    except OverflowError:
-        nearest = np.float64(np.inf if exact > 0 else -np.inf)
-    if isinstance(a, np.float64):
-        return nearest
-    if np.isfinite(nearest) and Fraction(float(nearest)) != exact:  # made odd, a second rounding does no harm
-        toward_zero = nearest if abs(Fraction(float(nearest))) < abs(exact) else np.nextafter(nearest, np.float64(0.0))
-        nearest = np.int64(toward_zero.view(np.int64) | 1).view(np.float64)
-    return np.float32(nearest)
-
-
-def bits_of(x: Any) -> Any:
-    """The bits of a float32 or float64 as an integer of the same width."""
-    return x.view(np.int32 if isinstance(x, np.float32) else np.int64)
-
-
-def float32_of(bits: Any) -> Any:
-    """The float32 with the low 32 of the given bits."""
-    return np.uint32(int(bits) & 0xFFFFFFFF).view(np.float32)
-
-
-def float64_of(bits: Any) -> Any:
-    """The float64 with the given bits."""
-    return np.int64(bits).view(np.float64)
-
-
-@intrinsic
-def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fma(*args)
-
-    return a(a, a, a), generate
-
-
-@intrinsic
-def _llvm_bits(typing: Any, x: Any) -> Any:
-    integer = types.int32 if x == types.float32 else types.int64
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], context.get_value_type(integer))
-
-    return integer(x), generate
-
-
-@intrinsic
-def _llvm_float32(typing: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        low = args[0] if bits.bitwidth == 32 else builder.trunc(args[0], ir.IntType(32))
-        return builder.bitcast(low, ir.FloatType())
-
-    return types.float32(bits), generate
-
-
-@intrinsic
-def _llvm_float64(typing: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.DoubleType())
-
-    return types.float64(bits), generate
-
-
-@compiles(fma)
-def _fma(a: Any, b: Any, c: Any) -> Any:
-    return lambda a, b, c: _llvm_fma(a, b, c)
-
-
-@compiles(bits_of)
-def _bits_(x: Any) -> Any:
-    return lambda x: _llvm_bits(x)
-
-
-@compiles(float32_of)
-def _float32_(bits: Any) -> Any:
-    return lambda bits: _llvm_float32(bits)
-
-
-@compiles(float64_of)
-def _float64_(bits: Any) -> Any:
-    return lambda bits: _llvm_float64(bits)
-
+__all__ = ["Temperature", "divided_difference", "exp", "prepared"]
 
 # ------------------------------------------------------------------------------------------------ exp
 
@@ -271,13 +153,11 @@ def _prepared_(temp: Any) -> Any:
 def divided_difference(w: Any, top: Any, temp: Any) -> Any:
     """``t + tail = (w - top) / temp`` to twice the precision, so that exp(t) does not feel the size of t.
 
-    The difference by Knuth's two_sum, the quotient by the two-part reciprocal of the `Temperature`.
+    The difference by `two_sum`, the quotient by the two-part reciprocal of the `Temperature`.
     """
     a, b = w * temp.before, top * temp.before
-    z = a - b
-    b_part = z - a
-    z_tail = ((a - (z - b_part)) - (b + b_part)) * temp.after
-    z = z * temp.after
+    z, z_tail = two_sum(a, -b)
+    z, z_tail = z * temp.after, z_tail * temp.after
     t = z * temp.high
     tail = fma(z, temp.high, -t) + fma(z, temp.low, z_tail * temp.high)
     return t, tail

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from npselect.backends.arithmetic import fma, formula
+from npselect.backends.primitives import fma, formula
 
 __all__ = ["LANES", "dot", "maximum", "total"]
 

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from npselect.backends.arithmetic import bits_of, compiles, float32_of, formula
+from npselect.backends.primitives import bits_of, compiles, float32_of, formula
 
 __all__ = ["compute_type", "narrow", "stored", "widen"]
 

@@ -1,0 +1,164 @@
+"""Logarithms in float64, written once for every target: a quick one, and one to three words.
+
+As in `npselect.backends.arithmetic`, no library function is called.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from npselect.backends.primitives import bits_of, fast_two_sum, float64_of, fma, inlined, two_product, two_sum
+
+__all__ = ["log", "log_triple_word"]
+
+# x = 2**e m with sqrt(1/2) <= m < sqrt(2), and with s = (m - 1) / (m + 1):
+#
+#     log x = e ln 2 + 2 atanh(s),        atanh(s) = s + s**3 p(s**2)
+#
+# p is the minimax polynomial; its error, relative to atanh(s), is below 2**-52. m - 1 is exact, so log x has its digits
+# near x = 1 too. Roundings: m + 1, the quotient, w, t w, the last but one fma and the last, each 2**-53 of at most
+# 1.09 |2 atanh(s)| or, e not being 0, of at most 2 |log x|; they stay below 2**-49.
+
+_LN2 = np.float64(0.6931471805599453)
+_SQRT_HALF = np.int64(0x3FE6A09E667F3BCD)
+_ZERO, _ONE, _MINUS_HALF, _ROUND = np.float64(0.0), np.float64(1.0), np.float64(-0.5), np.float64(1.5 * 2.0**52)
+_BITS_OF_ONE, _EXPONENT = np.int64(0x3FF0000000000000), np.int64(0x7FF0000000000000)
+_BITS_OF_2_52, _FROM_BIASED = np.int64(0x4330000000000000), np.float64(2.0**52 + 1023)
+_A0, _A1, _A2, _A3, _A4, _A5 = (
+    np.float64(float.fromhex(digits))
+    for digits in (
+        "0x1.555555555397ap-2",
+        "0x1.999999a28e93bp-3",
+        "0x1.2492417a99a86p-3",
+        "0x1.c72276983656bp-4",
+        "0x1.732c52108abc9p-4",
+        "0x1.587592e5c564cp-4",
+    )
+)
+
+
+@inlined
+def _power_of_two(x: Any) -> Any:
+    """The bits of ``2**e``, biased as an exponent is, for the e that brings ``x / 2**e`` to [sqrt(1/2), sqrt(2))."""
+    return (bits_of(x) + (_BITS_OF_ONE - _SQRT_HALF)) & _EXPONENT
+
+
+@inlined
+def _exponent(power: Any) -> Any:
+    """The e of `_power_of_two`, as a float64."""
+    return float64_of((power >> 52) | _BITS_OF_2_52) - _FROM_BIASED
+
+
+@inlined
+def log(x: Any) -> Any:
+    """``log(x)`` of a normal, positive float64, within ``2**-49 |log x|``."""
+    power = _power_of_two(x)
+    m = float64_of(bits_of(x) - power + _BITS_OF_ONE)
+    s = (m - _ONE) / (m + _ONE)
+    w, t = s * s, s + s
+    p = fma(fma(fma(fma(fma(_A5, w, _A4), w, _A3), w, _A2), w, _A1), w, _A0)
+    return fma(_exponent(power), _LN2, fma(t * w, p, t))
+
+
+# ------------------------------------------------------------------------------------------------ three words
+
+# x = x0 + x1 + x2 (N. Fabiano, J.-M. Muller and J. Picot, "Algorithms for triple-word arithmetic", IEEE Transactions on
+# Computers 68, 2019) is brought near 1 by a number of few bits, j / 256 with j = round(256 / m), so that
+#
+#     log x = e ln 2 - log(j / 256) + log(1 + z),        z = x j / 256 / 2**e - 1,        |z| < 2**-8.4
+#
+# where z comes out exactly from x0, and to two words from the rest. ln 2 and the logarithms in the table are cut into
+# multiples of 2**-40, multiples of 2**-80, and a rest: of the sums of these, the first two are exact. log(1 + z) is
+# Taylor's series, z - z**2/2 + z**3 (1/3 - z/4 + ...), the terms up to z**6 to two words.
+
+
+class _Words(NamedTuple):
+    first: Any  # multiples of 2**-40
+    second: Any  # multiples of 2**-80
+    third: Any  # the rest
+
+
+def _words(values: list[Fraction]) -> _Words:
+    firsts = [Fraction(round(value * 2**40), 2**40) for value in values]
+    seconds = [Fraction(round((value - first) * 2**80), 2**80) for value, first in zip(values, firsts, strict=True)]
+    thirds = [value - first - second for value, first, second in zip(values, firsts, seconds, strict=True)]
+    return _Words(*(np.array([float(word) for word in words]) for words in (firsts, seconds, thirds)))
+
+
+def _two_words(value: Fraction) -> tuple[np.float64, np.float64]:
+    high = np.float64(float(value))
+    return high, np.float64(float(value - Fraction(float(high))))
+
+
+def _exact_log(numerator: int, denominator: int = 1) -> Fraction:
+    """To 60 digits."""
+    digits = Context(prec=60)
+    return Fraction(digits.ln(digits.divide(Decimal(numerator), Decimal(denominator))))
+
+
+_FIRST_J = np.int64(181)  # round(256 / sqrt(2)); the last is round(256 sqrt(2)) = 362
+_TABLE1, _TABLE2, _TABLE3 = _words([-_exact_log(j, 256) for j in range(181, 363)])
+(_LN2_1,), (_LN2_2,), (_LN2_3,) = _words([_exact_log(2)])
+_STEPS, _PER_STEP = np.float64(256.0), np.float64(1.0 / 256.0)
+_T3, _T3_LOW = _two_words(Fraction(1, 3))
+_T4, _T4_LOW = np.float64(-0.25), _ZERO
+_T5, _T5_LOW = _two_words(Fraction(1, 5))
+_T6, _T6_LOW = _two_words(Fraction(-1, 6))
+_T7, _T8, _T9, _T10, _T11, _T12, _T13 = (np.float64((-1.0) ** (k + 1) / k) for k in range(7, 14))
+
+
+@inlined
+def _product(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
+    """Of two double words, within ``2**-103``."""
+    cross = fma(a, b_low, a_low * b)
+    p = fma(a, b, cross)
+    return p, fma(a, b, -p) + cross
+
+
+@inlined
+def _sum(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
+    """Of two double words, ``|a| >= 2 |b|`` or a = 0, within ``2**-103``."""
+    s, s_low = fast_two_sum(a, b)
+    return fast_two_sum(s, s_low + (a_low + b_low))
+
+
+@inlined
+def _log_of_one_plus(z: Any, z_low: Any) -> Any:
+    """``log(1 + z + z_low)`` as a double word, for ``|z| < 2**-8.4``; relatively within ``2**-103``."""
+    q = fma(fma(fma(fma(fma(fma(_T13, z, _T12), z, _T11), z, _T10), z, _T9), z, _T8), z, _T7)
+    q, q_low = _sum(_T6, _T6_LOW, *_product(q, _ZERO, z, z_low))
+    q, q_low = _sum(_T5, _T5_LOW, *_product(q, q_low, z, z_low))
+    q, q_low = _sum(_T4, _T4_LOW, *_product(q, q_low, z, z_low))
+    q, q_low = _sum(_T3, _T3_LOW, *_product(q, q_low, z, z_low))
+    q, q_low = _sum(_MINUS_HALF, _ZERO, *_product(q, q_low, z, z_low))
+    square, square_low = _product(z, z_low, z, z_low)
+    return _sum(z, z_low, *_product(q, q_low, square, square_low))
+
+
+@inlined
+def log_triple_word(x0: Any, x1: Any, x2: Any) -> Any:
+    """``log(x0 + x1 + x2)`` of a normal, positive triple word, as another.
+
+    It is wrong by less than ``2**-110 + 2**-102 |log x|``, if x is exact, whose words must not overlap.
+    """
+    power = _power_of_two(x0)
+    scale = float64_of(_BITS_OF_ONE - power + _BITS_OF_ONE)
+    m = x0 * scale
+    shifted = _STEPS / m + _ROUND
+    r = (shifted - _ROUND) * _PER_STEP
+    j = bits_of(shifted) - bits_of(_ROUND) - _FIRST_J
+    p, p_low = two_product(x1 * scale, r)
+    z, z_low = two_sum(fma(m, r, -_ONE), p)
+    z, z_low = fast_two_sum(z, z_low + fma(x2 * scale, r, p_low))
+    y, y_low = _log_of_one_plus(z, z_low)
+    e = _exponent(power)
+    a, a_low = two_sum(fma(e, _LN2_1, _TABLE1[j]), y)
+    b, b_low = two_sum(fma(e, _LN2_2, _TABLE2[j]), y_low)
+    b, rest = two_sum(a_low, b)
+    a, b = fast_two_sum(a, b)
+    b, c = fast_two_sum(b, rest + (b_low + fma(e, _LN2_3, _TABLE3[j])))
+    return a, b, c

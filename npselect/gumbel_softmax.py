@@ -1,0 +1,402 @@
+"""Straight-through Gumbel-softmax: a sample of the categorical distribution forward, a softmax's gradient backward.
+
+`straight_through` on perturbed logits. With ``G_i`` independent standard Gumbel noise::
+
+    w_i = logits_i + G_i        m = argmax_i w_i        t_i = (w_i - w_m) / temp        p_i = exp(t_i) / sum_j exp(t_j)
+
+``m`` is distributed as ``softmax(logits)``, whatever `temp` (the Gumbel-max trick); the gradient is that of ``p``, the
+relaxed sample, which `soft` returns: `soft` with `backward` is the ordinary Gumbel-softmax.
+
+The noise is either given, ``noise=``, or a function of ``seed=`` and of each entry's place (`npselect.noise`): then it
+is drawn where it is needed and never kept, and what is called with the same seed has the same noise. An entry's place
+is its position in `logits` as given, in C order, plus ``offset=``. Noise is added in float32, or for float64 logits in
+float64.
+
+E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017; C. J. Maddison, A. Mnih
+and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete random variables", ICLR 2017.
+"""
+
+from __future__ import annotations
+
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect._arrays import arrange
+from npselect._draws import Stream
+
+__all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
+
+Array = npt.NDArray[Any]
+
+
+def forward(
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike = 0.6,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Sample: ``mask = one_hot(argmax(logits + noise))``.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., K, ...)
+        Unnormalised log-probabilities of the K candidates along `axis`; see `npselect.straight_through.forward`.
+    temp : array_like, optional
+        Temperature, as there. It does not change what is selected.
+    seed : int, optional
+        From 0 to 2**64 - 1. Exactly one of `seed` and `noise` must be given. The same seed gives the same sample: count
+        it up from call to call.
+    noise : array_like, optional
+        What is added instead; broadcasts to `logits`. It is rounded to the type in which it is added: float64 for
+        float64 logits, else float32. An infinity or NaN in it acts as one in the logits.
+    offset : int, optional
+        With `seed`: the place of the first entry of `logits` in the stream of numbers. A shard of a larger array, given
+        the number of entries before it, selects what the whole would.
+    axis, where, nan_policy, out, backend
+        As in `npselect.straight_through.forward`. An entry's noise does not depend on `axis` or `where`.
+
+    Returns
+    -------
+    ndarray, shape and dtype of `logits`
+        +0 and a single 1 in each row, as in `npselect.straight_through.forward` of ``logits + noise``. A candidate of
+        -inf, or with ``where=False``, is never selected.
+
+    Raises
+    ------
+    TypeError
+        Both or neither of `seed` and `noise`; `seed` or `offset` that is no integer; `offset` with `noise`.
+    ValueError
+        `seed` or `offset` out of range; `noise` does not broadcast to `logits`.
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `npselect.straight_through.forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> logits = np.log(np.array([[0.2, 0.7, 0.1]] * 4, dtype=np.float32))
+    >>> gumbel_softmax.forward(logits, seed=1)
+    array([[0., 1., 0.],
+           [0., 0., 1.],
+           [0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    return rows.mask(out)
+
+
+def backward(
+    grad_mask: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike = 0.6,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Differentiate soft: ``grad_logits_i = p_i (h_i - sum_j p_j h_j) / temp``, ``h_i = grad_mask_i - grad_mask_m``.
+
+    The noise does not depend on the logits, so this is the gradient of ``softmax((logits + noise) / temp)``:
+    `npselect.straight_through.backward` of ``logits + noise``.
+
+    Parameters
+    ----------
+    grad_mask : array_like, shape of `logits`
+        The cotangent of the mask, as in `npselect.straight_through.backward`. Its dtype has no influence on the noise.
+    logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+        As in `forward`; with the same seed and offset (or noise), for the sample that was selected there.
+
+    Returns
+    -------
+    ndarray, shape of `logits`
+        The cotangent of the logits, and of `noise`, should that be wanted.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `forward`; also if `grad_mask` has another shape than `logits`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> gumbel_softmax.backward(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
+    array([ 0.5, -0.5])
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(backend, logits, grad_mask, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    return rows.backward(out)
+
+
+def soft(
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike = 0.6,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """The relaxed sample: ``p = softmax((logits + noise) / temp)``, 0 at excluded entries.
+
+    Parameters
+    ----------
+    logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+        As in `forward`.
+
+    Returns
+    -------
+    ndarray, shape and dtype of `logits`
+        Zeros and NaN rows as in `forward`.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
+    array([0.5, 0.5])
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    return rows.soft(out)
+
+
+def index(
+    logits: npt.ArrayLike,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Index of the sampled candidate along `axis`; -1 where nothing is selected.
+
+    Parameters
+    ----------
+    logits, seed, noise, offset, axis, where, nan_policy, out, backend
+        As in `forward`.
+
+    Returns
+    -------
+    ndarray of int64, shape of `logits` without `axis`
+        -1 in rows that are NaN or have no candidates.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `forward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> sample = gumbel_softmax.index(np.log(np.full((100_000, 2), [0.25, 0.75])), seed=0)
+    >>> float(sample.mean().round(2))
+    0.75
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(backend, logits, noise=added, axis=axis, where=where, nan_policy=nan_policy)
+    return rows.index(out)
+
+
+def jvp(
+    tangent: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike = 0.6,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Forward-mode derivative of `soft` along `tangent`: the Jacobian is symmetric, so this is `backward`'s map.
+
+    Parameters
+    ----------
+    tangent : array_like, shape of `logits`
+        The direction in which the logits move; the noise stays.
+    logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+        As in `forward`.
+
+    Returns
+    -------
+    ndarray, shape of `logits`
+        The tangent of the mask.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
+    array([ 0.5, -0.5])
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(backend, logits, tangent, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    return rows.backward(out)
+
+
+def backward_temp(
+    grad_mask: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike = 0.6,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """The cotangent of the temperature: ``grad_temp = -sum_i grad_logits_i t_i``, summed to the shape of `temp`.
+
+    Parameters
+    ----------
+    grad_mask, logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+        As in `backward`.
+
+    Returns
+    -------
+    ndarray, shape of `temp`
+        In the dtype of `backward`'s result; a NumPy scalar for a scalar `temp`. NaN if one of the rows is.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> float(gumbel_softmax.backward_temp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), noise=np.array([1.0, 0.0])))
+    0.0
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(
+        backend,
+        logits,
+        grad_mask,
+        noise=added,
+        temp=temp,
+        axis=axis,
+        where=where,
+        nan_policy=nan_policy,
+        by_temp=True,
+    )
+    return rows.backward_temp(out, np.shape(temp))
+
+
+def double_backward(
+    grad_grad_logits: npt.ArrayLike,
+    grad_mask: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike = 0.6,
+    *,
+    seed: SupportsIndex | None = None,
+    noise: npt.ArrayLike | None = None,
+    offset: SupportsIndex = 0,
+    axis: int = -1,
+    where: npt.ArrayLike | None = None,
+    nan_policy: str = "propagate",
+    out: tuple[Array | None, Array | None] | None = None,
+    backend: str | None = None,
+) -> tuple[Array, Array]:
+    """The gradient of `backward` with respect to `grad_mask` and `logits`.
+
+    `npselect.straight_through.double_backward` of ``logits + noise``: with ``v = grad_grad_logits``,
+    ``a_i = g_i - <p, g>`` and ``b_i = v_i - <p, v>``::
+
+        grad_grad_mask_i = p_i b_i / temp        grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2
+
+    Parameters
+    ----------
+    grad_grad_logits : array_like, shape of `logits`
+        The cotangent of what `backward` returned.
+    grad_mask, logits, temp, seed, noise, offset, axis, where, nan_policy, backend
+        As in `backward`.
+    out : tuple of two ndarrays or None, optional
+        Where the results go; either may be None. They may be inputs, but must not overlap each other.
+
+    Returns
+    -------
+    grad_grad_mask, grad_logits : ndarray, shape of `logits`
+        The cotangents of `grad_mask` and of `logits`; zeros and NaN as in `backward`.
+
+    Raises
+    ------
+    TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
+        As `backward`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax
+    >>> v, g = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+    >>> gumbel_softmax.double_backward(v, g, np.array([0.0, 1.0]), temp=1.0, noise=np.array([1.0, 0.0]))
+    (array([ 0.25, -0.25]), array([0., 0.]))
+    """
+    added = _added(seed, noise, offset)
+    rows = arrange(
+        backend,
+        logits,
+        grad_grad_logits,
+        grad_mask,
+        noise=added,
+        temp=temp,
+        axis=axis,
+        where=where,
+        nan_policy=nan_policy,
+    )
+    return rows.double_backward(out)
+
+
+def _added(seed: Any, noise: Any, offset: Any) -> Any:
+    """What is added to the logits: an array, or the numbers of a seed's stream."""
+    if (seed is None) == (noise is None):
+        given = "neither was" if seed is None else "both were"
+        raise TypeError(f"exactly one of seed= and noise= must be given; {given}")
+    stream = Stream.of(0 if seed is None else seed, offset)
+    if noise is None:
+        return stream
+    if stream.offset != 0:
+        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with noise=")
+    return noise

@@ -1,0 +1,107 @@
+"""Gumbel noise that is a function: the same seed and the same place give the same number, on every machine.
+
+Number n of a seed's stream is ``G_n = -log(-log(u_n))``, the nearest float64 to that, from the uniform ``u_n`` that the
+counter-based generator Philox4x32-10 makes of the seed and of n alone. So noise need not be kept: it can be drawn again
+in a backward pass, in parts, in any order, by many threads. G is never infinite: it lies in [-3.604, 36.74], as u never
+reaches 0 or 1.
+
+Philox: J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect._arguments import outs
+from npselect._arrays import deliver
+from npselect._draws import Stream
+from npselect.backends import choose
+
+__all__ = ["gumbel"]
+
+Array = npt.NDArray[Any]
+
+
+def gumbel(
+    shape: SupportsIndex | Sequence[SupportsIndex],
+    seed: SupportsIndex,
+    *,
+    offset: SupportsIndex = 0,
+    dtype: npt.DTypeLike = np.float32,
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array:
+    """Standard Gumbel noise: the numbers ``offset``, ``offset + 1``, ... of a seed's stream, in C order.
+
+    With the key ``seed`` (low word first) and the counter ``n // 2`` (low word first, then two words of 0), Philox
+    yields four words of 32 bits; an even n takes the first two, an odd n the last two, low word first, as 64 bits::
+
+        u = ((bits >> 11) | 1) 2**-53        G = -log(-log(u))
+
+    Parameters
+    ----------
+    shape : int or sequence of ints
+        Of the result; () for a single number.
+    seed : int
+        From 0 to 2**64 - 1. Different seeds are different keys: their streams have nothing in common.
+    offset : int, optional
+        The first number's place in the stream, from 0 to 2**64 - 1. A shard that starts at the k-th element of an array
+        draws its part of the array's noise with ``offset=k``.
+    dtype : {float32, float64}, optional
+        Float32 noise is float64 noise, rounded once. (Logits of 16 bits take noise in float32.)
+    out : ndarray, optional
+        Where the result goes, as in NumPy.
+    backend : {None, "reference", "cpu"}, optional
+        The tier. All have the same bits.
+
+    Returns
+    -------
+    ndarray
+        Independent draws from the distribution function ``exp(-exp(-x))``.
+
+    Raises
+    ------
+    TypeError
+        `seed`, `offset` or `shape` is not made of integers (a bool is none); another dtype; `out` cannot hold it.
+    ValueError
+        A negative length; `seed` or `offset` out of range; ``offset`` plus the size is beyond 2**64.
+    RuntimeError
+        The tier that was named does not run here.
+
+    Examples
+    --------
+    >>> from npselect import noise
+    >>> noise.gumbel(3, seed=1)
+    array([2.1956708, 1.0767357, 2.005843 ], dtype=float32)
+    >>> noise.gumbel(2, seed=1, offset=1)
+    array([1.0767357, 2.005843 ], dtype=float32)
+    """
+    stream = Stream.of(seed, offset)
+    lengths = _lengths(shape)
+    size = math.prod(lengths)
+    stream.check_size(size)
+    kind = np.dtype(dtype)
+    if kind not in (np.float32, np.float64):
+        raise TypeError(f"dtype is {kind}; noise is drawn in float32 or float64")
+    kind = kind.newbyteorder("=")
+    tier = choose(backend, *([] if out is None else [out]))
+    fill = partial(tier.gumbel, *stream)
+    (result,) = deliver(fill, outs(out, 1, lengths, kind), lengths, range(len(lengths)), (size,), kind)
+    return result
+
+
+def _lengths(shape: Any) -> tuple[int, ...]:
+    try:
+        lengths = (operator.index(shape),) if not np.iterable(shape) else tuple(map(operator.index, shape))
+    except TypeError:
+        raise TypeError(f"shape is {shape!r}; it takes an integer or a sequence of integers") from None
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"shape is {lengths}; no length may be negative")
+    return lengths
