@@ -1,16 +1,26 @@
-"""The truth table of the operator, row by row, on both tiers and in every dtype."""
+"""The truth table of the operators, row by row, on both tiers and in every dtype.
+
+Gumbel-softmax with noise of 0 is straight-through selection, and must fill the same table.
+"""
+
+from functools import partial
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from npselect import straight_through as st
+from npselect import gumbel_softmax, straight_through
 from npselect.backends import choose
 
 DTYPES = [np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
 nan, inf = np.nan, np.inf
 
+NO_NOISE = SimpleNamespace(
+    **{name: partial(getattr(gumbel_softmax, name), noise=np.float64(0.0)) for name in gumbel_softmax.__all__}
+)
 pytestmark = [
+    pytest.mark.parametrize("st", [straight_through, NO_NOISE], ids=["straight_through", "gumbel_softmax"]),
     pytest.mark.parametrize("backend", ["reference", "cpu"]),
     pytest.mark.parametrize("dtype", DTYPES, ids=str),
 ]
@@ -20,7 +30,7 @@ def array(values, dtype):
     return np.array(values, dtype=np.float64).astype(dtype)
 
 
-def all_functions(logits, grad, **options):
+def all_functions(st, logits, grad, **options):
     """Every result of the operator that has the logits' shape, by name."""
     index_options = {name: value for name, value in options.items() if name != "temp"}
     first, second = st.double_backward(grad, grad, logits, **options)
@@ -53,7 +63,7 @@ def assert_rows(result, expected):
         ([-3.0, -2.0, -1.0], 2),
     ],
 )
-def test_lowest_index_among_equals(row, selected, dtype, backend):
+def test_lowest_index_among_equals(row, selected, st, dtype, backend):
     logits = array([row], dtype)
     one_hot = np.zeros(logits.shape)
     one_hot[0, selected] = 1.0
@@ -63,7 +73,7 @@ def test_lowest_index_among_equals(row, selected, dtype, backend):
     assert st.index(logits, backend=backend).tolist() == [selected]
 
 
-def test_ties_are_decided_on_the_logits_and_not_on_rounded_probabilities(dtype, backend):
+def test_ties_are_decided_on_the_logits_and_not_on_rounded_probabilities(st, dtype, backend):
     step = np.nextafter(array(1.0, dtype), array(2.0, dtype))
     logits = np.array([[1.0, step, 1.0]], dtype=dtype)
     hot = array(2.0**14 if dtype == np.float16 else 1e30, dtype)  # softmax(logits / temp) is (1/3, 1/3, 1/3)
@@ -72,7 +82,7 @@ def test_ties_are_decided_on_the_logits_and_not_on_rounded_probabilities(dtype, 
 
 
 @pytest.mark.parametrize("temp", [0.0, -1.0, nan, inf, -inf])
-def test_temp_must_be_positive_and_finite(temp, dtype, backend):
+def test_temp_must_be_positive_and_finite(temp, st, dtype, backend):
     logits = array([[1.0, 2.0]], dtype)
     calls = [
         lambda t: st.forward(logits, t, backend=backend),
@@ -90,16 +100,16 @@ def test_temp_must_be_positive_and_finite(temp, dtype, backend):
 
 
 @pytest.mark.parametrize("junk", [nan, inf, -inf, 7.0])
-def test_excluded_entries_are_never_selected_and_get_a_gradient_of_zero(junk, dtype, backend):
+def test_excluded_entries_are_never_selected_and_get_a_gradient_of_zero(junk, st, dtype, backend):
     grad = array([[1.0, junk, -2.0, junk]], dtype)
     by_logit = array([[0.5, -inf, 0.25, -inf]], dtype)
     by_where = array([[0.5, 9.0, 0.25, nan]], dtype)
     alone = array([[0.5, 0.25]], dtype)
     alone_grad = array([[1.0, -2.0]], dtype)
     where = np.array([True, False, True, False])
-    expected = all_functions(alone, alone_grad, backend=backend)
+    expected = all_functions(st, alone, alone_grad, backend=backend)
     for logits, options in ((by_logit, {}), (by_where, {"where": where}), (by_logit, {"where": where})):
-        results = all_functions(logits, grad, backend=backend, **options)
+        results = all_functions(st, logits, grad, backend=backend, **options)
         assert results.pop("index").tolist() == [0]
         for name, result in results.items():
             full = np.zeros((1, 4))
@@ -108,10 +118,10 @@ def test_excluded_entries_are_never_selected_and_get_a_gradient_of_zero(junk, dt
             assert not np.signbit(result[:, [1, 3]].astype(np.float64)).any()
 
 
-def test_a_row_without_an_offered_candidate_is_zero(dtype, backend):
+def test_a_row_without_an_offered_candidate_is_zero(st, dtype, backend):
     logits = array([[nan, inf, 1.0], [1.0, 2.0, 3.0], [-inf, -inf, -inf]], dtype)
     where = np.array([[False] * 3, [True] * 3, [False] * 3])
-    results = all_functions(logits, array(np.full((3, 3), nan), dtype), where=where, backend=backend)
+    results = all_functions(st, logits, array(np.full((3, 3), nan), dtype), where=where, backend=backend)
     assert results.pop("index").tolist() == [-1, 2, -1]
     for result in results.values():
         assert_rows(result[[0, 2]], array(np.zeros((2, 3)), dtype))
@@ -121,9 +131,9 @@ def test_a_row_without_an_offered_candidate_is_zero(dtype, backend):
 @pytest.mark.parametrize(
     "row", [[-inf, -inf], [nan, 1.0], [1.0, nan], [inf, 1.0], [inf, inf], [-inf, nan], [nan, nan], [1.0, inf]]
 )
-def test_rows_that_are_nan_throughout(row, dtype, backend):
+def test_rows_that_are_nan_throughout(row, st, dtype, backend):
     logits = array([[1.0, 2.0], row, [2.0, 1.0]], dtype)
-    results = all_functions(logits, array(np.ones((3, 2)), dtype), backend=backend)
+    results = all_functions(st, logits, array(np.ones((3, 2)), dtype), backend=backend)
     assert results.pop("index").tolist() == [1, -1, 0]
     for result in results.values():
         assert np.isnan(result[1].astype(np.float64)).all()
@@ -132,18 +142,18 @@ def test_rows_that_are_nan_throughout(row, dtype, backend):
     assert np.isfinite(np.float64(st.backward_temp(logits[::2], logits[::2], backend=backend)))
 
 
-def test_all_candidates_minus_infinity_beside_entries_that_are_none(dtype, backend):
+def test_all_candidates_minus_infinity_beside_entries_that_are_none(st, dtype, backend):
     logits = array([[-inf, 3.0, -inf]], dtype)
-    results = all_functions(logits, logits, where=np.array([True, False, True]), backend=backend)
+    results = all_functions(st, logits, logits, where=np.array([True, False, True]), backend=backend)
     assert results.pop("index").tolist() == [-1]
     for result in results.values():
         assert np.isnan(result.astype(np.float64)).all()
 
 
 @pytest.mark.parametrize("value", [nan, inf])
-def test_nan_policy_raise_names_the_first_position(value, dtype, backend):
+def test_nan_policy_raise_names_the_first_position(value, st, dtype, backend):
     logits = array([[0.0, -inf, 0.0], [0.0, 0.0, value], [value, 0.0, 0.0]], dtype)
-    match = rf"logits\[1, 2\] is {value}.*nan_policy"
+    match = rf"logits( \+ noise\))?\[1, 2\] is {value}.*nan_policy"
     ok = array(np.zeros((3, 3)), dtype)
     for call in (
         lambda: st.forward(logits, nan_policy="raise", backend=backend),
@@ -163,7 +173,7 @@ def test_nan_policy_raise_names_the_first_position(value, dtype, backend):
 
 @pytest.mark.parametrize("value", [nan, inf, -inf])
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_cotangent_that_is_not_finite_spoils_its_row_alone(value, position, dtype, backend):
+def test_a_cotangent_that_is_not_finite_spoils_its_row_alone(value, position, st, dtype, backend):
     logits = array([[0.0, 1.0, 2.0, -inf], [0.0, 1.0, 2.0, -inf]], dtype)
     grad = array([[1.0, 2.0, 3.0, 4.0]] * 2, dtype)
     spoilt = grad.copy()
@@ -184,23 +194,23 @@ def test_a_cotangent_that_is_not_finite_spoils_its_row_alone(value, position, dt
     assert np.isfinite(grad_temp.astype(np.float64)).tolist() == [[True], [False]]
 
 
-def test_a_cotangent_that_is_not_finite_counts_where_the_probability_underflows(dtype, backend):
+def test_a_cotangent_that_is_not_finite_counts_where_the_probability_underflows(st, dtype, backend):
     logits = array([[0.0, -3e4]], dtype)
     result = st.backward(array([[1.0, inf]], dtype), logits, 0.125, backend=backend)
     assert not np.isfinite(result.astype(np.float64)).any()
 
 
-def test_one_choice(dtype, backend):
+def test_one_choice(st, dtype, backend):
     logits = array([[3.0], [-1e4]], dtype)
     grad = array([[5.0], [-2.0]], dtype)
-    results = all_functions(logits, grad, backend=backend)
+    results = all_functions(st, logits, grad, backend=backend)
     assert results.pop("index").tolist() == [0, 0]
     for name, result in results.items():
         assert_rows(result, array([[name in ("forward", "soft")]] * 2, dtype))
     assert st.backward_temp(grad, logits, backend=backend) == 0
 
 
-def test_no_choices(dtype, backend):
+def test_no_choices(st, dtype, backend):
     for shape in ((3, 0), (0, 0), (0,)):
         logits = np.zeros(shape, dtype)
         with pytest.raises(ValueError, match="no candidates along axis"):
@@ -209,7 +219,7 @@ def test_no_choices(dtype, backend):
             st.backward(logits, logits, backend=backend)
 
 
-def test_no_rows(dtype, backend, monkeypatch):
+def test_no_rows(st, dtype, backend, monkeypatch):
     def launched(*_):
         raise AssertionError
 
@@ -218,7 +228,7 @@ def test_no_rows(dtype, backend, monkeypatch):
         monkeypatch.setattr(tier, name, launched)
     for shape in ((0, 5), (2, 0, 3)):
         logits = np.zeros(shape, dtype)
-        results = all_functions(logits, logits, backend=backend)
+        results = all_functions(st, logits, logits, backend=backend)
         assert results.pop("index").shape == shape[:-1]
         for result in results.values():
             assert result.shape == shape
@@ -228,7 +238,7 @@ def test_no_rows(dtype, backend, monkeypatch):
         assert st.backward_temp(logits, logits, per_row, backend=backend).shape == per_row.shape
 
 
-def test_extreme_logits_and_temperatures(dtype, backend):
+def test_extreme_logits_and_temperatures(st, dtype, backend):
     big = 6e4 if dtype == np.float16 else 1e30
     logits = array([[big, -big, big, 0.0]], dtype)
     grad = array([[1.0, 2.0, 3.0, 4.0]], dtype)
@@ -244,7 +254,7 @@ def test_extreme_logits_and_temperatures(dtype, backend):
     assert_rows(equal, array([[0.25] * 4], dtype))
 
 
-def test_bad_axis_and_shapes(dtype, backend):
+def test_bad_axis_and_shapes(st, dtype, backend):
     logits = np.zeros((2, 3), dtype)
     for axis in (2, -3):
         with pytest.raises(np.exceptions.AxisError):
@@ -266,7 +276,7 @@ def test_bad_axis_and_shapes(dtype, backend):
             st.forward(logits, np.ones(shape), backend=backend)
 
 
-def test_every_row_has_its_own_temperature(dtype, backend):
+def test_every_row_has_its_own_temperature(st, dtype, backend):
     rng = np.random.default_rng(5)
     logits, grad = (rng.standard_normal((4, 3, 5)).astype(dtype) for _ in range(2))
     temps = rng.uniform(0.2, 3.0, (4, 1, 1))
@@ -283,7 +293,7 @@ def test_every_row_has_its_own_temperature(dtype, backend):
         assert_rows(back[i], st.backward(grad[i], logits[i], one, backend=backend))
 
 
-def test_the_gradient_of_temp_has_its_shape_and_sums_over_what_shares_it(dtype, backend):
+def test_the_gradient_of_temp_has_its_shape_and_sums_over_what_shares_it(st, dtype, backend):
     rng = np.random.default_rng(6)
     logits, grad = (rng.standard_normal((4, 5, 3)).astype(dtype) for _ in range(2))
     single = st.backward_temp(grad, logits, 0.7, backend=backend)

@@ -21,7 +21,7 @@ __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "m
 
 Array = npt.NDArray[Any]
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
-_BLOCK = 8192  # elements that are perturbed at a time
+_BLOCK = 16384  # elements that are perturbed at a time
 
 
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
