@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +48,27 @@ def test_the_two_differ_in_the_forgotten_factor_alone():
     code = right.index("import numpy as np"), wrong.index("import numpy as np")
     different = [pair for pair in zip(right[code[0] :], wrong[code[1] :], strict=True) if pair[0] != pair[1]]
     assert [(a.removesuffix(" / temp"), b) for a, b in different] == [(different[0][1], different[0][1])]
+
+
+# Published plateaus of the mean loss; none for the second, which is its t (1 - t).
+TOYS = {(2.0, 0.45): 0.2475, (2.0, 0.499): 0.499 * 0.501, (1.5, 0.45): 0.3522, (3.0, 0.45): 0.1213}
+
+
+@pytest.mark.parametrize(("p", "c"), TOYS)
+def test_toy_losses_settle_on_the_plateau(p, c):
+    """On the known, biased one, far from the optimum, as the sampled straight-through gradient must.
+
+    Over the last n = 2e6 samples: a loss has a standard deviation below 0.055, so its mean 4e-5. The logits' difference
+    has one of sigma / (lambda n**0.5) in the mean, sigma < 0.25 being the noise of its gradient and lambda > 0.08 the
+    slope of what that is expected to be: 2.2e-3, for P a quarter, for the loss a tenth of that, 6e-5. The published
+    values are rounded by up to 5e-5.
+    """
+    toy = runpy.run_path(str(EXAMPLES / "toy_losses.py"))
+    assert (p, c) in toy["PROBLEMS"]
+    losses = toy["descend"](p, c)
+    settled = statistics.fmean(losses[1000:])
+    assert abs(settled - TOYS[p, c]) < 5 * (4e-5 + 6e-5) + 5e-5
+    assert abs(toy["plateau"](p, c) - TOYS[p, c]) < 5e-5
+    if c != 0.499:
+        assert settled > c**p + 0.02
+    assert toy["descend"](p, c, steps=20) == losses[:20]
