@@ -2,7 +2,8 @@
 
 One choice between the values 1 and 0 is drawn from softmax(logits), and E|z - c|**p is to be made small. The sample is
 hard (`gumbel_softmax.forward`), the gradient that of the probabilities at temp 1 (`straight_through.backward`): the
-classical sampled straight-through estimator. With P the probability of 1, it expects the first logit's gradient to be ::
+classical sampled straight-through estimator. With P the probability of 1, the first logit's gradient is expected to be
+::
 
     P (1 - P) [P p (1 - c)**(p - 1) - (1 - P) p c**(p - 1)]
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from inputs import DTYPES, Batch
 
-from npselect import straight_through
+from npselect import gumbel_softmax, noise, straight_through
 from npselect.backends.threads import over_rows, thread_count
 
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
@@ -232,7 +232,14 @@ COMPILED = ["bfloat16", "float32", "float64"]
 
 
 def small_digest(dtype: str) -> str:
-    return digest([result for shape in SMALL for result in all_functions(fixed(dtype, *shape))])
+    """Of all functions; of Gumbel-softmax's backward, in order and out of order; of noise."""
+    batches = [fixed(dtype, *shape) for shape in SMALL]
+    results = [result for batch in batches for result in all_functions(batch)]
+    for b in batches:
+        results.append(gumbel_softmax.backward(b.g, b.logits, b.temp, where=b.where, seed=5))
+        results.append(gumbel_softmax.soft(b.logits.T, b.temp.T, axis=0, seed=6, offset=3))
+    results.append(noise.gumbel(50_000, 7, dtype=inputs.compute_type(dtype)))
+    return digest(results)
 
 
 def _digests_for(processor: str | None, folder: Path) -> list[str]:
@@ -271,6 +278,10 @@ def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     work = [
         partial(straight_through.backward, b.g, b.logits, b.temp, where=b.where, backend="cpu") for b in (small, large)
     ]
+    work += [
+        partial(gumbel_softmax.backward, b.g, b.logits, b.temp, where=b.where, seed=3, backend="cpu")
+        for b in (small, large)
+    ]
     expected = [call().tobytes() for call in work]
     start = threading.Barrier(32)
 
@@ -278,7 +289,7 @@ def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
         start.wait(timeout=60)
         right = 0
         for i in range(1000):
-            which = int((i + number) % 50 == 0)
+            which = 2 * (i % 2) + int((i + number) % 50 == 0)
             right += work[which]().tobytes() == expected[which]
         return right
 

@@ -1,8 +1,11 @@
 """Choosing a tier: each is a module of row functions, loaded when first asked for.
 
-A row function takes logits of shape (rows, K), C-contiguous, in float16, bfloat16, float32 or float64; cotangents of
-the same shape and dtype; `temp` of shape (rows,) or (1,) in the type that the dtype is computed in (float64 for
-float64, else float32); `where` as bool of shape (rows, K) or (1, K), or None; and it fills the arrays `out`.
+A row function takes logits of shape (rows, K), C-contiguous, in float16, bfloat16, float32 or float64; `noise`, which
+is added to them in the type that their dtype is computed in (float64 for float64, else float32): an array in that type
+of shape (rows, K) or (1, K), or None, or an `npselect._draws.Draws` that says which numbers of which seed it is to be;
+cotangents of the logits' shape, in the dtype of the results (without noise, that of the logits too); `temp` of shape
+(rows,) or (1,), in the type that this is computed in; `where` as bool of shape (rows, K) or (1, K), or None; and it
+fills the arrays `out`. The function `gumbel` takes a seed and the first number's place, and fills an array of one axis.
 """
 
 from __future__ import annotations

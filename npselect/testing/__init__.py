@@ -11,5 +11,18 @@ from npselect.testing.cases import Case, cases
 from npselect.testing.check import DTYPES, check
 from npselect.testing.judge import PROFILES
 from npselect.testing.report import Difference, Outcome, Report
+from npselect.testing.sampler import SamplerReport, SamplerTest, check_sampler
 
-__all__ = ["DTYPES", "PROFILES", "Case", "Difference", "Outcome", "Report", "cases", "check"]
+__all__ = [
+    "DTYPES",
+    "PROFILES",
+    "Case",
+    "Difference",
+    "Outcome",
+    "Report",
+    "SamplerReport",
+    "SamplerTest",
+    "cases",
+    "check",
+    "check_sampler",
+]
