@@ -1,7 +1,7 @@
 """Noise, and Gumbel-softmax with the noise drawn inside, npselect's CPU tier beside NumPy's generator and the textbook.
 
 Run ``python -m pytest bench``. Peers of one group are to be compared by their medians within one run. NumPy's Philox is
-another generator than ours (4x64 words), and its samples are other ones; its float32 exponentials may be 0, of which the
+another generator than ours (4x64 words), and its samples are other ones; its float32 exponentials may be 0, whose
 logarithm is kept from being infinite.
 """
 
