@@ -11,7 +11,8 @@ from npselect.testing.cases import Case, cases
 from npselect.testing.check import DTYPES, check
 from npselect.testing.judge import PROFILES
 from npselect.testing.report import Difference, Outcome, Report
-from npselect.testing.sampler import SamplerReport, SamplerTest, check_sampler
+from npselect.testing.sampler import check_sampler
+from npselect.testing.sampler_report import SamplerReport, SamplerTest
 
 __all__ = [
     "DTYPES",

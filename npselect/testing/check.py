@@ -18,7 +18,7 @@ from npselect.testing.causes import likely_cause
 from npselect.testing.judge import PROFILES, judge
 from npselect.testing.report import Outcome, Report
 
-__all__ = ["DTYPES", "check"]
+__all__ = ["DTYPES", "check", "floating_dtype", "name_of", "versions"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -88,7 +88,7 @@ def check(
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
-    form = _dtype(dtype)
+    form = floating_dtype(dtype)
     given, temp = temp, rounded(temp, form)
     if not (np.isfinite(temp) and temp > 0):
         raise ValueError(f"temp is {given}, in {form.name} {temp}; it must be positive and finite")
@@ -113,10 +113,11 @@ def check(
 
     failed = any(outcome.verdict == "failed" for outcome in outcomes)
     cause = likely_cause(observations) if failed else None
-    return Report(_name(implementation), form.name, temp, profile, backend, tuple(outcomes), cause, _versions())
+    return Report(name_of(implementation), form.name, temp, profile, backend, tuple(outcomes), cause, versions())
 
 
-def _dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """One of `DTYPES`."""
     if isinstance(dtype, str) and dtype == "bfloat16":
         try:
             bfloat16: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
@@ -136,7 +137,7 @@ def _check_signature(implementation: Any, name: str, arguments: tuple[str, ...])
     function = getattr(implementation, name, None)
     call = f"{name}({', '.join(arguments)})"
     if not callable(function):
-        raise TypeError(f"{_name(implementation)} has no function {call}")
+        raise TypeError(f"{name_of(implementation)} has no function {call}")
     try:
         signature = inspect.signature(function)
     except ValueError:  # builtins may have none
@@ -145,14 +146,16 @@ def _check_signature(implementation: Any, name: str, arguments: tuple[str, ...])
         signature.bind(*arguments)
     except TypeError as error:
         hint = "; it is a class, give an instance" if inspect.isclass(implementation) else ""
-        raise TypeError(f"{_name(implementation)} cannot be called as {call}: {error}{hint}") from None
+        raise TypeError(f"{name_of(implementation)} cannot be called as {call}: {error}{hint}") from None
 
 
-def _name(implementation: Any) -> str:
+def name_of(implementation: Any) -> str:
+    """What a report calls somebody's function, object or module."""
     return str(getattr(implementation, "__name__", type(implementation).__name__))
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and the packages involved."""
     import npselect
 
     return {"npselect": npselect.__version__, "numpy": np.__version__, "python": platform.python_version()}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["Difference", "Outcome", "Report"]
+__all__ = ["Difference", "Outcome", "Report", "aligned"]
 
 
 @dataclass(frozen=True)
@@ -124,9 +124,7 @@ class Report:
     def table(self) -> list[str]:
         """The lines of the table: the columns' names, a line for each case, an empty line."""
         cells = [("case", "verdict", "error/ULP", "error/bound", "ms", "first difference"), *map(_cells, self.cases)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = ["  ".join(map(_aligned, row, widths, range(len(row)))).rstrip() for row in cells]
-        return [*lines, ""]
+        return [*aligned(cells, numbers=(2, 3, 4)), ""]
 
     @property
     def summary(self) -> list[str]:
@@ -171,8 +169,15 @@ def _cells(case: Outcome) -> tuple[str, ...]:
     return (case.name, case.verdict, _short(case.ulp), _short(case.fraction), milliseconds, difference)
 
 
-def _aligned(text: str, width: int, column: int) -> str:
-    return text.rjust(width) if 2 <= column <= 4 else text.ljust(width)
+def aligned(cells: Sequence[Sequence[str]], numbers: Collection[int]) -> list[str]:
+    """Rows of a table as lines, the columns of numbers flush right."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        columns = enumerate(zip(row, widths, strict=True))
+        return "  ".join(text.rjust(width) if i in numbers else text.ljust(width) for i, (text, width) in columns)
+
+    return [line(row).rstrip() for row in cells]
 
 
 def _short(value: float) -> str:

@@ -1,0 +1,615 @@
+"""Samplers tested as samplers: honest ones pass, at the stated rate; faults are rejected, each by its test."""
+
+import json
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError
+from functools import partial
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from scipy import stats
+
+from npselect import gumbel_softmax, testing
+from npselect.testing import sampler_statistics
+
+ROOT = Path(__file__).parents[1]
+TESTS = [
+    "form",
+    "same seed",
+    "other seed",
+    "each frequency",
+    "mean logit",
+    "all frequencies",
+    "neighbouring rows",
+    "neighbouring seeds",
+    "position",
+]
+
+
+def one_hot(index, choices):
+    return (np.arange(choices) == index[:, None]).astype(np.float32)
+
+
+def select(w):
+    return one_hot(np.argmax(w, axis=-1), w.shape[-1])
+
+
+def gumbel(logits, seed):
+    return np.random.default_rng(seed).gumbel(size=logits.shape)
+
+
+def softmax(logits):
+    e = np.exp(logits.astype(np.float64) - np.max(logits, axis=-1, keepdims=True).astype(np.float64))
+    return e / np.sum(e, axis=-1, keepdims=True)
+
+
+# ------------------------------------------------------------------------------------------------ honest samplers
+
+
+def by_gumbel(logits, seed):
+    return select(logits + gumbel(logits, seed))
+
+
+def by_gumbel_float32(logits, seed):
+    u = np.random.default_rng(seed).random(logits.shape, dtype=np.float32)
+    with np.errstate(divide="ignore"):
+        return select(logits.astype(np.float32) - np.log(-np.log(u)))
+
+
+def by_inverse(logits, seed, u=None):
+    below = np.cumsum(softmax(logits), axis=-1)
+    u = np.random.default_rng(seed).random(len(logits)) if u is None else u
+    return one_hot(np.sum(below <= u[:, None] * below[:, -1:], axis=-1), logits.shape[-1])
+
+
+def by_multinomial(logits, seed):
+    return np.random.default_rng(seed).multinomial(1, softmax(logits))
+
+
+def by_exponential_race(logits, seed):
+    times = np.random.default_rng(seed).exponential(size=logits.shape)
+    return select(softmax(logits) / times)
+
+
+def at_a_temperature(logits, seed):
+    return select((logits + gumbel(logits, seed)) / 0.1)
+
+
+def straight_through_idiom(logits, seed):
+    probs = softmax(logits + gumbel(logits, seed)).astype(np.float32)
+    return probs + (select(probs) - probs)
+
+
+def by_old_generator(logits, seed):
+    return select(logits + np.random.RandomState(seed).gumbel(size=logits.shape))
+
+
+def in_place(logits, seed):
+    logits += gumbel(logits, seed).astype(logits.dtype)
+    return select(logits)
+
+
+HONEST = [
+    by_gumbel,
+    by_gumbel_float32,
+    by_inverse,
+    by_multinomial,
+    by_exponential_race,
+    at_a_temperature,
+    straight_through_idiom,
+    by_old_generator,
+    in_place,
+]
+
+
+@pytest.mark.parametrize("sample", HONEST)
+def test_honest_is_accepted(sample):
+    report = testing.check_sampler(sample, choices=(2, 10, 100), rows=4099)
+    assert report.ok, str(report)
+    assert [test.name for test in report.tests] == 3 * TESTS
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_honest_is_accepted_in_every_dtype_at_full_size(dtype):
+    seen = set()
+
+    def sample(logits, seed):
+        seen.add((logits.dtype.name, logits.shape, type(seed)))
+        return by_gumbel(logits.astype(np.float32), seed)
+
+    choices = (2, 10, 1000) if dtype == "float32" else (2, 10)
+    report = testing.check_sampler(sample, dtype=dtype, choices=choices)
+    assert report.ok, str(report)
+    sizes = {(43691, 2), (43691, 10), (5461, 1000)}
+    assert seen == {(dtype, size, int) for size in sizes if size[1] in choices}
+
+
+@pytest.mark.parametrize("form", [bool, np.int8, np.float16, ml_dtypes.bfloat16, np.float64, np.ndarray.tolist])
+def test_any_form_of_a_one_hot(form):
+    def sample(logits, seed):
+        mask = by_gumbel(logits, seed)
+        return form(mask) if callable(form) and not isinstance(form, type) else mask.astype(form)
+
+    report = testing.check_sampler(sample, choices=(3,), rows=257)
+    assert report.ok, str(report)
+
+
+@pytest.mark.parametrize(("dtype", "choices"), [("float32", (2, 10, 1000)), ("float64", (2, 10))])
+def test_gumbel_softmax_is_a_sampler(dtype, choices):
+    report = testing.check_sampler(
+        lambda logits, seed: gumbel_softmax.forward(logits, seed=seed), dtype=dtype, choices=choices
+    )
+    assert report.ok, str(report)
+
+
+# ------------------------------------------------------------------------------------------------ false alarms
+
+
+@pytest.mark.parametrize("sample", [by_gumbel, by_inverse])
+def test_an_honest_sampler_fails_as_rarely_as_stated(sample):
+    runs = 120
+    options = {"choices": (2, 10), "vectors": 8, "rows": 129, "seeds": 5, "false_alarm": 0.05}
+    reports = [testing.check_sampler(sample, seed=1000 * run, **options) for run in range(runs)]
+    alarms = sum(not report.ok for report in reports)
+    assert stats.binom.sf(alarms - 1, runs, 0.05) > 1e-3, alarms
+    p_values = np.array([[test.p_value or 1.0 for test in report.tests] for report in reports])
+    assert np.mean(p_values < 0.5) > 1e-3  # p-values that are always 1 would pass as well
+
+
+def test_conditional_p_values_are_uniform_however_few_samples_there_are():
+    rng = np.random.default_rng(1)
+    p = softmax(rng.standard_normal((1, 40)))[0]
+    for n in (1, 20, 1000):
+        logs = np.concatenate([sampler_statistics._conditional(rng.multinomial(n, p), p, rng) for _ in range(1000)])
+        if n >= 20:
+            assert stats.kstest(np.exp(-logs / 2), "uniform").pvalue > 1e-3
+
+
+def test_tails_over_different_logits_are_bounded_by_the_binomial():
+    """Hoeffding 1956, theorem 4, on which `_each_frequency` rests, by the exact distribution of the sum."""
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        p = rng.random(30) ** rng.integers(1, 6)
+        exact = np.ones(1)
+        for q in p:
+            exact = np.convolve(exact, [1 - q, q])
+        k, mean = np.arange(31), np.sum(p)
+        below, above = stats.binom.cdf(k, 30, mean / 30), stats.binom.sf(k - 1, 30, mean / 30)
+        assert np.all(np.cumsum(exact)[k <= mean - 1] <= below[k <= mean - 1] * (1 + 1e-9))
+        assert np.all(np.cumsum(exact[::-1])[::-1][k >= mean + 1] <= above[k >= mean + 1] * (1 + 1e-9))
+
+
+def test_binomial_tails_hold_their_digits_far_out():
+    """Values by mpmath: the sum of binomial(n, j) p**j (1 - p)**(n - j) over j, with 60 digits."""
+    import mpmath
+
+    def tail(js, n, p):
+        with mpmath.workdps(60):
+            p = mpmath.mpf(p)
+            return float(mpmath.fsum(mpmath.binomial(n, j) * p**j * (1 - p) ** (n - j) for j in js))
+
+    for count, n, p in [
+        (20, 10_000, 1e-4),
+        (0, 30_000, 1e-3),
+        (2300, 10_000, 0.2),
+        (1700, 10_000, 0.2),
+        (1, 10, 1e-12),
+    ]:
+        above = count > n * p
+        exact = tail(range(count, min(n, count + 2000) + 1) if above else range(count + 1), n, p)
+        result = sampler_statistics._counted("", 2, np.array([count]), np.array([n]), np.array([p]), lambda at: "")
+        assert result.p_value == pytest.approx(2 * exact, rel=1e-9)
+
+
+def test_fifths_determine_each_other():
+    """``b + m a`` along a chain of rows takes all sequences equally often: independent and uniform like the fifths."""
+    fifths = np.stack(np.meshgrid(*[np.arange(5)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    for m in range(1, 5):
+        steps = (fifths[:, 1:] + m * fifths[:, :-1]) % 5
+        _, count = np.unique(steps, axis=0, return_counts=True)
+        assert count.tolist() == [5] * 125
+
+
+# ------------------------------------------------------------------------------------------------ planted faults
+
+
+def noise_of_one_row(logits, seed):
+    return select(logits + np.random.default_rng(seed).gumbel(size=logits.shape[-1]))
+
+
+def noise_repeated(logits, seed, rows):
+    noise = np.random.default_rng(seed).gumbel(size=(rows, logits.shape[-1]))
+    return select(logits + np.resize(noise, logits.shape))
+
+
+def noise_halved(logits, seed):
+    return noise_repeated(logits, seed, (len(logits) + 1) // 2)
+
+
+def stream(logits, start, stride=None):
+    """One stream for all seeds, beginning at `start`; a row takes its noise `stride` after the row before it."""
+    rows, choices = logits.shape
+    stride = choices if stride is None else stride
+    noise = _stream[start : start + stride * rows + choices]
+    return select(logits + np.lib.stride_tricks.as_strided(noise, logits.shape, (8 * stride, 8)))
+
+
+_stream = np.random.default_rng(5).gumbel(size=2_000_000)
+
+
+def overlapping_rows(logits, seed):
+    rows, choices = logits.shape
+    noise = np.random.default_rng(seed).gumbel(size=rows + choices)
+    return select(logits + np.lib.stride_tricks.sliding_window_view(noise, choices)[:rows])
+
+
+def antithetic(logits, seed):
+    u = np.random.default_rng(seed).random(((len(logits) + 1) // 2, logits.shape[-1]))
+    u = np.stack([u, 1 - u], axis=1).reshape(-1, logits.shape[-1])[: len(logits)]
+    return select(logits - np.log(-np.log(u)))
+
+
+def inverse_in_pairs(logits, seed):
+    u = np.random.default_rng(seed).random(len(logits))
+    return by_inverse(logits, seed, u=u[np.arange(len(u)) // 2 * 2])
+
+
+def a_row_in_ten_repeats(logits, seed):
+    noise = gumbel(logits, seed)
+    noise[1::10] = noise[:-1:10]
+    return select(logits + noise)
+
+
+def normal(logits, seed, scale=1.0):
+    return select(logits + scale * np.random.default_rng(seed).standard_normal(logits.shape))
+
+
+def uniform(logits, seed):
+    return select(logits + np.random.default_rng(seed).random(logits.shape))
+
+
+def few_bits_of_noise(logits, seed):
+    return select(np.round(4 * (logits + gumbel(logits, seed))))
+
+
+def few_bits_of_u(logits, seed):
+    u = (np.floor(256 * np.random.default_rng(seed).random(logits.shape)) + 0.5) / 256
+    return select(logits - np.log(-np.log(u)))
+
+
+def noise_in_bfloat16(logits, seed):
+    return select(logits.astype(ml_dtypes.bfloat16) + gumbel(logits, seed).astype(ml_dtypes.bfloat16))
+
+
+def no_last(logits, seed):
+    noise = gumbel(logits, seed)
+    noise[np.isfinite(logits[:, :-1]).any(axis=-1), -1] = -np.inf
+    return select(logits + noise)
+
+
+def no_tail(logits, seed):
+    """Candidates beyond the last full block of 8 are not looked at."""
+    noise = gumbel(logits, seed)
+    whole = logits.shape[-1] // 8 * 8
+    noise[np.isfinite(logits[:, :whole]).any(axis=-1), whole:] = -np.inf
+    return select(logits + noise)
+
+
+def last_block_without_noise(logits, seed):
+    noise = gumbel(logits, seed)
+    noise[len(logits) // 128 * 128 :] = 0
+    return select(logits + noise)
+
+
+def one_row_stuck(logits, seed):
+    mask = by_gumbel(logits, seed)
+    mask[700] = select(logits[700:701])
+    return mask
+
+
+def neighbours_logits(logits, seed):
+    return by_gumbel(np.roll(logits, 1, axis=0), seed)
+
+
+def global_state(logits, seed):
+    return select(logits + _global.gumbel(size=logits.shape))
+
+
+_global = np.random.default_rng(7)
+
+
+def softmax_over_rows(logits, seed):
+    return by_inverse(np.log(np.maximum(softmax(logits.T).T, 1e-300)), seed)
+
+
+def softmax_twice(logits, seed):
+    return by_gumbel(np.where(np.isneginf(logits), -np.inf, softmax(logits)), seed)
+
+
+def minus_inf_as_zero(logits, seed):
+    return by_gumbel(np.where(np.isneginf(logits), 0, logits), seed)
+
+
+def changed(change):
+    def sample(logits, seed):
+        mask = by_gumbel(logits, seed)
+        change(mask)
+        return mask
+
+    return sample
+
+
+def two_ones(mask):
+    mask[5] = 1
+
+
+def no_ones(mask):
+    mask[7] = 0
+
+
+def nan_row(mask):
+    mask[9] = np.nan
+
+
+def halves(mask):
+    mask[11] /= 2
+
+
+def minus_ones(mask):
+    mask[3] *= -1
+
+
+FAULTS = {  # name: (sampler, the test that must fail, words in its finding, K)
+    "noise of one row for all": (noise_of_one_row, "neighbouring rows", "rows i and i + ", (10,)),
+    "noise repeats after 64 rows": (partial(noise_repeated, rows=64), "neighbouring rows", "rows i and i + ", (10,)),
+    "noise of one half for both": (noise_halved, "neighbouring rows", "rows i and i + 21846", (10,)),
+    "noise of a row overlaps the next": (overlapping_rows, "neighbouring rows", "rows i and i + ", (10,)),
+    "the same, K=2": (overlapping_rows, "neighbouring rows", "rows i and i + 1,", (2,)),
+    "antithetic neighbours": (antithetic, "neighbouring rows", "rows i and i + 1,", (10,)),
+    "the same, K=2 ": (antithetic, "neighbouring rows", "rows i and i + 1,", (2,)),
+    "one u for two rows": (inverse_in_pairs, "neighbouring rows", "rows i and i + 1,", (1000,)),
+    "one row in ten repeats": (a_row_in_ten_repeats, "neighbouring rows", "rows i and i + 1,", (10,)),
+    "the seed is ignored": (lambda w, seed: by_gumbel(w, 3), "other seed", "seeds 0 and 1 select the same", (2,)),
+    "the seed is ignored ": (
+        lambda w, seed: by_gumbel(w, 3),
+        "neighbouring seeds",
+        "row i of a seed, row i of the next",
+        (2,),
+    ),
+    "the seed's last bit is ignored": (lambda w, seed: by_gumbel(w, seed // 2), "other seed", "seeds 0 and 1", (2,)),
+    "seeds overlap by a row": (
+        lambda w, s: stream(w, s * w.shape[-1]),
+        "neighbouring seeds",
+        "row i-1 of the next",
+        (10,),
+    ),
+    "seeds overlap by a pair": (lambda w, s: stream(w, 2 * s), "neighbouring seeds", "row i of the next", (10,)),
+    "seeds overlap by a pair, K=2": (lambda w, s: stream(w, 2 * s), "neighbouring seeds", "row i-1 of the next", (2,)),
+    "seeds overlap by a block": (lambda w, s: stream(w, 256 * s), "neighbouring seeds", "row i-128 of the next", (2,)),
+    "temp on logits alone": (lambda w, s: by_gumbel(w / 0.9, s), "mean logit", "multiplied by 1.11", (10,)),
+    "the same, K=1000": (lambda w, s: by_gumbel(w / 0.9, s), "mean logit", "multiplied by 1.11", (1000,)),
+    "temp on noise alone": (lambda w, s: by_gumbel(w * 0.6, s), "mean logit", "multiplied by 0.", (2,)),
+    "the sign of the noise": (lambda w, s: select(w - gumbel(w, s)), "all frequencies", "", (10,)),
+    "uniform noise": (uniform, "mean logit", "multiplied by", (2,)),
+    "normal noise": (normal, "mean logit", "multiplied by", (2,)),
+    "normal noise of Gumbel's variance": (partial(normal, scale=np.pi / 6**0.5), "all frequencies", "", (10,)),
+    "softmax twice": (lambda w, s: by_inverse(softmax(w), s), "form", "whose logit is -inf", (10,)),
+    "softmax twice but for -inf": (softmax_twice, "mean logit", "multiplied by", (10,)),
+    "softmax over the rows": (softmax_over_rows, "all frequencies", "", (10,)),
+    "logits of the row before": (neighbours_logits, "form", "whose logit is -inf", (10,)),
+    "always the argmax": (lambda w, s: select(w), "each frequency", "is selected", (10,)),
+    "always the argmax ": (lambda w, s: select(w), "mean logit", "multiplied by 8 or more", (10,)),
+    "hardly any logits": (lambda w, s: by_gumbel(w * 0.01, s), "mean logit", "multiplied by 0.125 or less", (10,)),
+    "noise rounded": (few_bits_of_noise, "each frequency", "over all logits", (2,)),
+    "u of 8 bits": (few_bits_of_u, "all frequencies", "", (1000,)),
+    "noise in bfloat16": (noise_in_bfloat16, "each frequency", "", (100,)),
+    "last candidate never": (no_last, "each frequency", "candidate 9 ", (10,)),
+    "last candidate never, K=1000": (no_last, "each frequency", "candidate 999 over all logits is selected 0", (1000,)),
+    "last block of candidates never": (no_tail, "each frequency", "", (1001,)),
+    "last block of rows without noise": (last_block_without_noise, "position", "rows 43", (10,)),
+    "one row ignores the seed": (one_row_stuck, "other seed", "row 700 selects candidate", (100,)),
+    "global state": (global_state, "same seed", "given a second time", (10,)),
+    "-inf taken for 0": (minus_inf_as_zero, "form", "whose logit is -inf", (10,)),
+    "probabilities": (lambda w, s: softmax(w), "form", "entries that are not 0; expected one", (10,)),
+    "two ones": (changed(two_ones), "form", "row 5 has 10 entries that are not 0", (10,)),
+    "no ones": (changed(no_ones), "form", "row 7 has 0 entries that are not 0", (10,)),
+    "NaN": (changed(nan_row), "form", "row 9 has 10 entries that are not 0", (10,)),
+    "0.5": (changed(halves), "form", "row 11 holds 0.5 at candidate", (10,)),
+    "-1": (changed(minus_ones), "form", "row 3 holds -1.0 at candidate", (10,)),
+    "index": (
+        lambda w, s: np.argmax(w, axis=-1),
+        "form",
+        "returns a ndarray of shape (43691,); expected an array",
+        (10,),
+    ),
+    "objects": (lambda w, s: by_gumbel(w, s).astype(object), "form", "returns dtype object; expected numbers", (10,)),
+    "nothing": (lambda w, s: None, "form", "returns a NoneType of shape ()", (10,)),
+}
+ALONE = {  # faults that no other test can see
+    "noise of one half for both",
+    "one row in ten repeats",
+    "antithetic neighbours",
+    "one row ignores the seed",
+    "global state",
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_rejected_by_its_test(name):
+    sample, expected, words, choices = FAULTS[name]
+    report = testing.check_sampler(sample, choices=choices)
+    failed = {test.name: test for test in report.tests if test.verdict == "failed"}
+    assert not report.ok
+    assert expected in failed, str(report)
+    assert words in failed[expected].finding, str(report)
+    if name in ALONE or expected == "form":
+        assert set(failed) == {expected}, str(report)
+
+
+def test_softmax_at_a_slightly_wrong_temperature_is_found():
+    for choices, factor in ((2, 1.03), (10, 1.02)):
+        for wrong in (factor, 1 / factor):
+            report = testing.check_sampler(partial(scaled, factor=wrong), choices=(choices,), seed=17)
+            (test,) = [test for test in report.tests if test.name == "mean logit"]
+            assert test.verdict == "failed", str(report)
+            named = float(test.finding.rsplit(" ", 1)[-1])
+            assert abs(named - wrong) < 0.01
+
+
+def scaled(logits, seed, factor):
+    return by_gumbel(logits * factor, seed)
+
+
+def test_a_candidate_that_cannot_be_is_noticed_the_first_time():
+    count, n = np.array([[1, 0]]), np.array([[10, 10]])
+    test = sampler_statistics._counted(
+        "", 2, count, n, np.array([[1e-30, 0.0]]), lambda at: f"candidate {at[1]} is selected"
+    )
+    assert test.p_value < 1e-27
+    assert test.finding == "candidate 0 is selected 1 times in 10, expected 0.0"
+
+
+# ------------------------------------------------------------------------------------------------ the interface
+
+
+def test_after_a_wrong_form_the_next_choices_are_tested():
+    def sample(logits, seed):
+        return softmax(logits) if logits.shape[-1] == 3 else by_gumbel(logits, seed)
+
+    report = testing.check_sampler(sample, choices=(3, 4), rows=100)
+    verdicts = [test.verdict for test in report.tests]
+    assert verdicts == ["failed", *8 * ["not run"], *9 * ["passed"]]
+    assert not report.ok
+    assert "not run: 8 tests" in str(report)
+    assert report.summary[-1] == "FAILED: 1 of 10 tests"
+
+
+def test_what_the_sampler_is_given():
+    seen = []
+
+    def sample(logits, seed):
+        assert type(logits) is np.ndarray
+        assert logits.flags.writeable
+        assert logits.flags.c_contiguous
+        seen.append((seed, logits.copy()))
+        logits[:] = 0
+        return by_gumbel(seen[-1][1], seed)
+
+    report = testing.check_sampler(sample, choices=(5,), vectors=6, rows=61, seeds=3, seed=np.int64(40))
+    assert report.ok, str(report)
+    assert [seed for seed, _ in seen] == [40, 41, 42, 40]
+    assert all(type(seed) is int for seed, _ in seen)
+    assert all(np.array_equal(logits, seen[0][1]) for _, logits in seen)
+    logits = seen[0][1]
+    assert logits.shape == (61, 5)
+    assert len(np.unique(logits, axis=0)) == 6
+    assert np.any(np.isneginf(logits))
+    assert np.all(np.isfinite(logits).any(axis=-1))
+
+
+def test_the_same_check_has_the_same_report():
+    options = {"choices": (2, 5), "rows": 300, "seed": 3}
+    assert str(testing.check_sampler(by_gumbel, **options)) == str(testing.check_sampler(by_gumbel, **options))
+    other = testing.check_sampler(by_gumbel, **{**options, "seed": 4})
+    assert [test.p_value for test in other.tests] != [
+        test.p_value for test in testing.check_sampler(by_gumbel, **options).tests
+    ]
+
+
+def test_the_smallest_check():
+    report = testing.check_sampler(by_gumbel, choices=(2,), vectors=1, rows=16, seeds=2)
+    assert report.ok, str(report)
+    report = testing.check_sampler(by_gumbel, choices=(1000,), rows=16, seeds=2)
+    assert {test.name: test.comparisons for test in report.tests}["all frequencies"] == 0
+    assert report.ok, str(report)
+    report.to_json()
+
+
+def test_many_seeds():
+    assert testing.check_sampler(by_gumbel, choices=(40,), rows=40, seeds=500).ok
+    report = testing.check_sampler(lambda logits, seed: select(logits), choices=(40,), rows=40, seeds=500)
+    assert "other seed" in {test.name for test in report.tests if test.verdict == "failed"}
+
+
+def test_an_error_of_the_sampler_is_the_callers():
+    def sample(logits, seed):
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine") as caught:
+        testing.check_sampler(sample, choices=(3,), rows=20, seed=9)
+    assert caught.value.__notes__ == ["raised by sample(logits, 9) with logits of shape (20, 3) and dtype float32"]
+    with pytest.raises(TypeError, match="positional argument"):
+        testing.check_sampler(lambda logits: logits)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"choices": ()}, ValueError, "choices is empty: there is nothing to test"),
+        ({"choices": 10}, TypeError, r"choices is 10; it takes a sequence of integers, such as \(10,\)"),
+        ({"choices": (1,)}, ValueError, "each of choices is 1; it must be at least 2"),
+        ({"choices": (2.5,)}, TypeError, "each of choices is 2.5; it takes an integer"),
+        ({"choices": (3, 3)}, ValueError, r"choices is \(3, 3\); each K may be given once"),
+        ({"vectors": 0}, ValueError, "vectors is 0; it must be at least 1"),
+        ({"rows": 15}, ValueError, "rows is 15; it must be at least 16"),
+        ({"rows": 20, "vectors": 30}, ValueError, "rows is 20; it must be at least 30"),
+        ({"rows": "all"}, TypeError, "rows is 'all'; it takes an integer"),
+        ({"seeds": 1}, ValueError, "seeds is 1; it must be at least 2"),
+        ({"seed": -1}, ValueError, "seed is -1; it must be at least 0"),
+        ({"seed": None}, TypeError, "seed is None; it takes an integer"),
+        ({"false_alarm": 0}, ValueError, "false_alarm is 0; it must lie between 0 and 1"),
+        ({"false_alarm": 1.0}, ValueError, "false_alarm is 1.0"),
+        ({"false_alarm": float("nan")}, ValueError, "false_alarm is nan"),
+        ({"false_alarm": "rare"}, TypeError, "false_alarm is 'rare'; it takes a number"),
+        ({"dtype": "int32"}, ValueError, "dtype is 'int32'; it takes one of"),
+    ],
+)
+def test_bad_arguments(options, error, message):
+    with pytest.raises(error, match=message):
+        testing.check_sampler(by_gumbel, **options)
+
+
+def test_what_is_no_sampler_is_a_type_error():
+    with pytest.raises(TypeError, match=r"sample is 3; it takes a function sample\(logits, seed\)"):
+        testing.check_sampler(3)
+
+
+def test_report():
+    report = testing.check_sampler(partial(scaled, factor=2), choices=(2, 10), rows=999, seed=5)
+    text = str(report)
+    assert report.heading[0].endswith("samples 15984 of K=2, 15984 of K=10")
+    assert "dtype float32, 16 logits vectors for each K, seeds 5 to 20" in text
+    failed = [test for test in report.tests if test.verdict == "failed"]
+    assert {"each frequency", "mean logit", "all frequencies"} <= {test.name for test in failed}
+    assert all(test.finding in text for test in failed)
+    assert all(test.finding is None for test in report.tests if test.verdict == "passed")
+    assert "tests that fail together may have one cause" in text
+    assert report.summary[-1] == f"FAILED: {len(failed)} of 18 tests"
+    assert len({line.index("verdict") for line in report.table[:1]}) == 1
+    with pytest.raises(FrozenInstanceError):
+        report.seed = 3
+    with pytest.raises(FrozenInstanceError):
+        report.tests[0].verdict = "passed"
+
+
+def test_report_as_json():
+    def strict(constant):
+        raise AssertionError(constant)
+
+    for sample in (by_gumbel, noise_of_one_row, lambda logits, seed: softmax(logits)):
+        report = testing.check_sampler(sample, choices=(2, 5), rows=500)
+        read = json.loads(report.to_json(), parse_constant=strict)
+        assert read["schema"] == "npselect-sampler-report/1"
+        assert read["ok"] is report.ok
+        assert (read["rows"], read["seeds"], read["false_alarm"]) == ([500, 500], 16, 1e-6)
+        assert [test["p_value"] for test in read["tests"]] == [test.p_value for test in report.tests]
+        assert [test["finding"] for test in read["tests"]] == [test.finding for test in report.tests]
+
+
+def test_only_a_check_loads_scipy():
+    code = "import sys, npselect.testing; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not {"scipy", "numba"} & set(loaded.stdout.split())
