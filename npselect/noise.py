@@ -75,6 +75,12 @@ def gumbel(
     RuntimeError
         The tier that was named does not run here.
 
+    Notes
+    -----
+    Nearest: before they are rounded, the kernels' numbers are wrong by less than ``2**-103``, or ``2**-110`` where
+    ``|G| < 1``. By that bound one in ``2**54`` could still be rounded to the other neighbour; none is known. Float32
+    noise cannot.
+
     Examples
     --------
     >>> from npselect import noise

@@ -19,9 +19,11 @@ __all__ = ["log", "log_triple_word"]
 #
 #     log x = e ln 2 + 2 atanh(s),        atanh(s) = s + s**3 p(s**2)
 #
-# p is the minimax polynomial; its error, relative to atanh(s), is below 2**-52. m - 1 is exact, so log x has its digits
-# near x = 1 too. Roundings: m + 1, the quotient, w, t w, the last but one fma and the last, each 2**-53 of at most
-# 1.09 |2 atanh(s)| or, e not being 0, of at most 2 |log x|; they stay below 2**-49.
+# p is the minimax polynomial; its error, relative to atanh(s), is below 2**-52.2. m - 1 is exact, so log x has its
+# digits near x = 1 too. In units of 2**-53 |2 atanh(s)|: m + 1 and the quotient cost 2.05, as atanh magnifies by up to
+# 1.02; w, t w and p, which are in a term of a hundredth, 0.04; the fma that ends 2 atanh(s), 1; the polynomial, 1.75;
+# together 4.9. That is all if e = 0. Else |2 atanh(s)| <= ln(2) / 2 <= |log x| and |e| <= 2.9 |log x|: the rounding of
+# ln 2 costs 0.61 and the last fma 1 in units of 2**-53 |log x|; together 6.5, less than 8.
 
 _LN2 = np.float64(0.6931471805599453)
 _SQRT_HALF = np.int64(0x3FE6A09E667F3BCD)
@@ -55,7 +57,7 @@ def _exponent(power: Any) -> Any:
 
 @inlined
 def log(x: Any) -> Any:
-    """``log(x)`` of a normal, positive float64, within ``2**-49 |log x|``."""
+    """``log(x)`` of a normal, positive float64, within ``2**-50 |log x|``."""
     power = _power_of_two(x)
     m = float64_of(bits_of(x) - power + _BITS_OF_ONE)
     s = (m - _ONE) / (m + _ONE)
@@ -69,11 +71,31 @@ def log(x: Any) -> Any:
 # x = x0 + x1 + x2 (N. Fabiano, J.-M. Muller and J. Picot, "Algorithms for triple-word arithmetic", IEEE Transactions on
 # Computers 68, 2019) is brought near 1 by a number of few bits, j / 256 with j = round(256 / m), so that
 #
-#     log x = e ln 2 - log(j / 256) + log(1 + z),        z = x j / 256 / 2**e - 1,        |z| < 2**-8.4
+#     log x = e ln 2 - log(j / 256) + log(1 + z),        z = x j / 256 / 2**e - 1,        |z| < 2**-8.49
 #
 # where z comes out exactly from x0, and to two words from the rest. ln 2 and the logarithms in the table are cut into
 # multiples of 2**-40, multiples of 2**-80, and a rest: of the sums of these, the first two are exact. log(1 + z) is
 # Taylor's series, z - z**2/2 + z**3 (1/3 - z/4 + ...), the terms up to z**6 to two words.
+#
+# How wrong that is, with u = 2**-53 and |a_low| <= u |a| in every double word; terms of u**3 beside u**2 are left out.
+#
+# - `_product`, in u**2 |a b|: a_low b_low, left out, 1; a_low b, 1; cross, 2; the other fma, at most 3 u |a b| large,
+#   3; the last sum, 1; together 8.
+# - `_sum`, in u**2: a_low + b_low, |a| + |b|; the sum with s_low, as much and |a + b|. For |b| <= |a| / 2 that is at
+#   most 7 |a + b|.
+# - `_log_of_one_plus`, in u**2 |z|: its last sum, where |b| < 2**-9.4 |a|, 3.01; what is wrong with that b, below
+#   20 u**2 |b|, 0.03; z**7, to one word, wrong by u / 8 for T7 and u / 8 for the last fma, 1.01; the end of the series,
+#   z**14 / 14, 0.01; together 4.1. For |z| <= 2**-8.99, z**7 costs 0.14, and all 3.2.
+# - m j / 256 - 1 is exact. j is within 1/2 + 2**-45 of 256 / m, so it is at most 2**-8.5 and, for m < 1, at most
+#   2**-9 (1 + 2**-44). It is a multiple of 2**-60 and, for m < 1, of 2**-61.
+# - e = 0 and j = 256: x2 r is exact, and |x1| <= |z|, nearly. z_low + x2 costs u (u + 3 u) |z|. The sums after z are
+#   exact, and the third word is 0. So log x is wrong by 7.2 u**2 |z|, and by 3.2 u**2 |z| if x is x0.
+# - Otherwise |log x| > 2**-9.01, and z costs u**2 |z|. (The fma in it costs 4 u**3. Where x is so near 2**e 256 / j
+#   that |z| is less than what fast_two_sum adds to it, that costs some u**3.) The sums are exact but for those of the
+#   third word, each of which costs u (|e| + 1) 2**-81; so does the last fast_two_sum, where |b| happens to be less than
+#   what it adds: below 2**-120 in all. So log x is wrong by 5.1 u**2 2**-8.49, and by 4.1 u**2 2**-8.49 if x is x0.
+#
+# Either way that is less than 2**-112 and less than 2**-103 |log x|; if x is x0, 2**-112.4 and 2**-103.4 |log x|.
 
 
 class _Words(NamedTuple):
@@ -113,22 +135,22 @@ _T7, _T8, _T9, _T10, _T11, _T12, _T13 = (np.float64((-1.0) ** (k + 1) / k) for k
 
 @inlined
 def _product(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
-    """Of two double words, within ``2**-103``."""
-    cross = fma(a, b_low, a_low * b)
+    """Of two double words, relatively within ``2**-102``."""
+    cross = fma(a, b_low, fma(a_low, b, _ZERO))
     p = fma(a, b, cross)
     return p, fma(a, b, -p) + cross
 
 
 @inlined
 def _sum(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
-    """Of two double words, ``|a| >= 2 |b|`` or a = 0, within ``2**-103``."""
+    """Of two double words, ``|a| >= 2 |b|`` or a = 0, relatively within ``2**-103``."""
     s, s_low = fast_two_sum(a, b)
     return fast_two_sum(s, s_low + (a_low + b_low))
 
 
 @inlined
 def _log_of_one_plus(z: Any, z_low: Any) -> Any:
-    """``log(1 + z + z_low)`` as a double word, for ``|z| < 2**-8.4``; relatively within ``2**-103``."""
+    """``log(1 + z + z_low)`` as a double word, for ``|z| < 2**-8.49``; relatively within ``2**-103``."""
     q = fma(fma(fma(fma(fma(fma(_T13, z, _T12), z, _T11), z, _T10), z, _T9), z, _T8), z, _T7)
     q, q_low = _sum(_T6, _T6_LOW, *_product(q, _ZERO, z, z_low))
     q, q_low = _sum(_T5, _T5_LOW, *_product(q, q_low, z, z_low))
@@ -141,9 +163,10 @@ def _log_of_one_plus(z: Any, z_low: Any) -> Any:
 
 @inlined
 def log_triple_word(x0: Any, x1: Any, x2: Any) -> Any:
-    """``log(x0 + x1 + x2)`` of a normal, positive triple word, as another.
+    """``log(x0 + x1 + x2)`` as three words, wrong by less than ``2**-112``, and by less than ``2**-103 |log x|``.
 
-    It is wrong by less than ``2**-110 + 2**-102 |log x|``, if x is exact, whose words must not overlap.
+    x0 is from ``2**-1022`` to ``2**1022``. Of x, as of the result, ``|x1| <= 2**-53 |x0|``, or very little more, and
+    ``|x2| <= 3 * 2**-53 |x1|``; no word is so small that its product with another may be subnormal.
     """
     power = _power_of_two(x0)
     scale = float64_of(_BITS_OF_ONE - power + _BITS_OF_ONE)
