@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -9,7 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_nan_policy", "computed_in", "floating", "noise_array", "offered", "outs", "temperatures"]
+__all__ = [
+    "check_nan_policy",
+    "computed_in",
+    "floating",
+    "noise_array",
+    "offered",
+    "outs",
+    "promoted",
+    "temperatures",
+    "whole",
+]
 
 Array = npt.NDArray[Any]
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
@@ -24,13 +35,19 @@ def computed_in(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def floating(values: Any, name: str) -> Array:
     """An array of one of the four floating dtypes."""
     if isinstance(values, np.ma.MaskedArray):
-        how = "give its data" if name == "temp" else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
+        how = (
+            "fill it" if name in ("temp", "noise") else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
+        )
         raise TypeError(f"{name} is a masked array, whose mask would be lost; {how}")
     if hasattr(values, "__cuda_array_interface__"):
         raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
-    if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
-        values = np.from_dlpack(values)
-    array = np.asarray(values)
+    try:
+        if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
+            values = np.from_dlpack(values)
+        array = np.asarray(values)
+    except Exception as error:
+        error.add_note(f"{name}, a {type(values).__name__}, does not become a NumPy array")
+        raise
     if array.dtype.kind in "biu":
         return array.astype(np.float64)
     try:
@@ -39,6 +56,27 @@ def floating(values: Any, name: str) -> Array:
         takes = f"{', '.join(_COMPUTED_IN)}, integers and bools"
         raise TypeError(f"{name} has dtype {array.dtype}; it takes {takes}") from None
     return array
+
+
+def promoted(arrays: dict[str, Array]) -> np.dtype[Any]:
+    """The dtype that arrays have in common."""
+    try:
+        return np.result_type(*arrays.values())
+    except TypeError:
+        given = " and ".join(f"{name} has dtype {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"{given}: neither holds the other's numbers; cast one of them") from None
+
+
+def whole(value: Any, name: str) -> int:
+    """An integer of any type; a bool is none."""
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        if is_bool or isinstance(value, np.ma.MaskedArray):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        shown = " ".join(repr(value).split())
+        raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it takes an integer") from None
 
 
 def temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: int) -> Array:

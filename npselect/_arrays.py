@@ -7,17 +7,27 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_index
 
-from npselect._arguments import check_nan_policy, computed_in, floating, noise_array, offered, outs, temperatures
+from npselect._arguments import (
+    check_nan_policy,
+    computed_in,
+    floating,
+    noise_array,
+    offered,
+    outs,
+    promoted,
+    temperatures,
+    whole,
+)
 from npselect._draws import Draws, Stream
 from npselect.backends import choose
 
@@ -103,7 +113,7 @@ def deliver(
     `fill` takes as many arrays of that dtype and of shape `rows_shape`, which is that of the transposed result's rows;
     what it has yet to read must not be overwritten.
     """
-    results = [np.empty(shape, dtype) if out is None else out for out in outs]
+    results = [np.empty(shape, dtype) if out is None else np.asarray(out) for out in outs]  # of no subclass
     straight = all(i == axis for i, axis in enumerate(order))
     arranged = [
         result.reshape(rows_shape)
@@ -121,13 +131,14 @@ def deliver(
             moved = result.transpose(order)
             with np.errstate(over="ignore"):
                 np.copyto(moved, rows.reshape(moved.shape), casting="same_kind")
-    return [result[()] if out is None else result for result, out in zip(results, outs, strict=True)]
+    return [result[()] if out is None else out for result, out in zip(results, outs, strict=True)]
 
 
 def arrange(
     backend: str | None,
     logits: npt.ArrayLike,
-    *cotangents: npt.ArrayLike,
+    cotangents: Mapping[str, npt.ArrayLike] = MappingProxyType({}),
+    *,
     noise: Stream | npt.ArrayLike | None = None,
     temp: npt.ArrayLike = 1.0,
     axis: int = -1,
@@ -137,46 +148,43 @@ def arrange(
 ) -> Rows:
     """Check what was given and lay it out as rows x choices.
 
-    The last of `cotangents` is grad_mask. With `by_temp`, rows that share a temperature become neighbours, in the order
-    of the temperatures. Logits that noise is added to keep their own dtype, and so does the sum: the choice must not
-    depend on what dtype a cotangent has.
+    `cotangents` are what the tier takes before the logits, in its order, by the names that the caller knows. With
+    `by_temp`, rows that share a temperature become neighbours, in the order of the temperatures. Logits that noise is
+    added to keep their own dtype, and so does the sum: the choice must not depend on what dtype a cotangent has.
     """
-    drawn = isinstance(noise, Stream)
-    tier = choose(backend, logits, *cotangents, *([] if drawn or noise is None else [noise]))
-    names = ["logits", "grad_grad_logits", "grad_mask"] if len(cotangents) == 2 else ["logits", "grad_mask"]
-    arrays = [floating(values, name) for values, name in zip((logits, *cotangents), names, strict=False)]
-    shape = arrays[0].shape
-    for array, name in zip(arrays[1:], names[1:], strict=False):
+    stream = noise if isinstance(noise, Stream) else None
+    given = None if stream is not None else noise
+    tier = choose(backend, logits, *cotangents.values(), *([] if given is None else [given]))
+    arrays = {name: floating(values, name) for name, values in {"logits": logits, **cotangents}.items()}
+    logits = arrays["logits"]
+    shape = logits.shape
+    for name, array in arrays.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} and logits has shape {shape}; the two must be equal")
-    own = arrays[0].dtype.newbyteorder("=")
-    dtype = np.result_type(*arrays) if len(arrays) > 1 else own
-    try:
-        axis = operator.index(axis)
-    except TypeError:
-        raise TypeError(f"axis is {axis!r}; it takes one integer") from None
-    axis = normalize_axis_index(axis, len(shape))
+    own = logits.dtype.newbyteorder("=")
+    dtype = promoted(arrays) if cotangents else own
+    axis = normalize_axis_index(whole(axis, "axis"), len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
     temps = temperatures(temp, dtype, shape, axis)
     offers = None if where is None else offered(where, shape)
-    given = None if drawn or noise is None else noise_array(noise, computed_in(own), shape)
-    check_nan_policy(nan_policy, arrays[0], given, offers)
+    noises = None if given is None else noise_array(given, computed_in(own), shape)
+    check_nan_policy(nan_policy, logits, noises, offers)
 
     order = [i for i in range(len(shape)) if i != axis]
     if by_temp and temps.size > 1:
         order.sort(key=lambda i: bool(temps.shape[i] == 1))
     order.append(axis)
     added: Array | Draws | None = None
-    if isinstance(noise, Stream):
-        added = Draws.of(noise, shape, tuple(order), computed_in(own))
-    elif given is not None:
-        added = _rows_or_one(given, shape, order, shape[axis])
+    if stream is not None:
+        added = Draws.of(stream, shape, tuple(order), computed_in(own))
+    elif noises is not None:
+        added = _rows_or_one(noises, shape, order, shape[axis])
     return Rows(
         tier,
-        _as_rows(arrays[0], order, dtype if noise is None else own),
+        _as_rows(logits, order, dtype if noise is None else own),
         added,
-        [_as_rows(array, order, dtype) for array in arrays[1:]],
+        [_as_rows(arrays[name], order, dtype) for name in cotangents],
         _rows_or_one(temps, shape, order, 1)[:, 0],
         None if offers is None else _rows_or_one(offers, shape, order, shape[axis]),
         shape,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from npselect._arguments import whole
 
 __all__ = ["Draws", "Stream"]
 
@@ -23,7 +24,7 @@ class Stream(NamedTuple):
     @classmethod
     def of(cls, seed: Any, offset: Any) -> Stream:
         """What a caller gave, checked."""
-        return cls(_whole(seed, "seed"), _whole(offset, "offset"))
+        return cls(_word(seed, "seed"), _word(offset, "offset"))
 
     def check_size(self, size: int) -> None:
         """Raise if so many numbers are more than the stream has left."""
@@ -32,13 +33,8 @@ class Stream(NamedTuple):
             raise ValueError(f"{numbers}; their sum must not exceed 2**64, where the stream ends")
 
 
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value}, a bool; it takes an integer")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}, of type {type(value).__name__}; it takes an integer") from None
+def _word(value: Any, name: str) -> int:
+    number = whole(value, name)
     if not 0 <= number < 2**64:
         raise ValueError(f"{name} is {number}; it must be at least 0 and less than 2**64")
     return number

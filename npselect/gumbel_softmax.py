@@ -8,7 +8,8 @@
 relaxed sample, which `soft` returns: `soft` with `backward` is the ordinary Gumbel-softmax.
 
 The noise is either given, ``noise=``, or a function of ``seed=`` and of each entry's place (`npselect.noise`): then it
-is drawn where it is needed and never kept, and what is called with the same seed has the same noise. An entry's place
+is drawn where it is needed and never kept, and calls with the same seed and places have the same noise, two layers of a
+model as well as a forward and its backward. An entry's place
 is its position in `logits` as given, in C order, plus ``offset=``. Noise is added in float32, or for float64 logits in
 float64.
 
@@ -59,8 +60,8 @@ def forward(
         What is added instead; broadcasts to `logits`. It is rounded to the type in which it is added: float64 for
         float64 logits, else float32. An infinity or NaN in it acts as one in the logits.
     offset : int, optional
-        With `seed`: the place of the first entry of `logits` in the stream of numbers. A shard of a larger array, given
-        the number of entries before it, selects what the whole would.
+        With `seed`: the place of the first entry of `logits` in the stream of numbers. A contiguous block of a larger
+        array, given the number of entries before it, selects what the whole would.
     axis, where, nan_policy, out, backend
         As in `npselect.straight_through.forward`. An entry's noise does not depend on `axis` or `where`.
 
@@ -139,7 +140,9 @@ def backward(
     array([ 0.5, -0.5])
     """
     added = _added(seed, noise, offset)
-    rows = arrange(backend, logits, grad_mask, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    rows = arrange(
+        backend, logits, {"grad_mask": grad_mask}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
+    )
     return rows.backward(out)
 
 
@@ -268,7 +271,9 @@ def jvp(
     array([ 0.5, -0.5])
     """
     added = _added(seed, noise, offset)
-    rows = arrange(backend, logits, tangent, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    rows = arrange(
+        backend, logits, {"tangent": tangent}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
+    )
     return rows.backward(out)
 
 
@@ -314,7 +319,7 @@ def backward_temp(
     rows = arrange(
         backend,
         logits,
-        grad_mask,
+        {"grad_mask": grad_mask},
         noise=added,
         temp=temp,
         axis=axis,
@@ -378,8 +383,7 @@ def double_backward(
     rows = arrange(
         backend,
         logits,
-        grad_grad_logits,
-        grad_mask,
+        {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask},
         noise=added,
         temp=temp,
         axis=axis,

@@ -11,7 +11,6 @@ Philox: J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel random 
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, SupportsIndex
@@ -19,7 +18,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from npselect._arguments import outs
+from npselect._arguments import outs, whole
 from npselect._arrays import deliver
 from npselect._draws import Stream
 from npselect.backends import choose
@@ -57,7 +56,7 @@ def gumbel(
     dtype : {float32, float64}, optional
         Float32 noise is float64 noise, rounded once. (Logits of 16 bits take noise in float32.)
     out : ndarray, optional
-        Where the result goes, as in NumPy.
+        Where the result goes; of the dtype, as for NumPy's generators.
     backend : {None, "reference", "cpu"}, optional
         The tier. All have the same bits.
 
@@ -93,10 +92,11 @@ def gumbel(
     lengths = _lengths(shape)
     size = math.prod(lengths)
     stream.check_size(size)
-    kind = np.dtype(dtype)
+    kind = np.dtype(np.float32 if dtype is None else dtype)
     if kind not in (np.float32, np.float64):
         raise TypeError(f"dtype is {kind}; noise is drawn in float32 or float64")
-    kind = kind.newbyteorder("=")
+    if isinstance(out, np.ndarray) and out.dtype.newbyteorder("=") != kind:
+        raise TypeError(f"out has dtype {out.dtype} and the noise is to be {kind}; give out's dtype as dtype=")
     tier = choose(backend, *([] if out is None else [out]))
     fill = partial(tier.gumbel, *stream)
     (result,) = deliver(fill, outs(out, 1, lengths, kind), lengths, range(len(lengths)), (size,), kind)
@@ -105,7 +105,9 @@ def gumbel(
 
 def _lengths(shape: Any) -> tuple[int, ...]:
     try:
-        lengths = (operator.index(shape),) if not np.iterable(shape) else tuple(map(operator.index, shape))
+        if isinstance(shape, (str, bytes)):
+            raise TypeError
+        lengths = tuple(whole(n, "shape") for n in (shape if np.iterable(shape) else (shape,)))
     except TypeError:
         raise TypeError(f"shape is {shape!r}; it takes an integer or a sequence of integers") from None
     if any(length < 0 for length in lengths):

@@ -30,9 +30,10 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._numbers import Digits, Wide
+from npselect._philox import words
 from npselect._rounding import evaluate, evaluate_sums
 
-__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "philox", "soft"]
+__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
 
 Array = npt.NDArray[Any]
 Number = TypeVar("Number", Wide, Digits)
@@ -230,37 +231,18 @@ def gumbel(seed: int, first: int, out: Array) -> None:
 
         u = ((word >> 11) | 1) 2**-53        G = -log(-log u)
     """
-    out[...] = _gumbel(_words(seed, np.uint64(first) + np.arange(len(out), dtype=np.uint64)))
+    out[...] = _gumbel(words(seed, np.uint64(first) + np.arange(len(out), dtype=np.uint64)))
 
 
-def philox(counter: Any, key: Any, multipliers: Any, increments: Any, bits: int) -> Any:
-    """Philox4 with ten rounds, over words of so many bits: uint64 arrays that hold 32, or Python's integers."""
-    word = (1 << bits) - 1
-    x0, x1, x2, x3 = counter
-    for i in range(10):
-        key0, key1 = ((k + i * increment) & word for k, increment in zip(key, increments, strict=True))
-        a, b = multipliers[0] * x0, multipliers[1] * x2
-        x0, x1, x2, x3 = (b >> bits) ^ x1 ^ key0, b & word, (a >> bits) ^ x3 ^ key1, a & word
-    return x0, x1, x2, x3
-
-
-def _words(seed: int, numbers: Array) -> Array:
-    """The words of 64 bits of some numbers of a seed's stream, both in uint64."""
-    block, odd, zero = numbers // 2, numbers % 2 == 1, np.zeros_like(numbers)
-    counter, key = (block & 0xFFFFFFFF, block >> 32, zero, zero), (seed & 0xFFFFFFFF, seed >> 32)
-    x0, x1, x2, x3 = philox(counter, key, (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 32)
-    return np.asarray(np.where(odd, x3, x1) << 32 | np.where(odd, x2, x0))
-
-
-def _gumbel(words: Array) -> Array:
-    """G of each word, in float64."""
+def _gumbel(bits: Array) -> Array:
+    """G of each 64 bits, in float64."""
 
     def formula(number: type[Number], u: Array) -> list[Number]:
         return [-(-number.of(u).log()).log()]
 
-    u = ((words.reshape(-1, 1) >> 11) | 1).astype(np.float64) * 2.0**-53
+    u = ((bits.reshape(-1, 1) >> 11) | 1).astype(np.float64) * 2.0**-53
     (g,) = evaluate(formula, [u], np.float64, np.ones(u.shape, np.bool_))
-    return np.asarray(g.reshape(words.shape))
+    return np.asarray(g.reshape(bits.shape))
 
 
 def _perturbed(logits: Array, noise: Any) -> Array:
@@ -268,6 +250,6 @@ def _perturbed(logits: Array, noise: Any) -> Array:
     if noise is None:
         return logits
     if not isinstance(noise, np.ndarray):
-        noise = _gumbel(_words(noise.seed, noise.numbers(0, len(logits)))).astype(noise.dtype)
+        noise = _gumbel(words(noise.seed, noise.numbers(0, len(logits)))).astype(noise.dtype)
     with np.errstate(all="ignore"):
         return np.asarray(logits.astype(noise.dtype) + noise)

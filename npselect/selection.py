@@ -11,11 +11,15 @@ its mask has an entry for every candidate, as a candidate that was not selected 
 Batches broadcast, and a gradient is summed over what its input was broadcast along. With a codebook ``x`` of shape
 (K, D) that a batch of logits (B, K) shares, ``g`` is one matrix product, and nothing of B x K x D is ever made.
 
+``g`` is NumPy's matrix product, with whatever BLAS that has: unlike the operators' results, ``grad_logits`` may differ
+in its last bits from machine to machine, and from batch to batch. With ``backend="reference"``, g is taken in float64.
+
 By the chain rule; the operator's part is derived where the operator is, see `npselect.straight_through`.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any, NamedTuple
 
@@ -23,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import straight_through
-from npselect._arguments import floating, temperatures
+from npselect._arguments import computed_in, floating, promoted, temperatures
 
 __all__ = ["backward", "forward"]
 
@@ -56,11 +60,13 @@ def forward(
     where : array_like of bool, optional
         Which entries are candidates; broadcasts to `logits`.
     operator : module, optional
-        With the functions ``index`` and ``backward`` of `npselect.straight_through`.
+        With the functions ``index`` and ``backward`` of `npselect.straight_through`; `npselect.gumbel_softmax` needs
+        ``seed=`` or ``noise=`` among the options.
     reduce : bool, optional
         If False, the result is ``x * mask``, in which the chosen vector keeps its place among zeros.
     **operator_options
-        Other options of the operator, such as ``backend`` and ``nan_policy``; not ``axis`` nor ``out``.
+        Other options of the operator, such as ``seed``, ``noise``, ``offset``, ``nan_policy`` and ``backend``; not
+        ``axis`` nor ``out``.
 
     Returns
     -------
@@ -88,11 +94,11 @@ def forward(
     _check_operator(operator, operator_options)
     x, logits = floating(x, "x"), floating(logits, "logits")
     batch = _batch(x.shape, logits.shape)
-    temperatures(temp, logits.dtype, logits.shape, logits.ndim - 1)
+    temperatures(temp, promoted({"x": x, "logits": logits}), logits.shape, logits.ndim - 1)
     chosen = np.zeros(_chosen_shape(batch, x.shape, reduce), x.dtype.newbyteorder("="))
     rows = _select(x.shape, logits, where, operator, operator_options, batch, reduce)
     # chosen = x[m]
-    _vectors(chosen)[rows.chosen] = _vectors(x)[rows.x]
+    _vectors(chosen)[rows.chosen] = x[np.unravel_index(rows.x, x.shape[:-1])]
     chosen[rows.spoilt] = np.nan
     return chosen
 
@@ -158,20 +164,21 @@ def backward(
     shape = _chosen_shape(batch, x.shape, reduce)
     if grad.shape != shape:
         raise ValueError(f"grad_chosen has shape {grad.shape} and chosen has shape {shape}; the two must be equal")
-    dtype = np.result_type(x, logits, grad)
+    dtype = promoted({"x": x, "logits": logits, "grad_chosen": grad})
     rows = _select(x.shape, logits, where, operator, operator_options, batch, reduce)
     with np.errstate(all="ignore"):
         # chosen = x[m]
         grad_x = _grad_x(grad, x, rows)
         # chosen = sum_j mask_j x_j
-        compute = np.result_type(dtype, np.float32)
+        compute = np.dtype(np.float64 if operator_options.get("backend") == "reference" else computed_in(dtype))
         grad, x = np.ascontiguousarray(grad, compute), np.ascontiguousarray(x, compute)
         if reduce:
             g = _dots(grad, x, logits.shape)
         else:
             g = _dots(grad, x[..., np.newaxis, :], (*logits.shape, 1)).reshape(logits.shape)
-        grad_logits = operator.backward(g, logits, temp, where=where, **operator_options)
-        return grad_x, grad_logits.astype(dtype, copy=False)
+        temps = temperatures(temp, dtype, logits.shape, logits.ndim - 1)  # whatever the type of g
+        grad_logits = operator.backward(g, logits, temps, where=where, **operator_options)
+        return grad_x, _rounded(np.asarray(grad_logits), dtype)
 
 
 class _Rows(NamedTuple):
@@ -193,6 +200,9 @@ def _select(
     reduce: bool,
 ) -> _Rows:
     index = np.asarray(operator.index(logits, where=where, **options))
+    if index.shape != logits.shape[:-1] or index.dtype.kind not in "iu" or np.any(index >= logits.shape[-1]):
+        expected = f"integers below {logits.shape[-1]}, of shape {logits.shape[:-1]}"
+        raise ValueError(f"operator.index returned {index.dtype} of shape {index.shape}; expected {expected}")
     spoilt = index < 0
     if where is not None and np.any(spoilt):
         spoilt = spoilt & np.any(np.broadcast_to(where, logits.shape), axis=-1)
@@ -206,14 +216,16 @@ def _select(
 
 def _grad_x(grad: Array, x: Array, rows: _Rows) -> Array:
     """``grad_chosen`` at ``m``, summed over the rows that share an item of `x`."""
-    grad_x = np.zeros(x.shape, np.result_type(x, grad))
+    grad_x = np.zeros(x.shape, promoted({"x": x, "grad_chosen": grad}))
     vectors, cotangents = _vectors(grad_x), _vectors(grad)[rows.chosen]
     *x_batch, choices, features = x.shape
     if rows.items.size == math.prod(x_batch):
         vectors[rows.x] = cotangents
     else:
+        selected, which = np.unique(rows.x, return_inverse=True)
         for d in range(features):  # bincount adds one after another, in float64
-            vectors[:, d] = np.bincount(rows.x, cotangents[:, d].astype(np.float64), len(vectors))
+            sums = np.bincount(which, cotangents[:, d].astype(np.float64), len(selected))
+            vectors[selected, d] = _rounded(sums, grad_x.dtype)
     spoilt = np.unique(rows.items[rows.spoilt])
     grad_x.reshape(math.prod(x_batch), choices, features)[spoilt] = np.nan
     return grad_x
@@ -240,6 +252,16 @@ def _dots(grad: Array, x: Array, logits_shape: tuple[int, ...]) -> Array:
     return g.transpose(*np.argsort(order), axes).reshape(logits_shape)
 
 
+def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """In the dtype, rounded once: what becomes 16 bits may pass through float32 on its way, and is made odd there."""
+    if values.dtype != np.float64 or dtype.itemsize > 2:
+        return values.astype(dtype, copy=False)
+    near = values.astype(np.float32)
+    toward_zero = np.where(np.abs(near) > np.abs(values), np.nextafter(near, np.float32(0)), near)
+    odd = (toward_zero.view(np.uint32) | 1).view(np.float32)
+    return np.where((near == values) | ~np.isfinite(near), near, odd).astype(dtype)
+
+
 def _vectors(array: Array) -> Array:
     """Any number of axes before the last as one; a view wherever that can be had."""
     return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
@@ -254,6 +276,13 @@ def _check_operator(operator: Any, options: dict[str, Any]) -> None:
             raise TypeError(
                 f"operator is {operator!r}, which has no function {name}; it takes a module like "
                 "npselect.straight_through"
+            )
+        takes = inspect.signature(getattr(operator, name)).parameters
+        unknown = sorted(set(options) - set(takes))
+        if unknown and all(parameter.kind != parameter.VAR_KEYWORD for parameter in takes.values()):
+            raise TypeError(
+                f"operator {getattr(operator, '__name__', operator)!r} takes no option {unknown[0]}; it takes "
+                f"{', '.join(sorted({'backend', 'nan_policy', 'seed', 'noise', 'offset'} & set(takes)))}"
             )
     if "axis" in options:
         raise TypeError("selection takes no axis: the candidates are the last axis of logits and the last but one of x")

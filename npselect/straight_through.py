@@ -135,7 +135,7 @@ def backward(
     >>> straight_through.backward(np.array([1.0, 0.0]), logits, temp=0.5)
     array([ 0.5, -0.5])
     """
-    rows = arrange(backend, logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    rows = arrange(backend, logits, {"grad_mask": grad_mask}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.backward(out)
 
 
@@ -251,7 +251,8 @@ def jvp(
     >>> straight_through.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), temp=0.5)
     array([ 0.5, -0.5])
     """
-    return backward(tangent, logits, temp, axis=axis, where=where, nan_policy=nan_policy, out=out, backend=backend)
+    rows = arrange(backend, logits, {"tangent": tangent}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
+    return rows.backward(out)
 
 
 def backward_temp(
@@ -291,7 +292,16 @@ def backward_temp(
     >>> float(straight_through.backward_temp(np.array([1.0, 0.0]), np.array([0.0, 0.0])))
     0.0
     """
-    rows = arrange(backend, logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy, by_temp=True)
+    rows = arrange(
+        backend,
+        logits,
+        {"grad_mask": grad_mask},
+        temp=temp,
+        axis=axis,
+        where=where,
+        nan_policy=nan_policy,
+        by_temp=True,
+    )
     return rows.backward_temp(out, np.shape(temp))
 
 
@@ -343,7 +353,6 @@ def double_backward(
     >>> grad_grad_mask, grad_logits
     (array([ 0.25,  0.  , -0.25]), array([0., 0., 0.]))
     """
-    rows = arrange(
-        backend, logits, grad_grad_logits, grad_mask, temp=temp, axis=axis, where=where, nan_policy=nan_policy
-    )
+    cotangents = {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask}
+    rows = arrange(backend, logits, cotangents, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.double_backward(out)

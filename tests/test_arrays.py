@@ -32,6 +32,26 @@ def calls(grad, logits, out=None, both=None, **options):
 # ------------------------------------------------------------------------------------------------ what comes in
 
 
+def test_errors_name_what_the_caller_gave():
+    logits = np.zeros((2, 3))
+    for operator, options in ((st, {}), (npselect.gumbel_softmax, {"seed": 1})):
+        with pytest.raises(ValueError, match=r"tangent has shape \(3,\)"):
+            operator.jvp(logits[0], logits, **options)
+        with pytest.raises(ValueError, match=r"grad_grad_logits has shape \(3,\)"):
+            operator.double_backward(logits[0], logits, logits, **options)
+        halves = logits.astype(np.float16), logits.astype(ml_dtypes.bfloat16)
+        with pytest.raises(TypeError, match=r"logits has dtype bfloat16 and grad_mask has dtype float16: .* cast one"):
+            operator.backward(*halves, **options)
+
+    class Broken:
+        def __array__(self, *_, **__):
+            raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no") as raised:
+        st.backward(logits, Broken())
+    assert raised.value.__notes__ == ["logits, a Broken, does not become a NumPy array"]
+
+
 @backends
 @pytest.mark.parametrize("values", [[[1, 3, 2]], np.array([[1, 3, 2]], np.uint8), np.array([[False, True, False]])])
 def test_integers_and_bools_become_float64(values, backend):
@@ -68,7 +88,7 @@ def test_masked_arrays_are_sent_to_where():
         lambda: st.forward([1.0, 2.0], masked),
         lambda: st.forward([1.0, 2.0], out=masked),
     ):
-        with pytest.raises(TypeError, match=r"where=|takes a NumPy array|give its data"):
+        with pytest.raises(TypeError, match=r"where=|takes a NumPy array|fill it"):
             call()
     assert st.forward(masked.data, where=~np.ma.getmaskarray(masked)).tolist() == [1.0, 0.0]
 
@@ -136,9 +156,9 @@ def test_dtypes_promote_as_in_numpy(backend):
     np.testing.assert_array_equal(st.backward(half, single, backend=backend), expected)
 
 
-@pytest.mark.parametrize("axis", [(0, 1), None, 1.0])
+@pytest.mark.parametrize("axis", [(0, 1), None, 1.0, True])
 def test_axis_takes_one_integer(axis):
-    with pytest.raises(TypeError, match=r"axis is .*; it takes one integer"):
+    with pytest.raises(TypeError, match=r"axis is .*; it takes an integer"):
         st.forward([[1.0, 2.0]], axis=axis)
 
 
@@ -313,3 +333,20 @@ def test_what_out_cannot_be():
         st.double_backward(logits, logits, logits, out=(same, same))
     with pytest.raises(ValueError, match="share memory"):
         st.double_backward(logits, logits, logits, out=(same, same[::-1]))
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@backends
+def test_out_of_a_subclass_with_indexing_of_its_own(backend):
+    """np.matrix stays two-dimensional whatever it is reshaped to; nothing beyond it may be written."""
+    logits, temps = random((1, 3, 4), np.dtype("float32")), np.full((3, 1), 0.5)
+    base = np.full((4, 3), 77)
+    out = np.matrix(base[:1], copy=False)
+    assert st.index(logits, out=out, backend=backend) is out
+    assert np.array_equal(base[:1], st.index(logits, backend=backend))
+    assert np.all(base[1:] == 77)
+    grad_temp = np.matrix(np.empty((3, 1), np.float32))
+    st.backward_temp(logits[0], logits[0], temps, out=grad_temp, backend=backend)
+    assert np.array_equal(grad_temp, st.backward_temp(logits[0], logits[0], temps, backend=backend))
+    mask = np.matrix(np.empty((3, 4), np.float32))
+    assert np.array_equal(st.forward(logits[0], out=mask, backend=backend), st.forward(logits[0], backend=backend))

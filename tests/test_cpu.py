@@ -337,6 +337,48 @@ def test_after_a_fork() -> None:
     assert done.stdout == "ended\n"
 
 
+def test_a_thread_that_outlives_the_main_one() -> None:
+    """At the interpreter's end pools take no more work; a large batch is done all the same."""
+    script = """
+        import threading, time
+        import numpy as np
+        from npselect import noise
+        expected = noise.gumbel(1_000_000, 1)
+        def late():
+            threading.main_thread().join()
+            time.sleep(0.2)
+            print(np.array_equal(noise.gumbel(1_000_000, 1), expected))
+        threading.Thread(target=late).start()
+    """
+    environment = {**os.environ, THREADS: "2"}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_an_interrupt_ends_the_work(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What raises, an interrupt too, ends the call soon, and nothing is written afterwards."""
+    monkeypatch.setenv(THREADS, threads)
+    begun: list[int] = []
+    ended: list[int] = []
+
+    def part(start: int, stop: int) -> None:
+        begun.append(start)
+        time.sleep(0.02)
+        if len(begun) > 2:
+            raise KeyboardInterrupt
+        ended.append(start)
+
+    rows = 2**30
+    with pytest.raises(KeyboardInterrupt):
+        over_rows(part, rows, 1)
+    done = len(begun), len(ended)
+    assert done[0] <= 6 < rows // 2**24
+    time.sleep(0.2)
+    assert (len(begun), len(ended)) == done
+
+
 @dtypes
 def test_memory_that_cannot_be_written(dtype: str, tmp_path: Path) -> None:
     """Writing a page of a file mapped for reading kills the process; no function may."""

@@ -719,3 +719,47 @@ def test_a_codebook_at_full_size():
             exact = np.array(exact, dtype=object)
             bound = bound_of_grad_logits(this, exact.astype(np.float64))
             assert_within(grad_logits[row], exact, bound, np.float32)
+
+
+# ------------------------------------------------------------------------------------------------ found by users
+
+
+def test_sixteen_bits_are_rounded_once():
+    """1 + 2**-8 + 2**-40 lies just above the middle of two bfloat16; by way of float32 it is taken for the middle."""
+    grad = np.array([[1.0], [2.0**-8], [2.0**-40]]).astype(DTYPES["bfloat16"])
+    x, logits = np.zeros((1, 1), grad.dtype), np.zeros((3, 1), grad.dtype)
+    grad_x, _ = selection.backward(grad, x, logits)
+    assert float(grad_x[0, 0]) == 1 + 2.0**-7
+
+
+def test_the_reference_takes_dot_products_in_float64():
+    rng = np.random.default_rng(5)
+    x, logits, grad = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 48), (37, 64), (37, 48)))
+    _, actual = selection.backward(grad, x, logits, backend="reference")
+    wide = [array.astype(np.float64) for array in (grad, x, logits)]
+    temp = float(np.float32(0.6))
+    _, exact = selection.backward(*wide, temp, backend="reference")
+    assert actual.dtype == np.float32
+    assert np.max(np.abs(actual - exact) / np.spacing(np.abs(exact.astype(np.float32)))) < 0.75
+
+
+def test_options_and_indices_of_an_operator():
+    x, logits = np.zeros((3, 2)), np.zeros(3)
+    with pytest.raises(TypeError, match=r"straight_through' takes no option tmep; it takes backend, nan_policy"):
+        selection.forward(x, logits, tmep=1.0)
+    with pytest.raises(TypeError, match="takes no option seed"):
+        selection.backward(x[0], x, logits, seed=1)
+    beyond = SimpleNamespace(index=lambda logits, where: np.int64(3), backward=straight_through.backward)
+    with pytest.raises(ValueError, match=r"operator.index returned int64 of shape \(\); expected integers below 3"):
+        selection.forward(x, logits, operator=beyond)
+
+
+def test_a_broadcast_x_is_not_copied():
+    x = np.broadcast_to(np.ones((1000, 64), np.float32), (500, 1000, 64))
+    logits = np.zeros((500, 1000), np.float32)
+    selection.forward(x, logits)
+    tracemalloc.start()
+    selection.forward(x, logits)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < x.nbytes / 100  # of 128 MB

@@ -88,7 +88,7 @@ def choose(backend: str | None, *arrays: Any) -> Any:
     """
     if backend is None:
         backend = "cuda" if any(hasattr(array, "__cuda_array_interface__") for array in arrays) else "cpu"
-    if backend not in _MODULES:
+    if not isinstance(backend, str) or backend not in _MODULES:
         raise ValueError(f"backend is {backend!r}; it takes None or one of {', '.join(map(repr, _MODULES))}")
     return _load(backend)
 

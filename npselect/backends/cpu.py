@@ -1,6 +1,7 @@
 """The CPU tier: the kernels over all rows of a batch, in as many threads as it is worth.
 
-Noise is drawn for as many rows at a time as a processor's cache holds, added to their logits, and forgotten.
+Noise is drawn for as many rows at a time as a processor's cache holds, for one at least, added to their logits, and
+forgotten.
 """
 
 from __future__ import annotations

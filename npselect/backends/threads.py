@@ -8,14 +8,17 @@ when two threads call at once or after a fork.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import lru_cache
+from itertools import pairwise
 
 __all__ = ["VARIABLE", "over_rows", "thread_count"]
 
 VARIABLE = "NPSELECT_NUM_THREADS"
 _WORTH_A_THREAD = 32768  # elements; below, handing work over costs more than it saves
+_AT_A_TIME = 1 << 24  # elements; no call of a kernel keeps an interrupt waiting for longer than that takes
 
 
 def thread_count() -> int:
@@ -31,16 +34,37 @@ def thread_count() -> int:
 def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None:
     """Call ``part(start, stop)`` so that the ranges cover all rows; small batches stay in this thread.
 
-    Four ranges a thread, so that a thread on a busy processor is not waited for by all the others.
+    Four ranges a thread, so that a thread on a busy processor is not waited for by all the others. Whether it returns
+    or raises, an interrupt included, no range is still being worked on.
     """
     size = rows * choices
     threads = 1 if size < 2 * _WORTH_A_THREAD else thread_count()
-    parts = 1 if threads == 1 else min(4 * threads, size // _WORTH_A_THREAD, rows)
-    if parts == 1:
-        part(0, rows)
-        return
+    parts = 1 if threads == 1 else min(4 * threads, size // _WORTH_A_THREAD)
+    parts = min(max(parts, size // _AT_A_TIME), rows)
     bounds = [rows * i // parts for i in range(parts + 1)]
-    list(_pool(os.getpid(), threads).map(part, bounds[:-1], bounds[1:]))
+    ranges = list(pairwise(bounds))
+    futures: list[Future[None]] = []
+    try:
+        if threads > 1 and parts > 1:
+            futures.extend(_submitted(part, ranges, _pool(os.getpid(), threads)))
+        for start, stop in ranges[len(futures) :]:
+            part(start, stop)
+        for future in futures:
+            future.result()
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        raise
+
+
+def _submitted(
+    part: Callable[[int, int], None], ranges: list[tuple[int, int]], pool: ThreadPoolExecutor
+) -> Iterator[Future[None]]:
+    """All the ranges handed over; or fewer, if the interpreter is at its end and pools take no more work."""
+    with suppress(RuntimeError):
+        for start, stop in ranges:
+            yield pool.submit(part, start, stop)
 
 
 @lru_cache(maxsize=1)
