@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from hashlib import sha256
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -30,6 +31,9 @@ example:
 FILE.py holds forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of shape (rows, K).
 exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be run
 """
+
+
+_OPERATORS = ["straight_through", "gumbel_softmax"]
 
 
 class _CannotRunError(Exception):
@@ -112,7 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
     check.add_argument(
-        "--dtype", choices=testing.DTYPES, default="float32", help="of the arrays (default: %(default)s)"
+        "--dtype",
+        choices=testing.DTYPES,
+        action="append",
+        help="of the arrays; may be given several times (default: float32)",
+    )
+    check.add_argument(
+        "--operator",
+        choices=["straight_through", "gumbel_softmax"],
+        default="straight_through",
+        help="what is implemented; gumbel_softmax gives noise=, which the functions must take (default: %(default)s)",
     )
     check.add_argument(
         "--backend", choices=["reference", "cpu"], default="reference", help="the oracle (default: %(default)s)"
@@ -126,6 +139,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--json", metavar="REPORT", type=Path, help="write the report to this file too")
     check.set_defaults(run=_check)
+
+    vectors = commands.add_parser(
+        "vectors",
+        help="write the cases and their answers as JSON, for tests that cannot import Python",
+        description="Write the cases and the oracle's answers as JSON, a file for each operator and dtype, and beside "
+        "them the JSON Schema that says what they hold. The same bytes come out every time.",
+    )
+    vectors.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="where to; files that are there already are replaced"
+    )
+    vectors.add_argument(
+        "--dtype",
+        choices=testing.DTYPES,
+        action="append",
+        help="of the arrays; may be given several times (default: all of them)",
+    )
+    vectors.add_argument(
+        "--operator", choices=_OPERATORS, action="append", help="may be given several times (default: both)"
+    )
+    vectors.set_defaults(run=_vectors)
 
     backends = commands.add_parser(
         "backends", help="what runs here, and why not where not", description="What runs here, and why not where not."
@@ -143,14 +176,36 @@ def _backends(_: argparse.Namespace) -> int:
     return 0
 
 
+def _vectors(options: argparse.Namespace) -> int:
+    try:
+        with _progress() as progress:
+            paths = testing.write_vectors(
+                options.out,
+                dtypes=options.dtype or testing.DTYPES,
+                operators=[getattr(npselect, name) for name in options.operator or _OPERATORS],
+                progress=progress,
+            )
+        written = [(path.name, len(testing.load_vectors(path)), path.read_bytes()) for path in paths]
+    except OSError as error:
+        raise _CannotRunError(f"--out {options.out}: {error.strerror}") from error
+    except ImportError as error:
+        raise _CannotRunError(_line(error)) from error
+    for name, cases, whole in written:
+        print(f"{name:30} {cases:4} cases {len(whole):9} bytes  sha256 {sha256(whole).hexdigest()}")
+    total = sum(len(whole) for *_, whole in written)
+    print(f"{sum(cases for _, cases, _ in written)} cases, {total} bytes, and vectors.schema.json in {options.out}")
+    return 0
+
+
 def _check(options: argparse.Namespace) -> int:
     implementation = _load(options.subject)
     with _writable(options.json) as file, _progress() as progress:
         try:
             report = testing.check(
                 implementation,
+                operator=getattr(npselect, options.operator),
                 temp=options.temp,
-                dtype=options.dtype,
+                dtypes=options.dtype or ["float32"],
                 backend=options.backend,
                 profile=options.profile,
                 progress=progress,
@@ -264,14 +319,10 @@ def _show(report: testing.Report) -> None:
     except ImportError:
         print(report)
         return
-    colours = {"failed": "bold red", "differs": "dim", "agrees": "dim"}
-    styles = [colours.get(case.verdict, "") for case in report.cases]
     verdict = "bold green" if report.ok else "bold red"
+    styles = {"dtype": "bold", "verdict": "bold", "failed": "bold red", "differs": "dim", "first": "bold"}
+    lines = str(report).splitlines()
     console = Console()
-    for lines, line_styles in (
-        (report.heading, ["", "", ""]),
-        (report.table, ["bold", *styles, ""]),
-        (report.summary, [*[""] * (len(report.summary) - 1), verdict]),
-    ):
-        for line, style in zip(lines, line_styles, strict=True):
-            console.print(Text(line, style), soft_wrap=True)
+    for line in lines:
+        style = verdict if line == lines[-1] else styles.get(next(iter(line.split()), ""), "")
+        console.print(Text(line, style), soft_wrap=True)

@@ -83,7 +83,7 @@ def test_right(folder, capsys):
     out, err = capsys.readouterr()
     assert err == ""
     assert "PASSED" in out.splitlines()[-1]
-    assert "digits/1797x10" in out
+    assert "float32  digits       1" in out
 
 
 def test_wrong(folder, capsys):
@@ -107,18 +107,29 @@ def test_a_file_may_have_the_name_of_a_loaded_module(folder, capsys):
 
 
 def test_options_reach_the_check(folder, capsys):
-    options = ["--dtype", "float16", "--temp", "2", "--profile", "strict", "--backend", "cpu"]
+    options = ["--dtype", "float16", "--dtype", "float64", "--temp", "2", "--profile", "strict", "--backend", "cpu"]
     assert main(["check", "right.py", *options]) == 1
     out = capsys.readouterr().out
-    for words in ("dtype float16", "temp 2.0", "profile strict", "oracle cpu"):
+    for words in ("dtype float16 float64", "temp 2 ", "profile strict", "oracle cpu", "operator straight_through"):
         assert words in out
+
+
+def test_an_operator_with_noise(folder, capsys):
+    (folder / "noisy.py").write_text(
+        RIGHT.replace("(logits, temp):", "(logits, temp, noise):\n    logits = logits + noise").replace(
+            "(g, logits, temp):", "(g, logits, temp, noise):\n    logits = logits + noise"
+        )
+    )
+    assert main(["check", "noisy.py", "--operator", "gumbel_softmax"]) == 0
+    assert "operator gumbel_softmax" in capsys.readouterr().out
+    assert "right takes no noise=" in cannot_run(capsys, "check", "right.py", "--operator", "gumbel_softmax")
 
 
 def test_json(folder, capsys):
     (folder / "report.json").write_text("x" * 10**6)
     assert main(["check", "wrong.py", "--json", "report.json"]) == 1
     report = json.loads((folder / "report.json").read_text())
-    assert report["schema"] == "npselect-report/1"
+    assert report["schema"] == "npselect-report/2"
     assert report["implementation"] == "wrong"
     assert report["ok"] is False
     first = next(case for case in report["cases"] if case["verdict"] == "failed")
@@ -258,7 +269,7 @@ def test_without_rich(folder):
 
 def test_a_pipe_gets_whole_lines(folder):
     done = run("check", "wrong.py", COLUMNS="40")
-    line = next(line for line in done.stdout.splitlines() if line.startswith("digits/1797x10"))
+    line = next(line for line in done.stdout.splitlines() if "float32/digits/1797x10 " in line)
     assert "; expected " in line
     assert "\x1b" not in done.stdout
 

@@ -7,23 +7,39 @@ Examples
 True
 """
 
-from npselect.testing.cases import Case, cases
-from npselect.testing.check import DTYPES, check
-from npselect.testing.judge import PROFILES
-from npselect.testing.report import Difference, Outcome, Report
+from npselect.testing.adapters import from_array_functions, from_jax, from_tensorflow, from_torch
+from npselect.testing.case import Case
+from npselect.testing.cases import cases, find_case
+from npselect.testing.check import assert_conforms, check
+from npselect.testing.compare import PROFILES
+from npselect.testing.dtypes import DTYPES
+from npselect.testing.implementation import OPTIONS, Implementation
+from npselect.testing.report import Difference, Group, Outcome, Report
 from npselect.testing.sampler import check_sampler
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
+from npselect.testing.vectors import load_vectors, write_vectors
 
 __all__ = [
     "DTYPES",
+    "OPTIONS",
     "PROFILES",
     "Case",
     "Difference",
+    "Group",
+    "Implementation",
     "Outcome",
     "Report",
     "SamplerReport",
     "SamplerTest",
+    "assert_conforms",
     "cases",
     "check",
     "check_sampler",
+    "find_case",
+    "from_array_functions",
+    "from_jax",
+    "from_tensorflow",
+    "from_torch",
+    "load_vectors",
+    "write_vectors",
 ]

@@ -1,8 +1,8 @@
-# ruff: noqa: ARG005 - every mistake has the arguments of its pass
 """Likely causes, found by trying: each known mistake predicts values, and the one that predicts them best is named.
 
-A mistake is a function of the arguments, in float64. What it predicts fits a row if it is no farther from the actual
-values than the row's largest tolerance, in proportion to the size of what is predicted.
+A mistake is a function of the question, in float64. What it predicts fits a row if it is no farther from the actual
+values than four times the row's largest tolerance, in proportion to the size of what is predicted. It must fit every
+row, and be much nearer than the right values are to most of the wrong ones: many a mistake changes next to nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect.testing import tolerance
+from npselect.testing.case import Case
 from npselect.testing.judge import Observation
 
 __all__ = ["BACKWARD", "FORWARD", "likely_cause"]
@@ -21,9 +22,26 @@ __all__ = ["BACKWARD", "FORWARD", "likely_cause"]
 Array = npt.NDArray[Any]
 
 
-def _probs(logits: Array, temp: float = 1.0, axis: int | None = -1) -> Array:
-    t = (logits - np.max(logits, axis=axis, keepdims=True)) / temp
-    e = np.exp(t)
+class _Question(NamedTuple):
+    """The arguments of a case as rows: (rows, K) in float64."""
+
+    g: Array
+    w: Array  # noise added, -inf at excluded entries
+    temp: float
+    added: Array  # the noise, or zeros
+    case: Case
+
+    @property
+    def logits(self) -> Array:
+        """Without the noise."""
+        return self.w - self.added
+
+
+Mistake = Callable[[_Question], Array]
+
+
+def _probs(w: Array, temp: float = 1.0, axis: int | None = -1) -> Array:
+    e = np.exp((w - np.max(w, axis=axis, keepdims=True)) / temp)
     return np.asarray(e / np.sum(e, axis=axis, keepdims=True))
 
 
@@ -31,12 +49,12 @@ def _one_hot(index: Array, choices: int) -> Array:
     return np.asarray(np.arange(choices) == index[:, None], np.float64)
 
 
-def _mask(logits: Array) -> Array:
-    return _one_hot(np.argmax(logits, axis=-1), logits.shape[-1])
+def _mask(w: Array) -> Array:
+    return _one_hot(np.argmax(w, axis=-1), w.shape[-1])
 
 
 def _gradient(g: Array, w: Array, temp: float) -> Array:
-    h = g - np.sum(_mask(w) * g, axis=-1, keepdims=True)
+    h = g - np.take_along_axis(g, np.argmax(w, axis=-1, keepdims=True), axis=-1)
     p = _probs(w, temp)
     return np.asarray(p * (h - np.sum(p * h, axis=-1, keepdims=True)) / temp)
 
@@ -45,56 +63,116 @@ def _mean(weights: Array, g: Array) -> Array:
     return np.asarray(np.sum(weights * g, axis=-1, keepdims=True))
 
 
-BACKWARD: tuple[tuple[str, Callable[[Array, Array, float], Array]], ...] = (
-    ("1/temp is missing", lambda g, w, temp: _gradient(g, w, temp) * temp),
-    ("divided by temp twice", lambda g, w, temp: _gradient(g, w, temp) / temp),
-    ("multiplied by temp instead of divided", lambda g, w, temp: _gradient(g, w, temp) * temp**2),
-    ("temp is ignored, as though it were 1", lambda g, w, temp: _gradient(g, w, 1.0)),
-    ("the softmax is taken of logits, not of logits / temp", lambda g, w, temp: _gradient(g, w, 1.0) / temp),
-    ("the softmax is taken of logits * temp", lambda g, w, temp: _gradient(g, w, 1 / temp) / temp**2),
-    ("the sign is flipped", lambda g, w, temp: -_gradient(g, w, temp)),
-    ("the gradient of the hard mask, which is 0", lambda g, w, temp: np.zeros_like(g)),
-    ("grad_mask is passed straight through (identity)", lambda g, w, temp: g),
-    ("grad_mask is passed straight through (identity), over temp", lambda g, w, temp: g / temp),
-    ("probs * grad_mask / temp, without the mean", lambda g, w, temp: _probs(w, temp) * g / temp),
+def _over_the_batch(q: _Question, axis: int | None = -1) -> Array:
+    p = _probs(q.w, q.temp, axis)
+    return np.asarray(p * (q.g - np.sum(p * q.g)) / q.temp)
+
+
+def _clamped(q: _Question, least: float) -> Array:
+    p = np.maximum(_probs(q.w, q.temp), least)
+    return np.asarray(p * (q.g - _mean(p, q.g)) / q.temp)
+
+
+def _flushed(q: _Question) -> Array:
+    tiny = tolerance.Format.of(q.case.logits.dtype).tiny
+
+    def flush(values: Array) -> Array:
+        return np.where(np.abs(values) < tiny, 0.0, values)
+
+    p = flush(_probs(q.w, q.temp))
+    return flush(flush(p * (q.g - _mean(p, q.g))) / q.temp)
+
+
+def _along_the_last_axis(q: _Question, function: Callable[..., Array]) -> Array:
+    """Of the arrays as given, in rows of the case again."""
+    w = q.case.logits.astype(np.float64)
+    if q.case.noise is not None:
+        w = w + q.case.noise.astype(np.float64)
+    if q.case.where is not None:
+        w = np.where(q.case.where, w, -np.inf)
+    return q.case.rows(function(q.case.grad_mask.astype(np.float64), w))
+
+
+def _without_where(q: _Question) -> Array:
+    return q.case.rows(q.case.logits.astype(np.float64)) + q.added
+
+
+def _where_inverted(q: _Question) -> Array:
+    if q.case.where is None:
+        return q.w
+    return np.where(q.case.rows(np.broadcast_to(q.case.where, q.case.logits.shape)), -np.inf, _without_where(q))
+
+
+BACKWARD: tuple[tuple[str, Mistake], ...] = (
+    ("1/temp is missing", lambda q: _gradient(q.g, q.w, q.temp) * q.temp),
+    ("divided by temp twice", lambda q: _gradient(q.g, q.w, q.temp) / q.temp),
+    ("multiplied by temp instead of divided", lambda q: _gradient(q.g, q.w, q.temp) * q.temp**2),
+    ("temp is ignored, as though it were 1", lambda q: _gradient(q.g, q.w, 1.0)),
+    ("the softmax is taken of logits, not of logits / temp", lambda q: _gradient(q.g, q.w, 1.0) / q.temp),
+    ("the softmax is taken of logits * temp", lambda q: _gradient(q.g, q.w, 1 / q.temp) / q.temp**2),
+    ("the sign is flipped", lambda q: -_gradient(q.g, q.w, q.temp)),
+    ("the gradient of the hard mask, which is 0", lambda q: np.zeros_like(q.g)),
+    ("grad_mask is passed straight through (identity)", lambda q: q.g),
+    ("grad_mask is passed straight through (identity), over temp", lambda q: q.g / q.temp),
+    ("probs * grad_mask / temp, without the mean", lambda q: _probs(q.w, q.temp) * q.g / q.temp),
     (
         "mask instead of probs in the backward pass",
-        lambda g, w, temp: _probs(w, temp) * (g - _mean(_mask(w), g)) / temp,
+        lambda q: _probs(q.w, q.temp) * (q.g - _mean(_mask(q.w), q.g)) / q.temp,
     ),
     (
         "mask instead of probs in the backward pass",
-        lambda g, w, temp: _mask(w) * (g - _mean(_probs(w, temp), g)) / temp,
+        lambda q: _mask(q.w) * (q.g - _mean(_probs(q.w, q.temp), q.g)) / q.temp,
     ),
-    ("no gradient to the candidates that were not selected", lambda g, w, temp: _mask(w) * _gradient(g, w, temp)),
-    ("wrong axis", lambda g, w, temp: _gradient(g.T, w.T, temp).T),
-    ("sum over the batch", lambda g, w, temp: _over_the_batch(g, w, temp)),
-    ("sum over the batch", lambda g, w, temp: np.sum(_gradient(g, w, temp), axis=0, keepdims=True) + 0 * w),
-    ("mean over the batch", lambda g, w, temp: _gradient(g, w, temp) / len(w)),
-    ("mean over the batch", lambda g, w, temp: np.mean(_gradient(g, w, temp), axis=0, keepdims=True) + 0 * w),
-    ("mean over the choices", lambda g, w, temp: _gradient(g, w, temp) / w.shape[-1]),
-    ("the softmax runs over the whole batch", lambda g, w, temp: _over_the_batch(g, w, temp, axis=None)),
-)
-"""Mistakes of the backward pass as functions of grad_mask, logits and temp."""
+    ("no gradient to the candidates that were not selected", lambda q: _mask(q.w) * _gradient(q.g, q.w, q.temp)),
+    ("wrong axis", lambda q: _gradient(q.g.T, q.w.T, q.temp).T),
+    ("axis= is ignored", lambda q: _along_the_last_axis(q, lambda g, w: _gradient(g, w, q.temp))),
+    ("where= is ignored", lambda q: _gradient(q.g, _without_where(q), q.temp)),
+    ("where= is taken for what is excluded", lambda q: _gradient(q.g, _where_inverted(q), q.temp)),
+    ("grad_mask and logits are swapped", lambda q: _gradient(q.logits, q.g + q.added, q.temp)),
+    ("sum over the batch", _over_the_batch),
+    ("sum over the batch", lambda q: np.sum(_gradient(q.g, q.w, q.temp), axis=0, keepdims=True) + 0 * q.g),
+    ("mean over the batch", lambda q: _gradient(q.g, q.w, q.temp) / len(q.w)),
+    ("mean over the batch", lambda q: np.mean(_gradient(q.g, q.w, q.temp), axis=0, keepdims=True) + 0 * q.g),
+    ("mean over the choices", lambda q: _gradient(q.g, q.w, q.temp) / q.w.shape[-1]),
+    ("the softmax runs over the whole batch", lambda q: _over_the_batch(q, axis=None)),
+    *((f"probs are kept from falling below {least:g}", lambda q, least=least: _clamped(q, least))
+      for least in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)),
+    ("subnormal numbers are taken for 0, which flushes_subnormals = True declares", _flushed),
+    *((f"the gradient is clipped at {most:g}", lambda q, most=most: np.clip(_gradient(q.g, q.w, q.temp), -most, most))
+      for most in (0.1, 1.0, 5.0, 10.0, 100.0)),
+)  # fmt: skip
+"""Mistakes of the backward pass."""
 
-
-def _over_the_batch(g: Array, w: Array, temp: float, axis: int | None = -1) -> Array:
-    p = _probs(w, temp, axis)
-    return np.asarray(p * (g - np.sum(p * g)) / temp)
-
-
-FORWARD: tuple[tuple[str, Callable[[Array, float], Array]], ...] = (
+FORWARD: tuple[tuple[str, Mistake], ...] = (
     (
         "the last of equals is selected",
-        lambda w, temp: _one_hot(w.shape[-1] - 1 - np.argmax(w[:, ::-1], axis=-1), w.shape[-1]),
+        lambda q: _one_hot(q.w.shape[-1] - 1 - np.argmax(q.w[:, ::-1], axis=-1), q.w.shape[-1]),
     ),
-    ("all of equals are selected", lambda w, temp: (w == np.max(w, axis=-1, keepdims=True)).astype(np.float64)),
-    ("the smallest is selected", lambda w, temp: _mask(-w)),
-    ("wrong axis", lambda w, temp: _mask(w.T).T),
-    ("the choice runs over the whole batch", lambda w, temp: _mask(w.reshape(1, -1)).reshape(w.shape)),
-    ("probs instead of the mask", _probs),
-    ("always the first", lambda w, temp: _one_hot(np.zeros(len(w)), w.shape[-1])),
+    ("all of equals are selected", lambda q: (q.w == np.max(q.w, axis=-1, keepdims=True)).astype(np.float64)),
+    ("the smallest is selected", lambda q: _mask(-q.w)),
+    ("wrong axis", lambda q: _mask(q.w.T).T),
+    ("axis= is ignored", lambda q: _along_the_last_axis(q, _hard)),
+    ("where= is ignored", lambda q: _mask(_without_where(q))),
+    ("where= is taken for what is excluded", lambda q: _mask(_where_inverted(q))),
+    ("the choice runs over the whole batch", lambda q: _mask(q.w.reshape(1, -1)).reshape(q.w.shape)),
+    ("probs instead of the mask", lambda q: _probs(q.w, q.temp)),
+    ("always the first", lambda q: _one_hot(np.zeros(len(q.w)), q.w.shape[-1])),
 )
-"""Mistakes of the forward pass as functions of logits and temp."""
+"""Mistakes of the forward pass."""
+
+WITH_NOISE: tuple[tuple[str, Callable[[_Question], Array]], ...] = (
+    ("noise is missing", lambda q: q.logits),
+    ("the first row's noise is used in all rows", lambda q: q.logits + q.added[:1]),
+    ("noise is subtracted", lambda q: q.logits - q.added),
+    ("noise is added after the division by temp", lambda q: q.logits + q.temp * q.added),
+    ("noise is divided by temp twice", lambda q: q.logits + q.added / q.temp),
+)
+"""Mistakes with noise: what is chosen from in the place of logits + noise."""
+
+
+def _hard(_: Array, w: Array) -> Array:
+    """One-hots along the last axis of any array."""
+    return np.asarray(np.arange(w.shape[-1]) == np.argmax(w, axis=-1)[..., None], np.float64)
 
 
 def likely_cause(observations: Iterable[Observation]) -> str | None:
@@ -106,78 +184,110 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
         Of the cases that were judged.
     """
     seen = [observation for observation in observations if observation.case.logits.size]
-    forward = _cause([_masks(observation) for observation in seen], FORWARD)
-    backward = _cause([_gradients(observation) for observation in seen], BACKWARD)
-    causes = {"forward": forward, "backward": backward}
+    noisy = bool(seen) and seen[0].case.noise is not None
+    forward, backward = FORWARD, BACKWARD
+    if noisy:
+        forward += tuple((f"{name} in the forward pass", _chosen_from(w)) for name, w in WITH_NOISE)
+        backward += tuple((f"{name} in the backward pass", _differentiated_at(w)) for name, w in WITH_NOISE)
+    causes = {
+        "forward": _cause([_masks(observation) for observation in seen], forward),
+        "backward": _cause([_gradients(observation) for observation in seen], backward),
+    }
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
 
 
-class _Values(NamedTuple):
-    """One pass over one case: the arguments of a mistake, and what to compare its prediction with."""
+def _chosen_from(w: Mistake) -> Mistake:
+    return lambda q: _mask(w(q))
 
-    arguments: tuple[Any, ...]
+
+def _differentiated_at(w: Mistake) -> Mistake:
+    return lambda q: _gradient(q.g, w(q), q.temp)
+
+
+class _Values(NamedTuple):
+    """One pass over one case: the question, and what to compare a mistake's prediction with."""
+
+    question: _Question
     rows: Array
     actual: Array | None
     right: Array
     allowed: Array
 
 
+def _question(case: Case) -> _Question:
+    added = np.broadcast_to(0.0 if case.noise is None else case.noise.astype(np.float64), case.logits.shape)
+    return _Question(case.rows(case.grad_mask.astype(np.float64)), case.w, case.temp, case.rows(added), case)
+
+
 def _masks(seen: Observation) -> _Values:
-    case = seen.case
-    logits = case.logits.astype(np.float64)
-    allowed = tolerance.soft(case.logits, case.temp, case.logits.dtype)
-    return _Values((logits, case.temp), seen.rows & ~seen.near_ties, seen.mask, seen.expected_mask, allowed)
+    allowed = tolerance.soft(seen.case.w, seen.case.temp, seen.case.logits.dtype)
+    return _Values(_question(seen.case), seen.rows & ~seen.near_ties, seen.mask, seen.expected_mask, allowed)
 
 
 def _gradients(seen: Observation) -> _Values:
-    case = seen.case
-    arguments = (case.grad_mask.astype(np.float64), case.logits.astype(np.float64), case.temp)
-    return _Values(arguments, seen.rows, seen.grad_logits, seen.expected_grad_logits, seen.tolerance)
+    return _Values(_question(seen.case), seen.rows, seen.grad_logits, seen.expected_grad_logits, seen.tolerance)
 
 
-def _cause(seen: list[_Values], mistakes: tuple[tuple[str, Callable[..., Array]], ...]) -> str | None:
+def _cause(seen: list[_Values], mistakes: tuple[tuple[str, Mistake], ...]) -> str | None:
     if any(values.actual is None for values in seen):
         return None
     with np.errstate(all="ignore"):
-        wrong = [_wrong_rows(values) for values in seen]
+        wrong = [np.any(_wrong(values), axis=-1) for values in seen]
         if not any(map(np.any, wrong)):
             return None
         if all(np.all(_is_nan_at_minus_inf(values)[rows]) for values, rows in zip(seen, wrong, strict=True)):
             return "-inf gives NaN"
-        fits = [(_misfit(seen, mistake), name) for name, mistake in mistakes]
-    worst, name = min(fits)
-    return name if worst <= 1 else None
+        fits = [(_misfit(seen, mistake), name, mistake) for name, mistake in mistakes]
+        likely = [(worst, name) for worst, name, mistake in fits if worst <= 4 and _explains(seen, mistake)]
+    return min(likely)[1] if likely else None
 
 
-def _wrong_rows(values: _Values) -> Array:
+def _off(values: _Values, other: Array) -> Array:
     assert values.actual is not None
-    off = np.abs(values.actual.astype(np.float64) - values.right.astype(np.float64))
-    return np.asarray(values.rows & np.any(~(off <= values.allowed), axis=-1))
+    return np.asarray(np.abs(values.actual.astype(np.float64) - other.astype(np.float64)))
+
+
+def _wrong(values: _Values) -> Array:
+    return np.asarray(values.rows[:, None] & ~(_off(values, values.right) <= values.allowed))
 
 
 def _is_nan_at_minus_inf(values: _Values) -> Array:
     assert values.actual is not None
     nan = np.any(np.isnan(values.actual.astype(np.float64)), axis=-1)
-    return np.asarray(nan & np.any(values.arguments[-2] == -np.inf, axis=-1))
+    return np.asarray(nan & np.any(values.question.w == -np.inf, axis=-1))
 
 
-def _misfit(seen: list[_Values], mistake: Callable[..., Array]) -> float:
-    """How far a mistake's predictions are off at worst; no further case is asked once one does not fit."""
+def _misfit(seen: list[_Values], mistake: Mistake) -> float:
+    """How far a mistake's predictions are off at worst, in tolerances; no further case is asked once that is much."""
     worst = 0.0
     for values in seen:
         assert values.actual is not None
         predicted, actual, right, allowed = (
             array[values.rows].astype(np.float64)
-            for array in (mistake(*values.arguments), values.actual, values.right, values.allowed)
+            for array in (mistake(values.question), values.actual, values.right, values.allowed)
         )
         off, size, right_size, limit = (
             np.max(np.abs(array), axis=-1, initial=0.0) for array in (actual - predicted, predicted, right, allowed)
         )
+        if np.all(predicted == predicted[:1]):  # rows were added up, and so were their errors
+            limit = np.full_like(limit, np.sum(limit))
         telling = (right_size > 0) & ~np.isnan(size)
         misfit = off / (limit * np.maximum(1.0, size / right_size))
         worst = max(
             worst, float(np.max(np.where(np.isnan(misfit) & ~(off == 0), np.inf, misfit)[telling], initial=0.0))
         )
-        if not worst <= 1:
+        if not worst <= 4:
             return np.inf
     return worst
+
+
+def _explains(seen: list[_Values], mistake: Mistake) -> bool:
+    """Whether most of the wrong values are what a mistake predicts, rather than what is right."""
+    wrong = explained = 0
+    for values in seen:
+        assert values.actual is not None
+        at, predicted = _wrong(values), mistake(values.question)
+        nearer = _off(values, predicted) <= _off(values, values.right) / 16
+        nearer |= np.isnan(predicted) & np.isnan(values.actual.astype(np.float64))
+        wrong, explained = wrong + int(np.sum(at)), explained + int(np.sum(at & nearer))
+    return explained >= 0.75 * wrong

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Iterable
-from importlib import import_module
+from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from npselect import gumbel_softmax, straight_through
 from npselect.backends import choose
-from npselect.testing.cases import Case, rounded
-from npselect.testing.cases import cases as all_cases
+from npselect.testing.case import Case
+from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause
-from npselect.testing.judge import PROFILES, judge
+from npselect.testing.compare import PROFILES, Allowed
+from npselect.testing.dtypes import floating_dtype
+from npselect.testing.implementation import OPTIONS, options_of
+from npselect.testing.judge import Observation, judge, not_asked
 from npselect.testing.report import Outcome, Report
 
-__all__ = ["DTYPES", "check", "floating_dtype", "name_of", "versions"]
-
-DTYPES = ("float16", "bfloat16", "float32", "float64")
+__all__ = ["assert_conforms", "check", "name_of", "versions"]
 
 
 def check(
     implementation: Any,
     *,
+    operator: ModuleType = straight_through,
+    dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] = ("float32",),
     temp: float = 0.6,
-    dtype: npt.DTypeLike = "float32",
-    backend: str = "reference",
     profile: str = "standard",
+    backend: str = "reference",
     cases: Iterable[Case] | None = None,
     progress: Callable[[int, int, str], object] | None = None,
 ) -> Report:
@@ -42,31 +45,38 @@ def check(
     ----------
     implementation : object or module
         With ``forward(logits, temp) -> mask`` and ``backward(grad_mask, logits, temp) -> grad_logits`` over NumPy
-        arrays of shape (rows, K) and dtype `dtype`; `temp` is a float. Results have the shape and dtype of `logits`,
-        and arguments are not written to.
+        arrays, for example of `npselect.testing.from_torch`; `temp` is a float. Results have the shape and dtype of
+        `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not written to. Both
+        functions may take the keywords ``axis``, ``where`` and ``noise``, as in `npselect.gumbel_softmax`; what they do
+        not take is not asked, and the report says so. An attribute ``flushes_subnormals = True`` declares that the
+        arithmetic takes subnormal numbers for 0.
+    operator : module, optional
+        `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
+        implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
+    dtypes : dtype or sequence of dtypes, optional
+        Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64. In 16
+        bits, sums must be accumulated in more than 16.
     temp : float, optional
-        The temperature of most cases. It is rounded to `dtype` before it is handed over, so that both sides compute
+        The temperature of most cases. It is rounded to the dtype before it is handed over, so that both sides compute
         with the same number.
-    dtype : {"float16", "bfloat16", "float32", "float64"}, optional
-        Of the arrays, and what the implementation is held to. In 16 bits, sums must be accumulated in more than 16.
-    backend : {"reference", "cpu"}, optional
-        The tier that serves as the oracle. Its own error is allowed for.
     profile : {"standard", "strict"}, optional
         "standard" accepts every honest ``p = softmax(logits / temp); p * (g - sum(p * g)) / temp``. It judges finite
         logits and -inf candidates; where textbooks differ (NaN, +inf, no candidate at all, a cotangent that is not
         finite, a temperature that is none, overflow of logits / temp), the outcome is shown and does not count. Another
-        index than the oracle's is accepted if rounding can swap the two probabilities, but never a later one of equals.
-        "strict" judges everything, by the bound of npselect's own tiers.
+        index than the oracle's is accepted if rounding can swap the two probabilities, but never a later one of equals,
+        and not more often than rounding does. "strict" judges everything, by the bound of npselect's own tiers.
+    backend : {"reference", "cpu"}, optional
+        The tier that serves as the oracle. Its own error is allowed for.
     cases : iterable of Case, optional
-        What to ask; all of `npselect.testing.cases` by default.
+        What to ask; everything by default. Cases of other dtypes or of another operator are left out.
     progress : callable, optional
-        Called as ``progress(done, total, name)`` before each case and once after the last one.
+        Called as ``progress(done, total, id)`` before each case and once after the last one.
 
     Returns
     -------
     Report
-        ``report.ok`` says whether all is well, ``str(report)`` shows a table. An exception that the implementation
-        raises in a case that is judged is a failure of that case.
+        ``report.ok`` says whether all is well, ``str(report)`` tells. An exception that the implementation raises in a
+        case that is judged is a failure of that case.
 
     Raises
     ------
@@ -84,25 +94,33 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 29 of 29 cases
+    PASSED: 50 of 50 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
-    form = floating_dtype(dtype)
-    given, temp = temp, rounded(temp, form)
-    if not (np.isfinite(temp) and temp > 0):
-        raise ValueError(f"temp is {given}, in {form.name} {temp}; it must be positive and finite")
+    forms = _dtypes(dtypes)
+    for form in forms:
+        if not (np.isfinite(rounded(temp, form)) and rounded(temp, form) > 0):
+            raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     choose(backend)
-    _check_signature(implementation, "forward", ("logits", "temp"))
-    _check_signature(implementation, "backward", ("grad_mask", "logits", "temp"))
+    options = _options(implementation, operator)
+    how = Allowed(profile, backend, bool(getattr(implementation, "flushes_subnormals", False)))
 
-    asked = list(all_cases(form, temp) if cases is None else cases)
+    if cases is None:
+        asked = [case for form in forms for case in all_cases(form, temp, operator)]
+    else:
+        noisy = operator is gumbel_softmax
+        asked = [case for case in cases if case.logits.dtype in forms and (case.noise is not None) == noisy]
     outcomes: list[Outcome] = []
-    observations = []
+    observations: list[Observation] = []
     for done, case in enumerate(asked):
         if progress is not None:
-            progress(done, len(asked), case.name)
-        outcome, observation = judge(implementation, case, profile, backend)
+            progress(done, len(asked), case.id)
+        if missing := [name for name in case.options if name not in options]:
+            outcomes.append(not_asked(case, " and no ".join(missing)))
+            continue
+        find = f"{case.id!r}{'' if temp == 0.6 else f', temp={temp!r}'}" if cases is None else None
+        outcome, observation = judge(implementation, case, how, find)
         outcomes.append(outcome)
         if observation is not None:
             observations.append(observation)
@@ -112,38 +130,88 @@ def check(
         raise ValueError(f"none of {len(asked)} cases could be judged: nothing was checked")
 
     failed = any(outcome.verdict == "failed" for outcome in outcomes)
-    cause = likely_cause(observations) if failed else None
-    return Report(name_of(implementation), form.name, temp, profile, backend, tuple(outcomes), cause, versions())
+    return Report(
+        name_of(implementation),
+        name_of(operator).rpartition(".")[-1],
+        tuple(name for name in OPTIONS if name in options),
+        how.flushes_subnormals,
+        tuple(form.name for form in forms),
+        temp,
+        profile,
+        backend,
+        tuple(outcomes),
+        _near_ties_allowed(outcomes),
+        likely_cause(observations) if failed else None,
+        versions(),
+    )
 
 
-def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """One of `DTYPES`."""
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            bfloat16: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
-            return bfloat16
-        except ImportError:
-            raise ModuleNotFoundError("dtype 'bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
-    try:
-        form: np.dtype[Any] | None = np.dtype(dtype)
-    except TypeError:
-        form = None
-    if form is None or form.name not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}; it takes one of {', '.join(map(repr, DTYPES))}")
-    return form
+def assert_conforms(implementation: Any, **options: Any) -> None:
+    """Raise AssertionError, with the report as its message, unless `implementation` passes `check`.
+
+    Parameters
+    ----------
+    implementation, **options
+        As in `check`, which see also for other errors.
+
+    Raises
+    ------
+    AssertionError
+        A case that is judged has failed.
+
+    Examples
+    --------
+    >>> from npselect import gumbel_softmax, testing
+    >>> testing.assert_conforms(gumbel_softmax, operator=gumbel_softmax)
+    """
+    report = check(implementation, **options)
+    if not report.ok:
+        raise AssertionError(str(report))
 
 
-def _check_signature(implementation: Any, name: str, arguments: tuple[str, ...]) -> None:
+def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """In how many rows of a dtype another index may be: as many as rounding explains, and five standard deviations."""
+    limits = {}
+    for dtype in dict.fromkeys(outcome.dtype for outcome in outcomes):
+        close_rows = sum(outcome.close_rows for outcome in outcomes if outcome.dtype == dtype)
+        explained = sum(outcome.explained for outcome in outcomes if outcome.dtype == dtype)
+        if close_rows:
+            limits[dtype] = int(explained + 5 * (close_rows - explained) ** 0.5 + 1)
+    return limits
+
+
+def _dtypes(dtypes: Any) -> list[np.dtype[Any]]:
+    several = isinstance(dtypes, (list, tuple, set, frozenset))
+    forms = [floating_dtype(dtype) for dtype in (dtypes if several else [dtypes])]
+    if not forms:
+        raise ValueError("dtypes is empty; it takes at least one dtype")
+    return forms
+
+
+def _options(implementation: Any, operator: ModuleType) -> frozenset[str]:
+    """Which of the options both functions take."""
+    if operator not in (straight_through, gumbel_softmax):
+        raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
+    taken = [
+        _taken(implementation, "forward", ("logits", "temp")),
+        _taken(implementation, "backward", ("grad_mask", "logits", "temp")),
+    ]
+    options = frozenset(getattr(implementation, "options", taken[0] & taken[1]))
+    if operator is gumbel_softmax and "noise" not in options:
+        raise TypeError(
+            f"{name_of(implementation)} takes no noise=, which operator=gumbel_softmax gives; what draws its own noise "
+            "is for npselect.testing.check_sampler"
+        )
+    return options
+
+
+def _taken(implementation: Any, name: str, arguments: tuple[str, ...]) -> frozenset[str]:
     function = getattr(implementation, name, None)
     call = f"{name}({', '.join(arguments)})"
     if not callable(function):
         raise TypeError(f"{name_of(implementation)} has no function {call}")
     try:
-        signature = inspect.signature(function)
-    except ValueError:  # builtins may have none
-        return
-    try:
-        signature.bind(*arguments)
+        return options_of(function, arguments)
     except TypeError as error:
         hint = "; it is a class, give an instance" if inspect.isclass(implementation) else ""
         raise TypeError(f"{name_of(implementation)} cannot be called as {call}: {error}{hint}") from None

@@ -6,9 +6,9 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Difference", "Outcome", "Report", "aligned"]
+__all__ = ["Difference", "Group", "Outcome", "Report", "aligned"]
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,14 @@ class Difference:
     message : str
         What is wrong, in words.
     position : tuple of int, optional
-        Row and choice, where single values differ.
+        Where in the array, where single values differ.
     actual, expected, tolerance : float, optional
         The two values there, and how far apart they may be.
+    actual_bits, expected_bits : str, optional
+        Their bit patterns in hexadecimal, the sign first.
+    conditioning : float, optional
+        The tolerance in ULP of the expected value: how much the rounding of the inputs and operations is magnified
+        there. Some 10 where nothing cancels.
     """
 
     direction: str
@@ -33,10 +38,17 @@ class Difference:
     actual: float | None = None
     expected: float | None = None
     tolerance: float | None = None
+    actual_bits: str | None = None
+    expected_bits: str | None = None
+    conditioning: float | None = None
+
+    @property
+    def where(self) -> str:
+        """The direction and the position, as in ``"backward[0, 3]"``."""
+        return self.direction + ("" if self.position is None else f"[{', '.join(map(str, self.position))}]")
 
     def __str__(self) -> str:
-        where = "" if self.position is None else f"[{', '.join(map(str, self.position))}]"
-        return f"{self.direction}{where} {self.message}"
+        return f"{self.where} {self.message}"
 
 
 @dataclass(frozen=True)
@@ -45,13 +57,16 @@ class Outcome:
 
     Attributes
     ----------
-    name, note : str
+    id, name, group, dtype, note : str
         Of the case.
     verdict : str
-        ``"passed"`` or ``"failed"`` if the case is judged, ``"agrees"`` or ``"differs"`` if it is only shown.
-    rows, judged_rows, near_ties : int
+        ``"passed"`` or ``"failed"`` if the case is judged, ``"agrees"`` or ``"differs"`` if it is only shown,
+        ``"not asked"`` if the implementation does not take an option of it.
+    rows, judged_rows, near_ties, close_rows : int
         Rows in the case; rows that were judged; rows where another index than the oracle's was accepted, because the
-        rounding of the probabilities may swap the two.
+        rounding of the probabilities may swap the two; rows where it may.
+    explained : float
+        In how many rows it does, on average, at most.
     ulp, fraction : float
         The worst error of the gradient in units in the last place, and as a fraction of its tolerance. NaN if no value
         was compared.
@@ -59,18 +74,39 @@ class Outcome:
         Time spent in the implementation.
     difference : Difference or None
         Why the verdict is not ``"passed"`` or ``"agrees"``.
+    reproduce : str or None
+        With a difference, a line of Python that shows it, where `implementation` is what was checked.
     """
 
+    id: str
     name: str
+    group: str
+    dtype: str
     note: str
     verdict: str
-    rows: int
-    judged_rows: int
-    near_ties: int
+    rows: int = 0
+    judged_rows: int = 0
+    near_ties: int = 0
+    close_rows: int = 0
+    explained: float = 0.0
+    ulp: float = math.nan
+    fraction: float = math.nan
+    seconds: float = 0.0
+    difference: Difference | None = None
+    reproduce: str | None = None
+
+
+class Group(NamedTuple):
+    """The cases of one dtype and group, counted by verdict, and their worst errors."""
+
+    dtype: str
+    name: str
+    passed: int
+    failed: int
+    shown: int
+    not_asked: int
     ulp: float
     fraction: float
-    seconds: float
-    difference: Difference | None
 
 
 @dataclass(frozen=True)
@@ -81,12 +117,23 @@ class Report:
     ----------
     implementation : str
         Its name.
-    dtype, profile, backend : str
-        As checked; `backend` is the oracle's.
+    operator : str
+        ``"straight_through"`` or ``"gumbel_softmax"``.
+    options : tuple of str
+        Which of the options axis, where and noise the implementation takes.
+    flushes_subnormals : bool
+        Whether it declares that it does.
+    dtypes : tuple of str
+        As checked.
     temp : float
-        As handed to the implementation, rounded to `dtype`.
+        As asked for; each case rounds it to its dtype.
+    profile, backend : str
+        As asked for; `backend` is the oracle's.
     cases : tuple of Outcome
         In the order in which they were run.
+    near_ties_allowed : dict of str to int
+        By dtype, in how many rows another index may be accepted, all in all; without those in which it was of no
+        matter.
     likely_cause : str or None
         The mistake that would explain the values, if one is known that does.
     versions : dict of str to str
@@ -94,63 +141,135 @@ class Report:
     """
 
     implementation: str
-    dtype: str
+    operator: str
+    options: tuple[str, ...]
+    flushes_subnormals: bool
+    dtypes: tuple[str, ...]
     temp: float
     profile: str
     backend: str
     cases: tuple[Outcome, ...]
+    near_ties_allowed: Mapping[str, int]
     likely_cause: str | None
     versions: Mapping[str, str]
 
     @property
     def ok(self) -> bool:
-        """Whether every case that was judged has passed."""
-        return self._count("failed") == 0
+        """Whether every case that was judged has passed, with no more near ties than rounding explains."""
+        return self._count("failed") == 0 and not self._too_many_near_ties
 
-    def _count(self, verdict: str) -> int:
-        return sum(case.verdict == verdict for case in self.cases)
+    @property
+    def near_ties(self) -> dict[str, int]:
+        """Rows in which another index was accepted, by dtype, but for cases that were made for it."""
+        return {
+            dtype: sum(case.near_ties for case in self.cases if case.dtype == dtype and case.close_rows)
+            for dtype in self.near_ties_allowed
+        }
+
+    @property
+    def _too_many_near_ties(self) -> list[str]:
+        """The dtypes that have them."""
+        return [dtype for dtype, count in self.near_ties.items() if count > self.near_ties_allowed[dtype]]
+
+    def _count(self, *verdicts: str) -> int:
+        return sum(case.verdict in verdicts for case in self.cases)
+
+    @property
+    def groups(self) -> list[Group]:
+        """The cases by dtype and group."""
+        groups: dict[tuple[str, str], list[Outcome]] = {}
+        for case in self.cases:
+            groups.setdefault((case.dtype, case.group), []).append(case)
+
+        def group(name: tuple[str, str], cases: list[Outcome]) -> Group:
+            verdicts = [case.verdict for case in cases]
+            shown = verdicts.count("agrees") + verdicts.count("differs")
+            judged = [case for case in cases if case.verdict in ("passed", "failed")]
+            worst = (max([x for x in errors if not math.isnan(x)], default=math.nan) for errors in
+                     ([case.ulp for case in judged], [case.fraction for case in judged]))  # fmt: skip
+            counts = verdicts.count("passed"), verdicts.count("failed"), shown, verdicts.count("not asked")
+            return Group(*name, *counts, *worst)
+
+        return [group(*item) for item in groups.items()]
+
+    # -------------------------------------------------------------------------------------------- as text
 
     @property
     def heading(self) -> list[str]:
-        """The lines above the table: what was checked."""
+        """The lines above the tables: what was checked."""
+        takes = ", ".join(f"{name}=" for name in self.options) or "no options"
+        flushes = ", declared to flush subnormals" if self.flushes_subnormals else ""
         return [
-            f"{self.implementation}, checked with npselect {self.versions['npselect']}: oracle {self.backend}, "
-            f"profile {self.profile}",
-            f"dtype {self.dtype}, temp {self.temp} (rounded to {self.dtype})",
+            f"{self.implementation}, checked with npselect {self.versions['npselect']}: operator {self.operator}, "
+            f"profile {self.profile}, oracle {self.backend}",
+            f"dtype {' '.join(self.dtypes)}, temp {self.temp:g} (rounded to the dtype), takes {takes}{flushes}",
             "",
         ]
 
     @property
-    def table(self) -> list[str]:
-        """The lines of the table: the columns' names, a line for each case, an empty line."""
-        cells = [("case", "verdict", "error/ULP", "error/bound", "ms", "first difference"), *map(_cells, self.cases)]
-        return [*aligned(cells, numbers=(2, 3, 4)), ""]
+    def group_table(self) -> list[str]:
+        """A line for each dtype and group, the columns' names before them."""
+        head = ("dtype", "group", "passed", "failed", "shown", "not asked", "error/ULP", "error/bound")
+        cells = [head, *((g.dtype, g.name, *map(str, g[2:6]), _short(g.ulp), _short(g.fraction)) for g in self.groups)]
+        return aligned(cells, numbers=range(2, 8))
+
+    @property
+    def case_table(self) -> list[str]:
+        """A line for each case that has failed or, being only shown, differs; none if there is none."""
+        told = [case for case in self.cases if case.verdict in ("failed", "differs")]
+        told.sort(key=lambda case: case.verdict, reverse=True)
+        cells = [("verdict", "case", "first difference"), *((c.verdict, c.id, str(c.difference)) for c in told)]
+        return aligned(cells, numbers=()) if told else []
+
+    @property
+    def first_failure(self) -> list[str]:
+        """Everything about the first case that failed; nothing if none did."""
+        case = next((case for case in self.cases if case.verdict == "failed"), None)
+        if case is None or case.difference is None:
+            return []
+        difference, lines = case.difference, [("case", f"{case.id}: {case.note}")]
+        lines.append(("difference", str(difference)))
+        if difference.position is not None:
+            lines.append(("bits", f"actual {difference.actual_bits}, expected {difference.expected_bits}"))
+        if difference.conditioning is not None:
+            lines.append(("conditioning", f"errors of up to {_short(difference.conditioning)} ULP are honest there"))
+        if case.reproduce is not None:
+            lines.append(("reproduce", case.reproduce))
+        return ["first failure", *(f"  {name:13}{text}" for name, text in lines)]
 
     @property
     def summary(self) -> list[str]:
-        """The lines below the table; the last one is the verdict."""
+        """The lines below the tables; the last one is the verdict."""
         judged = [case for case in self.cases if case.verdict in ("passed", "failed")]
         lines = []
-        if shown := len(self.cases) - len(judged):
+        if shown := self._count("agrees", "differs"):
             lines.append(
                 f"shown for information, not judged: {shown} cases; "
                 f"agreeing with the oracle: {self._count('agrees')}, differing: {self._count('differs')}"
             )
+        if skipped := self._count("not asked"):
+            lines.append(f"not asked, for options that are not taken: {skipped} cases")
         if near_ties := sum(case.near_ties for case in judged):
             lines.append(f"rows with another index, within the rounding of the probabilities: {near_ties}")
+        lines += [
+            f"too many of them in {dtype}: {self.near_ties[dtype]} in rows of random numbers, where rounding explains "
+            f"{self.near_ties_allowed[dtype]} at most"
+            for dtype in self._too_many_near_ties
+        ]
         if compared := [case for case in judged if not math.isnan(case.fraction)]:
             worst = max(compared, key=lambda case: case.fraction)
-            lines.append(f"worst error of the gradient: {_short(worst.fraction)} of the bound, in {worst.name}")
+            lines.append(f"worst error of the gradient: {_short(worst.fraction)} of the bound, in {worst.id}")
         if self.likely_cause is not None:
             lines.append(f"likely cause: {self.likely_cause}")
-        if self.ok:
-            lines.append(f"PASSED: {len(judged)} of {len(judged)} cases")
-        else:
-            lines.append(f"FAILED: {self._count('failed')} of {len(judged)} cases")
+        failed = self._count("failed")
+        lines.append(
+            f"PASSED: {len(judged)} of {len(judged)} cases" if self.ok else f"FAILED: {failed} of {len(judged)} cases"
+        )
         return lines
 
     def __str__(self) -> str:
-        return "\n".join([*self.heading, *self.table, *self.summary])
+        parts = [self.group_table, self.case_table, self.first_failure]
+        return "\n".join([*self.heading, *(line for part in parts if part for line in (*part, "")), *self.summary])
 
     def to_json(self) -> str:
         """The whole as a JSON object, without extensions: what is not finite is ``"nan"``, ``"inf"`` or ``"-inf"``.
@@ -158,15 +277,11 @@ class Report:
         Returns
         -------
         str
-            The attributes by their names, with ``"schema": "npselect-report/1"`` and `ok`.
+            The attributes by their names, with ``"schema": "npselect-report/2"``, `ok` and `groups`.
         """
-        return json.dumps(_plain({"schema": "npselect-report/1", "ok": self.ok, **asdict(self)}), indent=1)
-
-
-def _cells(case: Outcome) -> tuple[str, ...]:
-    difference = "" if case.difference is None else str(case.difference)
-    milliseconds = f"{1000 * case.seconds:.1f}"
-    return (case.name, case.verdict, _short(case.ulp), _short(case.fraction), milliseconds, difference)
+        groups = [group._asdict() for group in self.groups]
+        whole = {"schema": "npselect-report/2", "ok": self.ok, "groups": groups, **asdict(self)}
+        return json.dumps(_plain(whole), indent=1)
 
 
 def aligned(cells: Sequence[Sequence[str]], numbers: Collection[int]) -> list[str]:

@@ -230,7 +230,7 @@ def _independent(name: str, choices: int, tables: list[tuple[str, Array]]) -> Sa
 
     def where(at: tuple[int, ...]) -> str:
         factor = {1: "b + a", _PARTS - 1: "b - a"}.get(at[1] + 1, f"b + {at[1] + 1} a")
-        return f"{tables[at[0]][0]}: of their fifths a and b, {factor} is {at[2]} (mod {_PARTS})"
+        return f"{tables[at[0]][0]}, not independent: of their fifths a and b, {factor} is {at[2]} (mod {_PARTS})"
 
     return _counted(name, choices, count, n, np.full(count.shape, 1 / _PARTS), where)
 

@@ -2,7 +2,8 @@ r"""How far a correct implementation may be from the exact result: bounds derive
 
 Notation of `npselect.reference`; ``u`` is the unit roundoff of the dtype (half a unit in the last place of 1), ``n``
 the number of additions that a term of a sum passes through (its depth), ``eps`` the error of exp in ULP. First order
-terms only are written here; the code takes ``expm1`` of the exponents' errors, where "first order" would not do.
+terms only are written here; where that would not do, the code takes ``expm1`` of the exponents' errors, and divides by
+what they leave of the sum.
 
 The exponent ``t_i`` carries an error of at most ``u tau_i``. Two ways of computing it::
 
@@ -28,7 +29,8 @@ A row with a single candidate is computed without any rounding (e = s = p = 1, d
 
 Underflow adds what no relative error describes. Each operation that underflows is wrong by at most half the smallest
 subnormal ``least``: in e_i, in a product e_j h_j, in the product p_i (h_i - d). To these, multiplied by what follows,
-the smallest normal number is added once, for the rounding of the result itself.
+the smallest normal number is added once, for the rounding of the result itself. Where operations flush subnormals to
+0, each may lose the smallest normal number, and ``least`` is twice that.
 
 Sources: N. J. Higham, "Accuracy and stability of numerical algorithms", 2002, chapters 3 and 4; P. Blanchard, D. J.
 Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021;
@@ -97,6 +99,10 @@ class Format(NamedTuple):
         """The smallest subnormal number."""
         return 2.0 ** (self.lowest + 1 - self.precision)
 
+    def lost(self, flushes_subnormals: bool) -> float:
+        """Twice what an operation that underflows is wrong by, at most."""
+        return 2 * self.tiny if flushes_subnormals else self.least
+
 
 def ulp(values: Array, dtype: Any) -> Array:
     """The unit in the last place of `dtype` at each of the values, as float64."""
@@ -132,11 +138,14 @@ class Arithmetic:
         The error of exp in units in the last place.
     difference_first : bool
         Whether logits are subtracted before they are divided, and cotangents measured from the selected entry.
+    flushes_subnormals : bool
+        Whether an operation may take a subnormal number for 0, or return 0 for it.
     """
 
     depth: Callable[[int], float]
     exp_ulp: float
     difference_first: bool
+    flushes_subnormals: bool = False
 
 
 TEXTBOOK = Arithmetic(_probable_depth, exp_ulp=4.0, difference_first=False)
@@ -150,6 +159,7 @@ class _Row(NamedTuple):
     """The exact quantities of the notation, in float64, and the error ``p_pi`` of the probabilities."""
 
     form: Format
+    least: float
     n: float
     temp: Array
     t: Array
@@ -180,8 +190,9 @@ class _Row(NamedTuple):
 
     def floor(self, size: Array, entering: Array, scale: Array, divisor: Array) -> Array:
         """What underflow may add to ``p * size / divisor``, `entering` having been summed."""
-        sizes = np.ldexp(self.form.least * (np.abs(size) + self.p * _sum(np.abs(entering))), scale)
-        return np.asarray(self.form.tiny + (self.form.least * (1.0 + self.p * entering.shape[-1]) + sizes) / divisor)
+        _, power = np.frexp(self.least)  # it may be the smallest number of float64 itself, of which there is no half
+        sizes = np.ldexp(np.abs(size) + self.p * _sum(np.abs(entering)), scale + (power - 1))
+        return np.asarray(self.form.tiny + (self.least * (1.0 + self.p * entering.shape[-1]) + sizes) / divisor)
 
     def only(self, bound: Array) -> Array:
         """The bound, but 0 at excluded entries and where there is nothing to choose from."""
@@ -206,13 +217,14 @@ def _row(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Ari
     n = arithmetic.depth(w.shape[-1])
     if form.unit > _ACCUMULATED:
         n = 1 + n * _ACCUMULATED / form.unit
-    x = form.unit * tau
-    e_eta = np.where(candidates, np.where(x < 1, e * np.expm1(np.minimum(x, 1)), np.exp(t + x) - e), 0.0)
-    e_eta = e_eta + e * (2 * arithmetic.exp_ulp * form.unit)
+    x, exp_error = form.unit * tau, 2 * arithmetic.exp_ulp * form.unit
+    rise = np.where(candidates, np.where(x < 1, e * np.expm1(np.minimum(x, 1)), np.exp(t + x) - e), 0.0) + e * exp_error
     s = _sum(e)
     p = e / s
-    p_pi = e_eta / s + p * (_sum(e_eta) / s + (n + 1) * form.unit)
-    return _Row(form, n, temp, t, p, p_pi, m, candidates, arithmetic.difference_first)
+    fall = np.minimum(_sum(p * (exp_error - np.expm1(-x))) + (n + 1) * form.unit, 1.0)
+    p_pi = rise / s + (p + rise / s) * (fall / (1 - fall))
+    least = form.lost(arithmetic.flushes_subnormals)
+    return _Row(form, least, n, temp, t, p, p_pi, m, candidates, arithmetic.difference_first)
 
 
 def isclose(actual: npt.ArrayLike, exact: npt.ArrayLike, bound: npt.ArrayLike) -> Array:
@@ -269,8 +281,8 @@ def soft(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Ari
 def near_tie(logits: Array, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
     """How far ``t_i`` may lie below 0 for ``p_i`` to be rounded up to ``p_m`` or beyond, or ``p_m`` down to ``p_i``.
 
-    Both are quotients by the same s, hence ``|t_i| <= eta_i + eta_m + 2 u``: two exponents, two exps, two divisions.
-    Parameters and result as in `soft`.
+    Both are quotients by the same s, hence ``|t_i| <= eta_i + eta_m + 2 u``: two exponents, two exps, two divisions;
+    and, of quotients that are subnormal, ``least / p_m`` more. Parameters and result as in `soft`.
     """
     with np.errstate(all="ignore"):
         top = np.max(logits, axis=-1, keepdims=True, initial=-np.inf).astype(np.float64)
@@ -278,7 +290,10 @@ def near_tie(logits: Array, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithme
         reach = 3 * np.abs(top) + np.abs(w) + np.abs(w - top)
         if arithmetic.difference_first:
             reach = 2 * np.abs(w - top)
-        return np.asarray(Format.of(dtype).unit * (reach / np.asarray(temp, np.float64) + 4 * arithmetic.exp_ulp + 2))
+        form, temp = Format.of(dtype), np.asarray(temp, np.float64)
+        s = _sum(np.where(logits > -np.inf, np.exp((w - top) / temp), 0.0))
+        least = form.lost(arithmetic.flushes_subnormals)
+        return np.asarray(form.unit * (reach / temp + 4 * arithmetic.exp_ulp + 2) + least * s)
 
 
 def backward(
@@ -306,7 +321,7 @@ def backward_temp(
         size, _, _, scale = row.centred(grad_mask)
         terms = np.ldexp(row.p * np.abs(size * row.t) / row.temp, scale)
         errors = backward(grad_mask, logits, temp, dtype, arithmetic) * np.abs(row.t)
-        errors = errors + terms * (row.n + 5) * row.form.unit + row.form.least / row.temp
+        errors = errors + terms * (row.n + 5) * row.form.unit + row.least / row.temp
         total = _sum(np.where(row.candidates & (row.p > 0), errors, 0.0))
         return np.asarray(total[..., 0] + row.form.tiny)
 

@@ -1,0 +1,269 @@
+"""Implementations in other frameworks, as the checker takes them: NumPy arrays in, NumPy arrays out.
+
+An adapter takes the function under test, ``fn(logits, temp) -> mask`` over the tensors of its framework, and returns an
+`Implementation`, whose `backward` is what the framework's autodiff makes of `fn`. A framework is imported when its
+adapter is called, never before.
+
+`temp` arrives as a Python float, tensors are copies that `fn` may write to. `fn` may take the keywords ``axis`` (an
+int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the logits): those that are in its signature,
+or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
+mask of a wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.
+
+Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorFlow 2.21: PyTorch keeps them, compiled
+or not. JAX and TensorFlow, compiled or not, read them as 0 and return 0 instead of them in bfloat16, float32 and
+float64, but keep them in float16. Where that is otherwise, say so with ``flushes_subnormals=``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect.testing.implementation import Implementation, function_name, guarded_implementation, options_of
+
+__all__ = ["from_array_functions", "from_jax", "from_tensorflow", "from_torch"]
+
+Array = npt.NDArray[Any]
+Function = Callable[..., Any]
+
+
+def from_torch(
+    fn: Function, *, name: str | None = None, device: Any = None, flushes_subnormals: bool = False
+) -> Implementation:
+    """The adapter for PyTorch; the gradient is that of `torch.autograd.grad`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp) -> mask`` over tensors: a function or a module, compiled or not, or the ``apply`` of a
+        `torch.autograd.Function`. A mask that needs no gradient has the gradient 0.
+        After eight recompilations, for other shapes or temperatures, `torch.compile` runs `fn` as it is: for a whole
+        check, raise ``torch._dynamo.config.recompile_limit``.
+    name : str, optional
+        For the report; by default that of `fn`.
+    device : optional
+        Where tensors are put, as in ``tensor.to(device)``; by default the CPU.
+    flushes_subnormals : bool, optional
+        See `Implementation`.
+
+    Returns
+    -------
+    Implementation
+
+    Raises
+    ------
+    TypeError
+        `fn` cannot be called as above.
+    ModuleNotFoundError
+        The framework is not installed.
+    """
+    torch = _framework("torch", "from_torch")
+
+    def tensor(values: Any) -> Any:
+        array = np.array(values, order="C")
+        if array.dtype.name == "bfloat16":  # which torch.from_numpy does not know
+            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(device)
+        return torch.from_numpy(array).to(device)
+
+    def array(tensor: Any) -> Array:
+        tensor = tensor.detach().cpu()
+        bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+        return np.array(bits)
+
+    def select(leaf: Any, temp: float, options: dict[str, Any]) -> Any:
+        logits = leaf.clone()  # fn may write to it; torch.compile looks at its .grad, and would warn of that
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
+            return _expect(torch.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
+
+    def forward(logits: Any, temp: float, **options: Any) -> Array:
+        return array(select(tensor(logits).requires_grad_(), temp, options))
+
+    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
+        leaf = tensor(logits).requires_grad_()
+        mask = select(leaf, temp, options)
+        if not mask.requires_grad:
+            return array(torch.zeros_like(leaf))
+        cotangent = tensor(_fitting(grad_mask, mask, fn)).to(mask.dtype)
+        (grad_logits,) = torch.autograd.grad(mask, leaf, cotangent, allow_unused=True)
+        return array(torch.zeros_like(leaf) if grad_logits is None else grad_logits)
+
+    return guarded_implementation(
+        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+    )
+
+
+def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+    """The adapter for JAX; the gradient is that of `jax.vjp`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp) -> mask`` over JAX arrays, under `jax.jit` or not. float64 arrays are handed over, and `fn`
+        is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
+    name, flushes_subnormals : optional
+        As for `from_torch`; so are the result and the errors.
+    """
+    jax = _framework("jax", "from_jax")
+    jnp = import_module("jax.numpy")
+
+    def precision(*arrays: Any) -> AbstractContextManager[Any]:
+        if all(np.asarray(array).dtype != np.float64 for array in arrays):
+            return nullcontext()
+        home = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")
+        context: AbstractContextManager[Any] = home.enable_x64(True)
+        return context
+
+    def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+        return _expect((jax.Array, np.ndarray), fn(logits, temp, **_given(options, jnp.array)), fn)
+
+    def forward(logits: Any, temp: float, **options: Any) -> Array:
+        with precision(logits, options.get("noise", logits)):
+            return np.array(select(jnp.array(logits), temp, options))
+
+    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
+        with precision(grad_mask, logits, options.get("noise", logits)):
+            leaf = jnp.array(logits)
+            mask, pullback = jax.vjp(lambda leaf: select(leaf, temp, options), leaf)
+            if not jnp.issubdtype(mask.dtype, jnp.inexact):
+                return np.array(jnp.zeros_like(leaf))
+            (grad_logits,) = pullback(jnp.array(_fitting(grad_mask, mask, fn), mask.dtype))
+            return np.array(grad_logits)
+
+    return guarded_implementation(
+        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+    )
+
+
+def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+    """The adapter for TensorFlow; the gradient is that of `tf.GradientTape`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp) -> mask`` over tensors, a `tf.function` or not. A mask that has no gradient there, None, has
+        the gradient 0.
+    name, flushes_subnormals : optional
+        As for `from_torch`; so are the result and the errors.
+    """
+    tf = _framework("tensorflow", "from_tensorflow")
+
+    def tensor(values: Any) -> Any:
+        return tf.constant(np.array(values))
+
+    def array(tensor: Any) -> Array:
+        return np.array(tf.convert_to_tensor(tensor).numpy())  # the gradient of tf.gather is no tensor yet
+
+    def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+        return _expect(tf.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
+
+    def forward(logits: Any, temp: float, **options: Any) -> Array:
+        return array(select(tensor(logits), temp, options))
+
+    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
+        leaf = tensor(logits)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(leaf)
+            mask = select(leaf, temp, options)
+        if not mask.dtype.is_floating:
+            return array(tf.zeros_like(leaf))
+        cotangent = tf.cast(tensor(_fitting(grad_mask, mask, fn)), mask.dtype)
+        return array(tape.gradient(mask, leaf, cotangent, tf.UnconnectedGradients.ZERO))
+
+    return guarded_implementation(
+        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+    )
+
+
+def from_array_functions(
+    forward: Function, backward: Function, *, name: str | None = None, flushes_subnormals: bool = False
+) -> Implementation:
+    """The adapter for two functions over NumPy arrays, the second the hand-written backward pass of the first.
+
+    Parameters
+    ----------
+    forward : callable
+        ``forward(logits, temp) -> mask``.
+    backward : callable
+        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if both take it.
+    name, flushes_subnormals : optional
+        As for `from_torch`, with the name of `forward`; so are the result and the errors.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import straight_through
+    >>> from npselect.testing.adapters import from_array_functions
+    >>> implementation = from_array_functions(straight_through.forward, straight_through.backward, name="npselect")
+    >>> sorted(implementation.options)
+    ['axis', 'where']
+    >>> implementation.forward(np.array([0.0, 1.0, 2.0]), 0.6, where=np.array([True, True, False]))
+    array([0., 1., 0.])
+    """
+
+    def mask(logits: Any, temp: float, **options: Any) -> Any:
+        return forward(np.array(logits), temp, **_given(options, np.array))
+
+    def grad_logits(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Any:
+        return backward(np.array(grad_mask), np.array(logits), temp, **_given(options, np.array))
+
+    options = _takes(forward, "logits", "temp") & _takes(backward, "grad_mask", "logits", "temp")
+    return guarded_implementation(name or function_name(forward), mask, grad_logits, options, flushes_subnormals)
+
+
+# ------------------------------------------------------------------------------------------------ what they share
+
+
+def _framework(package: str, adapter: str) -> Any:
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:  # it is installed, and lacks something
+            raise
+        message = f"{adapter} needs the package {package}, which is not installed: pip install {package}"
+        raise ModuleNotFoundError(message, name=package) from None
+
+
+def _bfloat16() -> Any:
+    try:
+        return import_module("ml_dtypes").bfloat16
+    except ImportError:
+        message = "a bfloat16 tensor as a NumPy array needs the package ml_dtypes: pip install ml_dtypes"
+        raise ModuleNotFoundError(message, name="ml_dtypes") from None
+
+
+def _given(options: dict[str, Any], tensor: Function) -> dict[str, Any]:
+    """The options as `fn` takes them."""
+    return {option: value if option == "axis" else tensor(value) for option, value in options.items()}
+
+
+def _expect(types: Any, mask: Any, fn: Function) -> Any:
+    if not isinstance(mask, types):
+        raise TypeError(f"{function_name(fn)} returned a {type(mask).__name__}; expected a tensor of its framework")
+    return mask
+
+
+def _fitting(grad_mask: Any, mask: Any, fn: Function) -> Array:
+    """`grad_mask`, if it has the mask's shape: TensorFlow would broadcast it."""
+    array = np.asarray(grad_mask)
+    if array.shape != tuple(mask.shape):
+        shapes = f"shape {tuple(mask.shape)} and grad_mask has shape {array.shape}"
+        raise ValueError(f"{function_name(fn)} returned {shapes}; without the same shape there is no gradient")
+    return array
+
+
+def _takes(fn: Function, *arguments: str) -> frozenset[str]:
+    """The options that `fn` takes beside its arguments."""
+    call = f"{function_name(fn)}({', '.join(arguments)})"
+    if not callable(fn):
+        raise TypeError(f"expected a function to call as {call}, was given {fn!r}")
+    try:
+        return options_of(fn, arguments)
+    except TypeError as error:
+        raise TypeError(f"{function_name(fn)} cannot be called as {call}: {error}") from None

@@ -1,0 +1,234 @@
+"""A case: one question, the oracle's answer, and the judgement of anybody else's.
+
+The answers are computed when they are first asked for. Shapes are free: candidates lie along `axis`, and what is judged
+row by row is laid out as (rows, K) by `Case.rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect import gumbel_softmax, straight_through
+from npselect.testing import tolerance
+from npselect.testing.compare import PROFILES, Allowed, compare_gradients, compare_masks, trouble
+
+__all__ = ["Case"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One call of ``forward(logits, temp)`` and one of ``backward(grad_mask, logits, temp)``.
+
+    Attributes
+    ----------
+    name : str
+        Its group and what sets it apart, as in ``"random/K=100"``.
+    note : str
+        What it asks for, or which mistake it finds.
+    logits, grad_mask : ndarray
+        Of the same shape, in the dtype under test.
+    temp : float
+        A number of that dtype.
+    axis : int
+        The axis of the candidates.
+    where : ndarray of bool or None
+        Which entries are candidates; all, if None.
+    noise : ndarray or None
+        What is added to the logits, in their dtype; then the operator is `npselect.gumbel_softmax`. The sum has no
+        rounding error in the dtype.
+    flags : tuple of str
+        ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: so that they may,
+        with even odds. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
+        ``"error"``: the right answer is a ValueError.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import testing
+    >>> case = testing.find_case("float32/edge/ties")
+    >>> case.mask[0]
+    array([0., 1., 0., 0.], dtype=float32)
+    >>> case.check_forward(np.eye(4, dtype=np.float32)[[1, 0, 0, 0, 0, 2]])
+    >>> case.check_forward(np.eye(4, dtype=np.float32)[[2, 0, 0, 0, 0, 2]])
+    Traceback (most recent call last):
+    ...
+    AssertionError: float32/edge/ties: forward[0, 1] is 0.0; expected 1.0 (the lowest index among equals; -0 equals +0)
+    """
+
+    name: str
+    note: str
+    logits: Array
+    grad_mask: Array
+    temp: float
+    axis: int = -1
+    where: Array | None = None
+    noise: Array | None = None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"`` or ``"where"``."""
+        return self.name.partition("/")[0]
+
+    @property
+    def id(self) -> str:
+        """The dtype and the name, as in ``"float32/random/K=100"``; with noise, ``"gumbel/"`` in front."""
+        return f"{'' if self.noise is None else 'gumbel/'}{self.logits.dtype.name}/{self.name}"
+
+    def __str__(self) -> str:
+        return self.id
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that an implementation must take for this case, by name: some of axis, where and noise."""
+        options: dict[str, Any] = {} if self.axis == -1 else {"axis": self.axis}
+        for name in ("where", "noise"):
+            if getattr(self, name) is not None:
+                options[name] = getattr(self, name)
+        return options
+
+    # -------------------------------------------------------------------------------------------- the oracle
+
+    @cached_property
+    def mask(self) -> Array:
+        """The right forward result."""
+        return self.answer("forward")
+
+    @cached_property
+    def grad_logits(self) -> Array:
+        """The right backward result, rounded once."""
+        return self.answer("backward")
+
+    @cached_property
+    def bound(self) -> Array:
+        """How far `backward` may be from `grad_logits`, entry by entry: of an honest textbook, and of rounding this."""
+        return self.unrows(self.allowed(Allowed("standard")))
+
+    def answer(self, direction: str, backend: str = "reference") -> Array:
+        """What the operator returns, or raises."""
+        operator = straight_through if self.noise is None else gumbel_softmax
+        arguments = (self.logits,) if direction == "forward" else (self.grad_mask, self.logits)
+        return np.asarray(getattr(operator, direction)(*arguments, self.temp, **self.options, backend=backend))
+
+    # -------------------------------------------------------------------------------------------- as rows
+
+    def rows(self, array: Array) -> Array:
+        """An array of the shape of `logits` as (rows, K)."""
+        moved = np.moveaxis(array, self.axis, -1)
+        return moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
+
+    def unrows(self, rows: Array) -> Array:
+        """An array of (rows, K) in the shape of `logits`."""
+        moved = np.moveaxis(self.logits, self.axis, -1)
+        return np.moveaxis(rows.reshape(moved.shape), -1, self.axis)
+
+    def position(self, row: int, choice: int) -> tuple[int, ...]:
+        """Where in `logits` an entry of (rows, K) stands."""
+        shape = list(self.logits.shape)
+        axis = self.axis % len(shape)
+        del shape[axis]
+        place = [int(i) for i in np.unravel_index(row, shape)] if shape else []
+        return (*place[:axis], choice, *place[axis:])
+
+    @cached_property
+    def w(self) -> Array:
+        """What is chosen from: (rows, K) in float64, with the noise, and -inf at excluded entries."""
+        w = self.logits.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            if self.noise is not None:
+                w = w + self.noise.astype(np.float64)
+        return self.rows(w if self.where is None else np.where(self.where, w, -np.inf))
+
+    @cached_property
+    def agreed(self) -> Array:
+        """Rows on which every honest textbook has the same answer: bool, shape (rows,).
+
+        Their logits are finite or -inf, at least one of them finite; temp is a temperature; the dtype represents
+        logits / temp, and what is computed of grad_mask: its differences, and they over temp. What `where` excludes is
+        a logit of -inf.
+        """
+        excluded = self.w == -np.inf
+        sound = np.all(np.isfinite(self.w) | excluded, axis=-1) & ~np.all(excluded, axis=-1)
+        with np.errstate(all="ignore"):
+            quotients = np.where(excluded, 0.0, self.w) / self.temp
+            cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / min(1.0, self.temp)
+            largest = tolerance.Format.of(self.logits.dtype).largest
+            fits = (np.abs(quotients) <= largest) & (np.abs(cotangents) <= largest)
+        return np.asarray(sound & np.all(fits, axis=-1))
+
+    def allowed(self, how: Allowed) -> Array:
+        """How far a gradient may be from the oracle's, (rows, K): by the bound of either."""
+        if how not in self._allowed:
+            self._allowed[how] = self._bounds(how)
+        return self._allowed[how]
+
+    @cached_property
+    def _allowed(self) -> dict[Allowed, Array]:
+        return {}
+
+    def _bounds(self, how: Allowed) -> Array:
+        dtype = self.logits.dtype
+        g = self.rows(self.grad_mask)
+        if self.w.size == 0:
+            return np.zeros(self.w.shape)
+        bound = tolerance.backward(g, self.w, self.temp, dtype, how.arithmetic)
+        if how.backend == "reference":
+            return np.asarray(bound + tolerance.ulp(self.rows(self.grad_logits), dtype) / 2)
+        return np.asarray(bound + tolerance.backward(g, self.w, self.temp, dtype, tolerance.KERNELS))
+
+    # -------------------------------------------------------------------------------------------- somebody else's
+
+    def check_forward(self, actual: Any, profile: str = "standard") -> None:
+        """Raise AssertionError if `actual` is not what ``forward(logits, temp, **options)`` must return.
+
+        Parameters
+        ----------
+        actual : array_like
+            The result, as an array of the shape and dtype of `logits`.
+        profile : {"standard", "strict"}
+            As in `npselect.testing.check`; in "standard", rows that are not judged may hold anything.
+        """
+        self._check("forward", actual, profile)
+
+    def check_backward(self, actual: Any, profile: str = "standard") -> None:
+        """Raise AssertionError if `actual` is not what ``backward(grad_mask, logits, temp, **options)`` must return.
+
+        Parameters and errors as in `check_forward`.
+        """
+        self._check("backward", actual, profile)
+
+    def _check(self, direction: str, actual: Any, profile: str) -> None:
+        if profile not in PROFILES:
+            raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
+        how = Allowed(profile)
+        judged = self.judged(how)
+        result = np.asarray(actual)
+        expected = self.mask if direction == "forward" else self.grad_logits
+        difference = trouble(direction, type(actual).__name__, result, expected)
+        if difference is None and direction == "forward":
+            difference, _ = compare_masks(self, result, expected, judged, how)
+        elif difference is None:
+            difference, _ = compare_gradients(self, result, expected, judged, how)
+        if difference is not None:
+            raise AssertionError(f"{self}: {difference} ({self.note})")
+
+    def expected(self, backend: str) -> tuple[Array, Array]:
+        """The mask and the gradient of the oracle that is asked."""
+        if backend == "reference":
+            return self.mask, self.grad_logits
+        return self.answer("forward", backend), self.answer("backward", backend)
+
+    def judged(self, how: Allowed) -> Array:
+        """Rows that count in a profile: bool, shape (rows,)."""
+        if how.profile == "strict":
+            return np.ones(len(self.w), np.bool_)
+        finite = np.isfinite(self.allowed(how)) & np.isfinite(self.rows(self.grad_logits))
+        return np.asarray(self.agreed & np.all(finite, axis=-1))

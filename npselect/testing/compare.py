@@ -1,0 +1,142 @@
+"""The judgement of one result: shape, then dtype, then values, each value by a bound of its own.
+
+Two profiles. ``"standard"`` accepts every honest textbook implementation: it judges the rows on which textbooks agree
+by their bound, and shows the rest. ``"strict"`` judges all rows by the bound of npselect's tiers.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect.testing import tolerance
+from npselect.testing.report import Difference
+
+if TYPE_CHECKING:
+    from npselect.testing.case import Case
+
+__all__ = ["PROFILES", "Allowed", "Errors", "bits", "compare_gradients", "compare_masks", "trouble", "within_rounding"]
+
+Array = npt.NDArray[Any]
+PROFILES = {"standard": tolerance.TEXTBOOK, "strict": tolerance.KERNELS}
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What is allowed, and of whom.
+
+    Attributes
+    ----------
+    profile : {"standard", "strict"}
+    backend : {"reference", "cpu"}
+        The oracle, whose own error is allowed for.
+    flushes_subnormals : bool
+        Whether the implementation declares that its operations may return 0 for a subnormal number.
+    """
+
+    profile: str
+    backend: str = "reference"
+    flushes_subnormals: bool = False
+
+    @property
+    def arithmetic(self) -> tolerance.Arithmetic:
+        """Behind an implementation that is allowed this."""
+        return replace(PROFILES[self.profile], flushes_subnormals=self.flushes_subnormals)
+
+
+class Errors(NamedTuple):
+    """The worst errors of a gradient, in ULP and as a fraction of what is allowed; NaN if nothing was compared."""
+
+    ulp: float = np.nan
+    fraction: float = np.nan
+
+
+def trouble(direction: str, returned: str, result: Array, expected: Array) -> Difference | None:
+    """What is wrong with an answer before its values are looked at; `returned` is the type of what was returned."""
+    if result.dtype == object or returned in ("list", "tuple", "MaskedArray", "matrix"):
+        return Difference(direction, f"returns a {returned}; expected an array")
+    if result.shape != expected.shape:
+        return Difference(direction, f"returns shape {result.shape}; expected {expected.shape}")
+    if result.dtype != expected.dtype:
+        return Difference(direction, f"returns dtype {result.dtype}; expected {expected.dtype}")
+    return None
+
+
+def compare_masks(
+    case: Case, actual: Array, expected: Array, judged: Array, how: Allowed
+) -> tuple[Difference | None, Array]:
+    """Exactly +0 and 1, or NaN; and the rows in which another index was accepted, as near as it is."""
+    a, e = case.rows(actual), case.rows(expected)
+    near = np.zeros(len(a), np.bool_)
+    if how.profile == "standard":
+        near = judged & _near_ties(case, a, e, how)
+    same = (a == e) & (np.signbit(a) == np.signbit(e)) | np.isnan(a) & np.isnan(e)
+    return _first("forward", case, actual, expected, None, same, judged & ~near), near
+
+
+def _near_ties(case: Case, actual: Array, expected: Array, how: Allowed) -> Array:
+    """Rows whose mask has its 1 elsewhere, at the first of equals, as near as rounding can bring two probabilities."""
+    rows, choices = expected.shape
+    if rows == 0:
+        return np.zeros(rows, np.bool_)
+    index = np.argmax(actual == 1, axis=-1)[:, None]
+    one_hot = np.all(actual.astype(np.float64) == (np.arange(choices) == index), axis=-1)
+    chosen = np.take_along_axis(case.w, index, axis=-1)
+    first = np.argmax(case.w == chosen, axis=-1)[:, None] == index
+    near = one_hot[:, None] & first & np.take_along_axis(within_rounding(case, how), index, axis=-1)
+    return np.asarray(near[:, 0] & ~np.all(actual == expected, axis=-1) & ~np.any(np.signbit(actual), axis=-1))
+
+
+def within_rounding(case: Case, how: Allowed) -> Array:
+    """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
+    with np.errstate(all="ignore"):
+        gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temp
+        return np.asarray(gap <= tolerance.near_tie(case.w, case.temp, case.logits.dtype, how.arithmetic))
+
+
+def compare_gradients(
+    case: Case, actual: Array, expected: Array, judged: Array, how: Allowed
+) -> tuple[Difference | None, Errors]:
+    """Within what is allowed; and the worst errors."""
+    allowed = case.allowed(how)
+    wide, exact = case.rows(actual.astype(np.float64)), case.rows(expected.astype(np.float64))
+    with np.errstate(all="ignore"):
+        error = np.abs(wide - exact)
+        same = (error <= allowed) | (wide == exact) | np.isnan(wide) & np.isnan(exact)
+        cotangent = np.where(case.w == -np.inf, 0, case.rows(case.grad_mask.astype(np.float64)))
+        broken = ~np.all(np.isfinite(cotangent), axis=-1, keepdims=True)
+        same |= broken & ~np.isfinite(wide) & ~np.isfinite(exact)
+        compared = np.isfinite(exact) & judged[:, None]
+        error = np.where(np.isnan(error), np.inf, error)[compared]
+        ulps = error / tolerance.ulp(exact, expected.dtype)[compared]
+        fractions = np.where(error == 0, 0.0, error / allowed[compared])
+    errors = Errors(float(np.max(ulps)), float(np.max(fractions))) if error.size else Errors()
+    return _first("backward", case, actual, expected, allowed, same, judged), errors
+
+
+def _first(
+    direction: str, case: Case, actual: Array, expected: Array, allowed: Array | None, same: Array, judged: Array
+) -> Difference | None:
+    """The first entry, row after row, of the rows that count where two arrays are not the same."""
+    different = ~same & judged[:, None]
+    if not np.any(different):
+        return None
+    row, choice = (int(i) for i in np.unravel_index(np.argmax(different), different.shape))
+    position, limit = case.position(row, choice), 0.0 if allowed is None else float(allowed[row, choice])
+    a, e = actual[position], expected[position]
+    message = f"is {a!s}; expected {e!s}"
+    if limit > 0:
+        message += f", give or take {limit:.2g}"
+    conditioning = None
+    if allowed is not None and np.isfinite(limit):
+        conditioning = limit / float(tolerance.ulp(np.asarray(e, np.float64), expected.dtype))
+    return Difference(direction, message, position, float(a), float(e), limit, bits(a), bits(e), conditioning)
+
+
+def bits(value: Any) -> str:
+    """The bit pattern of a NumPy scalar in hexadecimal, the sign first."""
+    return f"{int.from_bytes(value.tobytes(), sys.byteorder):0{2 * value.itemsize}x}"

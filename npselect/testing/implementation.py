@@ -1,0 +1,104 @@
+"""What the checker takes: two functions over NumPy arrays, and which options they take."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial, wraps
+from typing import Any
+
+__all__ = ["OPTIONS", "Implementation", "function_name", "guarded_implementation", "options_of"]
+
+Function = Callable[..., Any]
+OPTIONS = ("axis", "where", "noise")
+"""The keywords that an implementation may take."""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What the checker takes.
+
+    Attributes
+    ----------
+    name : str
+        For the report; also `__name__`.
+    forward : callable
+        ``forward(logits, temp, **options) -> mask``, over NumPy arrays.
+    backward : callable
+        ``backward(grad_mask, logits, temp, **options) -> grad_logits``, likewise.
+    options : frozenset of str
+        Those of `OPTIONS` that both take. Any other is a `TypeError`; one that is None counts as not given.
+    flushes_subnormals : bool
+        Whether it may take a number below the smallest normal one for 0. This is declared, not tested.
+    """
+
+    name: str
+    forward: Function
+    backward: Function
+    options: frozenset[str] = frozenset()
+    flushes_subnormals: bool = False
+
+    @property
+    def __name__(self) -> str:
+        return self.name
+
+
+def guarded_implementation(
+    name: str, forward: Function, backward: Function, options: frozenset[str], flushes_subnormals: bool
+) -> Implementation:
+    """Both functions behind a look at the keywords."""
+
+    def guarded(function: Function) -> Function:
+        @wraps(function)
+        def call(*arguments: Any, **given: Any) -> Any:
+            given = {option: value for option, value in given.items() if value is not None}
+            unknown = ", ".join(sorted(given.keys() - options))
+            if unknown:
+                raise TypeError(f"{name} was given {unknown}; it takes {', '.join(sorted(options)) or 'no options'}")
+            return function(*arguments, **given)
+
+        return call
+
+    return Implementation(name, guarded(forward), guarded(backward), options, flushes_subnormals)
+
+
+def options_of(fn: Function, arguments: tuple[str, ...]) -> frozenset[str]:
+    """Those of `OPTIONS` in the signature of `fn`; a `TypeError` if it cannot be called with the arguments and them."""
+    try:
+        signature = inspect.signature(_innermost(fn))
+    except ValueError:  # builtins may have none
+        return frozenset()
+    if _takes_anything(signature) and inspect.isclass(getattr(fn, "__self__", None)):
+        return frozenset()  # apply of a torch.autograd.Function, which refuses keywords
+    parameters = signature.parameters.values()
+    by_keyword = {one.name for one in parameters if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)}
+    takes_all = any(one.kind == one.VAR_KEYWORD for one in parameters)
+    options = frozenset(option for option in OPTIONS if takes_all or option in by_keyword)
+    signature.bind(*arguments, **dict.fromkeys(options))
+    return options
+
+
+def _innermost(fn: Function) -> Function:
+    """What has the signature: a module of PyTorch takes anything and hands it on to its `forward`."""
+    if isinstance(fn, partial):
+        return partial(_innermost(fn.func), *fn.args, **fn.keywords)
+    if _takes_anything(inspect.signature(fn)):
+        for name in ("_orig_mod", "forward"):  # of a compiled module; of a module
+            if callable(getattr(fn, name, None)):
+                return _innermost(getattr(fn, name))
+    return fn
+
+
+def function_name(fn: Function) -> str:
+    """What a function calls itself, or what it is."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    owner = getattr(fn, "__self__", None)
+    prefix = f"{owner.__name__}." if inspect.isclass(owner) else ""
+    return prefix + str(getattr(fn, "__name__", type(fn).__name__))
+
+
+def _takes_anything(signature: inspect.Signature) -> bool:
+    kinds = [parameter.kind for parameter in signature.parameters.values()]
+    return kinds == [inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD]
