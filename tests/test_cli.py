@@ -300,7 +300,7 @@ def test_on_a_terminal(folder, rich):
     assert child.wait() == 1
     assert (b"\x1b[" in written) is rich
     assert b"likely cause: backward: 1/temp is missing" in written
-    line = next(line for line in written.splitlines() if b"edge/ties" in line and b"failed" in line)
+    line = next(line for line in written.splitlines() if b"random/K=10 " in line and b"failed" in line)
     assert b"expected" in line
 
 

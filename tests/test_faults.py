@@ -156,6 +156,38 @@ def temp_forgotten(g, w, temp):
     return p * (g - total(p * g))
 
 
+def exponents_clipped(g, w, temp):
+    """Instead of subtracting the maximum."""
+    e = np.exp(np.clip(w / f32(temp), f32(-80), f32(80)))
+    p = e / total(e)
+    return p * (g - total(p * g)) / f32(temp)
+
+
+def of_log_probs(g, w, temp):
+    return soft_gradient(g, np.log(softmax(w, temp) + f32(1e-20)), 1.0) / f32(temp)
+
+
+def products_in_tf32(g, w, temp):
+    def rounded(x):
+        return (np.ascontiguousarray(x).view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+
+    p = softmax(w, temp)
+    return p * (g - total(rounded(p) * rounded(g))) / f32(temp)
+
+
+def rows_forgotten(g, w, temp):
+    gradient = soft_gradient(g, w, temp)
+    gradient[1024:] = 0
+    return gradient
+
+
+def last_row_from_the_row_before(g, w, temp):
+    gradient = soft_gradient(g, w, temp)
+    if len(w) > 1:
+        gradient[-1] = gradient[-2]
+    return gradient
+
+
 def one_entry_off(g, w, temp):
     gradient = soft_gradient(g, w, temp)
     if w.shape[-1] > 1e5:
@@ -237,9 +269,15 @@ BACKWARD = {  # name: (function, likely cause or None, what a case says)
     "zero for K=3": (zero_at([3]), None, "few choices"),
     "zero for K=131072": (zero_at([131072]), None, "gradients of 1e-6 are gradients"),
     "zero for long rows": (zero_at(range(4096, 10**6)), None, "small gradients are gradients"),
-    "last block forgotten": (last_block_forgotten, None, "where blocks end"),
+    "last block forgotten": (last_block_forgotten, None, "just beyond that of a block"),
     "computed in float16": (in_float16, None, "the logistic function"),
     "mean summed in float16": (sums_in_float16, None, "the logistic function"),
+    "exponents clipped": (exponents_clipped, None, "logits far from 0"),
+    "of log(probs + 1e-20)": (of_log_probs, None, "small probabilities are probabilities"),
+    "products in TF32": (products_in_tf32, None, "the logistic function"),
+    "temp + 1e-6": (lambda g, w, t: soft_gradient(g, w, t + 1e-6), None, "logits are divided by temp"),
+    "rows after 1024 forgotten": (rows_forgotten, None, "held-out logits of handwritten digits"),
+    "last row from the row before": (last_row_from_the_row_before, None, "every row by itself"),
     "one entry of 131072": (one_entry_off, None, "backward[0, 77777] is 1"),
     "NaN everywhere": (lambda g, w, t: np.nan * g, None, "is nan; expected"),
     "infinite": (lambda g, w, t: np.inf + 0 * g, None, "is inf; expected"),
@@ -309,6 +347,14 @@ def second_where_it_may(w, temp):
     return np.where((gap > 0) & (gap < 16 * 2**-24), hard(rest.astype(w.dtype), temp), best)
 
 
+def with_jitter(w, temp):
+    return hard(w + f32(1e-6) * np.random.default_rng(0).standard_normal(w.shape, f32), temp)
+
+
+def index_of_16_bits(w, temp):
+    return one_hot(np.argmax(w, axis=-1, keepdims=True).astype(np.int16), w)
+
+
 def writes_to_logits(w, temp):
     w /= f32(temp)
     return hard(w, temp)
@@ -334,6 +380,8 @@ FORWARD = {
     "almost 1": (inexact, None, "is 0.99999994; expected 1.0"),
     "minus zeros": (lambda w, t: np.where(hard(w, t) == 0, f32(-0.0), f32(1)), None, "is -0.0; expected 0.0"),
     "NaN at -inf": (nan_at_minus_inf, "-inf gives NaN", "never selected"),
+    "with jitter": (with_jitter, None, "the lowest index among equals"),
+    "index of 16 bits": (index_of_16_bits, None, "forward[0, 108657] is 0.0; expected 1.0"),
     "of float16": (rounded_logits, None, "is 1.0; expected 0.0"),
     "bool": (lambda w, t: hard(w, t).astype(bool), None, "returns dtype bool; expected float32"),
     "index": (lambda w, t: np.argmax(w, axis=-1) if w.size else w, None, "returns shape"),

@@ -497,7 +497,7 @@ def test_cases_are_the_same_every_time(dtype, operator):
         assert a.temp == float(np.asarray(a.temp).astype(a.logits.dtype))
     assert {case.group for case in once} == {"digits", "random", "edge", "axis", "where"}
     lengths = {case.logits.shape[case.axis] for case in once}
-    assert lengths >= {1, 2, 3, 5, 7, 10, 33, 64, 100, 129, 257, 1000, 1024, 1025, 4096}
+    assert lengths >= {1, 2, 3, 5, 7, 10, 33, 64, 100, 129, 1000, 1024, 1025, 4096}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

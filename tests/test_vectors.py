@@ -16,6 +16,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -816,11 +817,23 @@ def test_command_cannot_run(tmp_path, capsys, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_command_may_not_write(tmp_path, capsys):
-    tmp_path.chmod(0o555)
-    assert f"--out {tmp_path}: Permission denied" in cannot_run(capsys, "--out", tmp_path)
-    assert f"--out {tmp_path / 'x'}: Permission denied" in cannot_run(capsys, "--out", tmp_path / "x")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork, nor such permissions")
+def test_command_may_not_write(folder):
+    """In a child that is not the superuser, who may write everywhere; `folder` has had all modules loaded."""
+    with tempfile.TemporaryDirectory() as outer:
+        closed, said = Path(outer) / "closed", Path(outer) / "said"
+        Path(outer).chmod(0o755)
+        closed.mkdir(mode=0o555)
+        child = os.fork()
+        if child == 0:
+            with said.open("w") as sys.stderr:
+                if os.geteuid() == 0:
+                    os.setuid(65534)
+                codes = [main(["vectors", "--out", str(path)]) for path in (closed, closed / "x")]
+            os._exit(7 if codes == [2, 2] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        lines = [f"npselect: error: --out {path}: Permission denied" for path in (closed, closed / "x")]
+        assert said.read_text().splitlines() == lines
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="a folder in which nobody may write exists on Linux alone")

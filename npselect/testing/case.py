@@ -196,6 +196,7 @@ class Case:
         profile : {"standard", "strict"}
             As in `npselect.testing.check`; in "standard", rows that are not judged may hold anything.
         """
+        __tracebackhide__ = True
         self._check("forward", actual, profile)
 
     def check_backward(self, actual: Any, profile: str = "standard") -> None:
@@ -203,9 +204,11 @@ class Case:
 
         Parameters and errors as in `check_forward`.
         """
+        __tracebackhide__ = True
         self._check("backward", actual, profile)
 
     def _check(self, direction: str, actual: Any, profile: str) -> None:
+        __tracebackhide__ = True  # of pytest
         if profile not in PROFILES:
             raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
         how = Allowed(profile)

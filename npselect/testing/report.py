@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["Difference", "Group", "Outcome", "Report", "aligned"]
 
+_TOLD = 12  # cases that failed, in the text
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -215,10 +217,12 @@ class Report:
 
     @property
     def case_table(self) -> list[str]:
-        """A line for each case that has failed or, being only shown, differs; none if there is none."""
-        told = [case for case in self.cases if case.verdict in ("failed", "differs")]
-        told.sort(key=lambda case: case.verdict, reverse=True)
+        """A line for each case that differs, being only shown, or has failed, up to twelve of these; or no line."""
+        failed = [case for case in self.cases if case.verdict == "failed"]
+        told = [*failed[:_TOLD], *(case for case in self.cases if case.verdict == "differs")]
         cells = [("verdict", "case", "first difference"), *((c.verdict, c.id, str(c.difference)) for c in told)]
+        if more := len(failed[_TOLD:]):
+            cells.insert(_TOLD + 1, ("failed", f"{more} more", "as `cases` and the JSON tell"))
         return aligned(cells, numbers=()) if told else []
 
     @property
