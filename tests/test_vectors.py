@@ -33,7 +33,8 @@ from npselect.testing import tolerance
 from npselect.testing.cases import all_cases
 from npselect.testing.compare import Allowed
 from npselect.testing.dtypes import floating_dtype
-from npselect.testing.vectors import LARGEST, patterns, values
+from npselect.testing.patterns import patterns, values
+from npselect.testing.vectors import LARGEST
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}

@@ -17,7 +17,8 @@ from npselect.testing.implementation import OPTIONS, Implementation
 from npselect.testing.report import Difference, Group, Outcome, Report
 from npselect.testing.sampler import check_sampler
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
-from npselect.testing.vectors import load_vectors, write_vectors
+from npselect.testing.stored import load_vectors
+from npselect.testing.vectors import write_vectors
 
 __all__ = [
     "DTYPES",

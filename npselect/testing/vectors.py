@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,109 +30,20 @@ from npselect.testing.case import Case
 from npselect.testing.cases import all_cases
 from npselect.testing.compare import Allowed
 from npselect.testing.dtypes import DTYPES, floating_dtype
+from npselect.testing.patterns import patterns
 
-__all__ = ["LARGEST", "LONGEST", "SCHEMA", "load_vectors", "patterns", "values", "write_vectors"]
+__all__ = ["ANSWERS", "LARGEST", "LONGEST", "OPERATORS", "SCHEMA", "write_vectors"]
 
 Array = npt.NDArray[Any]
 
 SCHEMA = "npselect-vectors/1"
+ANSWERS = ("mask", "grad_logits", "bound", "judged", "near_ties")
 LARGEST = 256  # elements in a case
 LONGEST = {2: 4096, 4: 2048, 8: 2048}  # choices in a row, by the size of a number
 
 _SCHEMA_FILE = "vectors.schema.json"
-_OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
+OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
 _STANDARD = Allowed("standard")
-
-
-# ------------------------------------------------------------------------------------------------ bit patterns
-
-
-class _Pattern(NamedTuple):
-    """How the floats of a dtype are written: a prefix and hexadecimal digits; infinity, and the NaN of results."""
-
-    prefix: str
-    digits: int
-    infinity: int
-    nan: int
-
-    @property
-    def unsigned(self) -> np.dtype[Any]:
-        return np.dtype(f"u{self.digits // 2}")
-
-
-_PATTERNS = {
-    "float16": _Pattern("f16:", 4, 0x7C00, 0x7E00),
-    "bfloat16": _Pattern("bf16:", 4, 0x7F80, 0x7FC0),
-    "float32": _Pattern("f32:", 8, 0x7F800000, 0x7FC00000),
-    "float64": _Pattern("f64:", 16, 0x7FF0000000000000, 0x7FF8000000000000),
-}
-
-
-def patterns(array: Array, *, canonical: bool = False) -> list[str]:
-    """The bit patterns of an array, flat, in C order.
-
-    Parameters
-    ----------
-    array : ndarray
-        Of one of the four dtypes.
-    canonical : bool
-        Whether every NaN is written as the positive quiet one without a payload.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npselect.testing.vectors import patterns
-    >>> patterns(np.array([1.0, -0.0], np.float32))
-    ['f32:3f800000', 'f32:80000000']
-    """
-    form = _PATTERNS[array.dtype.name]
-    bits = np.ascontiguousarray(array).reshape(-1).view(form.unsigned)
-    if canonical:
-        without_sign = bits & (~bits.dtype.type(0) >> 1)
-        bits = np.where(without_sign > form.infinity, bits.dtype.type(form.nan), bits)
-    return [f"{form.prefix}{number:0{form.digits}x}" for number in bits.tolist()]
-
-
-def values(written: list[Any], dtype: np.dtype[Any]) -> Array:
-    """The array, of one dimension, whose bit patterns these are.
-
-    Parameters
-    ----------
-    written : list of str
-        As `patterns` returns it.
-    dtype : dtype
-        That they must have.
-
-    Returns
-    -------
-    ndarray
-
-    Raises
-    ------
-    ValueError
-        One of them is no pattern of that dtype.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from npselect.testing.vectors import values
-    >>> values(["f16:3c00", "f16:fc00"], np.dtype(np.float16))
-    array([  1., -inf], dtype=float16)
-    """
-    form = _PATTERNS[dtype.name]
-    fits = re.compile(f"{form.prefix}[0-9a-f]{{{form.digits}}}").fullmatch
-    for place, item in enumerate(written):
-        if not isinstance(item, str) or fits(item) is None:
-            raise ValueError(f"[{place}] is {item!r}; expected '{form.prefix}' and {form.digits} digits of 0-9a-f")
-    digits = "".join(item[len(form.prefix) :] for item in written)
-    return np.frombuffer(bytes.fromhex(digits), form.unsigned.newbyteorder(">")).astype(form.unsigned).view(dtype)
-
-
-# ------------------------------------------------------------------------------------------------ writing
 
 
 def write_vectors(
@@ -183,9 +92,9 @@ def write_vectors(
     >>> case.check_forward(straight_through.forward(case.logits, case.temp, **case.options))
     """
     forms = _listed("dtypes", dtypes, [*DTYPES], lambda dtype: floating_dtype(dtype).name)
-    names = _listed("operators", operators, [*_OPERATORS], _name)
+    names = _listed("operators", operators, [*OPERATORS], _name)
     asked = {
-        f"{operator}-{form}.json": (operator, form, all_cases(floating_dtype(form), 0.6, _OPERATORS[operator]))
+        f"{operator}-{form}.json": (operator, form, all_cases(floating_dtype(form), 0.6, OPERATORS[operator]))
         for operator in names
         for form in forms
     }
@@ -218,7 +127,7 @@ def _listed(argument: str, given: Any, known: list[str], name_of: Callable[[Any]
 
 
 def _name(operator: Any) -> str:
-    for name, module in _OPERATORS.items():
+    for name, module in OPERATORS.items():
         if operator is module:
             return name
     raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
@@ -263,7 +172,7 @@ def _entry(case: Case) -> dict[str, Any]:
         "grad_mask": patterns(case.grad_mask),
     }
     if judged is None:
-        return entry | dict.fromkeys(_ANSWERS)
+        return entry | dict.fromkeys(ANSWERS)
     return entry | {
         "mask": patterns(case.mask, canonical=True),
         "grad_logits": patterns(case.grad_logits, canonical=True),
@@ -309,227 +218,3 @@ def _write(path: Path, text: str) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-
-
-# ------------------------------------------------------------------------------------------------ reading
-
-_HEAD = {"schema": str, "operator": str, "dtype": str, "cases": list}
-_QUESTION = {
-    "id": str,
-    "group": str,
-    "note": str,
-    "flags": list,
-    "error": (str, type(None)),
-    "shape": list,
-    "axis": int,
-    "temp": str,
-    "logits": list,
-    "noise": (list, type(None)),
-    "where": (list, type(None)),
-    "grad_mask": list,
-}
-_ANSWERS = ("mask", "grad_logits", "bound", "judged", "near_ties")
-_ENTRY = _QUESTION | dict.fromkeys(_ANSWERS, (list, type(None)))
-
-
-class _Stored(Case):
-    """A case whose answers were read: what `Case` computes stands in its place, in the instance."""
-
-    stored_judged: Array | None = None
-
-    @property
-    def _stored(self) -> bool:
-        return self.stored_judged is not None
-
-    def answer(self, direction: str, backend: str = "reference") -> Array:
-        if self._stored and backend == "reference":
-            return self.mask if direction == "forward" else self.grad_logits
-        return super().answer(direction, backend)
-
-    def allowed(self, how: Allowed) -> Array:
-        return self.rows(self.bound) if self._stored and how == _STANDARD else super().allowed(how)
-
-    def judged(self, how: Allowed) -> Array:
-        if self.stored_judged is not None and how == _STANDARD:
-            return self.stored_judged
-        return super().judged(how)
-
-
-def load_vectors(path: str | os.PathLike[str]) -> list[Case]:
-    """Read the cases back that `write_vectors` has written.
-
-    Parameters
-    ----------
-    path : path
-        A file; or a folder, of which all files are read that have the names that `write_vectors` gives.
-
-    Returns
-    -------
-    list of Case
-        Their `mask`, `grad_logits` and `bound` are the stored ones, bit for bit, and so are the rows that count in the
-        profile "standard". The flag ``"strict"`` marks a case of which no row does.
-
-    Raises
-    ------
-    ValueError
-        A file is not what its schema says, or the folder holds none: which file, which case, and what is wrong.
-    ModuleNotFoundError
-        A file is in bfloat16 and the package ml_dtypes is missing.
-    OSError
-        A file cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from npselect import gumbel_softmax, testing
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     (path,) = testing.write_vectors(folder, dtypes="float16", operators=gumbel_softmax)
-    ...     cases = {case.id: case for case in testing.load_vectors(path)}
-    >>> case = cases["gumbel/float16/edge/-inf"]
-    >>> case.note
-    'never selected; the gradient there is exactly 0'
-    >>> case.grad_logits[0, 1]
-    np.float16(0.0)
-    """
-    path = Path(path)
-    paths = [path]
-    if path.is_dir():
-        names = (f"{operator}-{form}.json" for operator in _OPERATORS for form in DTYPES)
-        paths = [path / name for name in names if (path / name).exists()]
-        if not paths:
-            raise ValueError(f"{path}: holds no vectors, such as straight_through-float32.json")
-    cases: list[Case] = []
-    seen: dict[str, Path] = {}
-    for file in paths:
-        for case in _read(file):
-            if case.id in seen:
-                beside = "twice" if seen[case.id] == file else f"here and in {seen[case.id]}"
-                raise ValueError(f"{file}: case {case.id!r}: stands {beside}")
-            seen[case.id] = file
-            cases.append(case)
-    return cases
-
-
-def _read(path: Path) -> Iterator[Case]:
-    where = str(path)
-    try:
-        try:
-            whole = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"is not JSON: {error}") from None
-        if isinstance(whole, dict) and whole.get("schema", SCHEMA) != SCHEMA:
-            raise ValueError(f"schema is {whole['schema']!r}; this npselect reads {SCHEMA!r}")
-        _keys(whole, _HEAD)
-        for key, known in (("operator", [*_OPERATORS]), ("dtype", [*DTYPES])):
-            if whole[key] not in known:
-                raise ValueError(f"{key} is {whole[key]!r}; expected one of {', '.join(known)}")
-        dtype = floating_dtype(whole["dtype"])
-        for place, entry in enumerate(whole["cases"]):
-            where = f"{path}: case {_called(entry, place)}"
-            yield _case(entry, whole["operator"], dtype)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _called(entry: Any, place: int) -> str:
-    """The id of a case or, if it has none, its place."""
-    name = entry.get("id") if isinstance(entry, dict) else None
-    return repr(name) if isinstance(name, str) else f"number {place}"
-
-
-def _keys(entry: Any, kinds: dict[str, Any]) -> None:
-    """Raise ValueError unless it is an object with these entries, of these kinds."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"is {_json(entry)}; expected an object")
-    for key, kind in kinds.items():
-        if key not in entry:
-            raise ValueError(f"has no {key!r}")
-        if not isinstance(entry[key], kind) or isinstance(entry[key], bool):
-            raise ValueError(f"{key} is {_json(entry[key])}; expected {_KINDS[kind]}")
-    if unknown := sorted(set(entry) - set(kinds)):
-        raise ValueError(f"has {unknown[0]!r}, which {SCHEMA} does not know")
-
-
-_KINDS = {
-    str: "a string",
-    int: "an integer",
-    list: "an array",
-    (str, type(None)): "a string or null",
-    (list, type(None)): "an array or null",
-}
-
-
-def _json(item: Any) -> str:
-    """An item in some characters of JSON."""
-    text = json.dumps(item)
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _case(entry: Any, operator: str, dtype: np.dtype[Any]) -> Case:
-    """The case that an entry is."""
-    _keys(entry, _ENTRY)
-    prefix = f"{'gumbel/' if operator == 'gumbel_softmax' else ''}{dtype.name}/"
-    name, error = entry["id"].removeprefix(prefix), entry["error"]
-    if not entry["id"].startswith(prefix) or name.partition("/")[0] != entry["group"]:
-        raise ValueError(f"id is {_json(entry['id'])}; expected it to begin with '{prefix}{entry['group']}/'")
-    if not all(isinstance(flag, str) for flag in entry["flags"]):
-        raise ValueError(f"flags is {_json(entry['flags'])}; expected an array of strings")
-    if error not in (None, "ValueError") or (error is not None) != ("error" in entry["flags"]):
-        raise ValueError(f"error is {_json(error)} and flags is {_json(entry['flags'])}; expected both or neither")
-    if (entry["noise"] is None) != (operator == "straight_through"):
-        raise ValueError(f"noise is {_json(entry['noise'])}, which does not fit operator {operator}")
-    for key in _ANSWERS:
-        if (entry[key] is None) != (error is not None):
-            raise ValueError(f"{key} is {_json(entry[key])} and error is {_json(error)}; expected one of them")
-
-    shape, axis = entry["shape"], entry["axis"]
-    if not shape or not all(type(length) is int and length >= 0 for length in shape):
-        raise ValueError(f"shape is {_json(shape)}; expected at least one length")
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(f"axis is {axis}; expected one of the {len(shape)} of shape {shape}")
-    rows = math.prod(length for place, length in enumerate(shape) if place != axis % len(shape))
-
-    def floats(key: str, form: np.dtype[Any] = dtype) -> Array:
-        _count(entry, key, math.prod(shape))
-        try:
-            return values(entry[key], form).reshape(shape)
-        except ValueError as wrong:
-            raise ValueError(f"{key}{wrong}") from None
-
-    def bools(key: str, count: int) -> Array:
-        _count(entry, key, count)
-        for place, item in enumerate(entry[key]):
-            if not isinstance(item, bool):
-                raise ValueError(f"{key}[{place}] is {_json(item)}; expected true or false")
-        return np.array(entry[key], np.bool_)
-
-    try:
-        (temp,) = values([entry["temp"]], dtype)
-    except ValueError as wrong:
-        raise ValueError(f"temp{str(wrong).removeprefix('[0]')}") from None
-    case = _Stored(
-        name,
-        entry["note"],
-        floats("logits"),
-        floats("grad_mask"),
-        float(temp),
-        axis,
-        None if entry["where"] is None else bools("where", math.prod(shape)).reshape(shape),
-        None if entry["noise"] is None else floats("noise"),
-        tuple(entry["flags"]),
-    )
-    if error is None:
-        bound = floats("bound", np.dtype(np.float64))
-        if np.any(bound < 0):
-            raise ValueError("bound has a negative number")
-        bools("near_ties", rows)
-        vars(case).update(
-            mask=floats("mask"), grad_logits=floats("grad_logits"), bound=bound, stored_judged=bools("judged", rows)
-        )
-    return case
-
-
-def _count(entry: dict[str, Any], key: str, count: int) -> None:
-    """Raise ValueError unless an array has so many items."""
-    if len(entry[key]) != count:
-        raise ValueError(f"{key} has {len(entry[key])} items; shape {entry['shape']} expects {count}")
