@@ -51,7 +51,7 @@ def patterns(array: Array, *, canonical: bool = False) -> list[str]:
     Examples
     --------
     >>> import numpy as np
-    >>> from npselect.testing.vectors import patterns
+    >>> from npselect.testing.patterns import patterns
     >>> patterns(np.array([1.0, -0.0], np.float32))
     ['f32:3f800000', 'f32:80000000']
     """
@@ -85,7 +85,7 @@ def values(written: list[Any], dtype: np.dtype[Any]) -> Array:
     Examples
     --------
     >>> import numpy as np
-    >>> from npselect.testing.vectors import values
+    >>> from npselect.testing.patterns import values
     >>> values(["f16:3c00", "f16:fc00"], np.dtype(np.float16))
     array([  1., -inf], dtype=float16)
     """
