@@ -162,7 +162,7 @@ def test_examples_pass_the_check(framework, name, dtype):
     report = testing.check(getattr(example(framework), name), dtypes=dtype, cases=cases)
     assert report.ok, str(report)
     assert all(case.verdict == "passed" for case in report.cases)
-    assert len(report.cases) == len(cases) >= 10
+    assert len(report.cases) == len(cases) >= 8
 
 
 @of_every_framework
@@ -170,7 +170,7 @@ def test_examples_pass_the_check_with_noise(framework):
     cases = asked_of(framework, "float32", gumbel_softmax)
     report = testing.check(getattr(example(framework), SUBJECTS[framework][1]), operator=gumbel_softmax, cases=cases)
     assert report.ok, str(report)
-    assert len(report.cases) == len(cases) >= 10
+    assert len(report.cases) == len(cases) >= 8
 
 
 @of_every_framework

@@ -61,7 +61,10 @@ def run(*arguments, python=("-W", "error", "-m", "npselect"), **environment):
 
 
 def start(subject, *options):
-    command = [sys.executable, "-m", "npselect", "check", subject, *options]
+    """A child that can be interrupted, even where this process has been started to ignore that."""
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "from npselect.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "check", subject, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
 
 

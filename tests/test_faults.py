@@ -782,3 +782,46 @@ def test_both_passes_have_causes():
         report.likely_cause
         == "forward: the last of equals is selected; backward: the gradient of the hard mask, which is 0"
     )
+
+
+# ------------------------------------------------------------------------------------------------ found by a reader
+
+
+def last_of_equals_in_long_rows(w, temp):
+    if w.shape[-1] <= 16:
+        return hard(w, temp)
+    return one_hot(w.shape[-1] - 1 - np.argmax(w[..., ::-1], axis=-1, keepdims=True), w)
+
+
+def lowest_lane_of_eight(w, temp):
+    if not w.size:
+        return hard(w, temp)
+    place = np.arange(w.shape[-1])
+    order = np.where(w == np.max(w, axis=-1, keepdims=True), place % 8 * 10**6 + place, 10**9)
+    return one_hot(np.argmin(order, axis=-1, keepdims=True), w)
+
+
+@pytest.mark.parametrize("forward", [last_of_equals_in_long_rows, lowest_lane_of_eight])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ties_in_long_rows(forward, dtype):
+    report = testing.check(implementation(forward, soft_gradient), dtypes=dtype)
+    assert {case.name for case in report.cases if case.verdict == "failed"} == {"edge/ties in long rows"}
+
+
+def test_a_choice_in_fewer_bits():
+    narrow = implementation(lambda w, t: hard(w.astype(np.float32), t).astype(w.dtype), soft_gradient)
+    report = testing.check(narrow, dtypes="float64")
+    assert "random/distinct pairs" in {case.name for case in report.cases if case.verdict == "failed"}
+
+
+def test_a_temperature_that_is_remembered():
+    class Remembers:
+        def forward(self, logits, temp):
+            self.temp = temp
+            return hard(logits, temp)
+
+        def backward(self, grad_mask, logits, temp):
+            return soft_gradient(grad_mask, logits, self.temp)
+
+    report = testing.check(Remembers())
+    assert {case.name for case in report.cases if case.verdict == "failed"} == {"random/called again"}

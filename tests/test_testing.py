@@ -677,6 +677,7 @@ def test_a_case_of_ones_own():
     report = testing.check(implementation(hard, lambda g, w, t: g), cases=[case])
     assert "find_case" not in report.cases[0].reproduce
     assert report.cases[0].reproduce.startswith(
+        "case = next(case for case in cases if case.id == 'float32/mine/two'); "
         "print(implementation.backward(case.grad_mask, case.logits, case.temp)["
     )
 
@@ -841,3 +842,24 @@ def test_a_class_is_no_implementation():
     with pytest.raises(TypeError, match="it is a class, give an instance"):
         testing.check(Subject)
     assert testing.check(Subject()).ok
+
+
+def test_temp_is_a_number():
+    with pytest.raises(TypeError, match=r"temp is '0.6'; it takes a number"):
+        testing.check(straight_through, temp="0.6")
+    report = testing.check(straight_through, temp=np.float32(0.5), cases=testing.cases()[:2])
+    assert json.loads(report.to_json())["temp"] == 0.5
+    for temp in (0, -1, np.nan):
+        with pytest.raises(ValueError, match=r"temp is .* must be positive and finite"):
+            testing.cases(temp=temp)
+
+
+def test_the_dtypes_are_those_of_the_cases():
+    given = [*testing.cases("float64")[:2], *testing.cases("float16")[:1]]
+    assert testing.check(straight_through, cases=given).dtypes == ("float64", "float16")
+    with pytest.raises(ValueError, match="none of 3 cases could be judged, 3 of them being of other dtypes"):
+        testing.check(straight_through, cases=given, dtypes="float32")
+    assert testing.check(straight_through, dtypes=["float32", np.float32], cases=testing.cases()[:1]).dtypes == (
+        "float32",
+    )
+    assert [case.id for case in testing.cases(options="axis")] == [case.id for case in testing.cases(options=["axis"])]

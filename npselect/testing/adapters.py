@@ -16,6 +16,7 @@ float64, but keep them in float16. Where that is otherwise, say so with ``flushe
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -266,4 +267,5 @@ def _takes(fn: Function, *arguments: str) -> frozenset[str]:
     try:
         return options_of(fn, arguments)
     except TypeError as error:
-        raise TypeError(f"{function_name(fn)} cannot be called as {call}: {error}") from None
+        hint = "; it is a class: give an instance, or apply of a torch.autograd.Function" if inspect.isclass(fn) else ""
+        raise TypeError(f"{function_name(fn)} cannot be called as {call}: {error}{hint}") from None

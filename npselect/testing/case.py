@@ -45,8 +45,8 @@ class Case:
         What is added to the logits, in their dtype; then the operator is `npselect.gumbel_softmax`. The sum has no
         rounding error in the dtype.
     flags : tuple of str
-        ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: so that they may,
-        with even odds. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
+        ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: two logits of a row
+        are close. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
         ``"error"``: the right answer is a ValueError.
 
     Examples
@@ -191,8 +191,8 @@ class Case:
 
         Parameters
         ----------
-        actual : array_like
-            The result, as an array of the shape and dtype of `logits`.
+        actual : ndarray
+            The result, of the shape and dtype of `logits`.
         profile : {"standard", "strict"}
             As in `npselect.testing.check`; in "standard", rows that are not judged may hold anything.
         """

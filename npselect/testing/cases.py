@@ -70,15 +70,19 @@ def cases(
     >>> [case.id for case in testing.cases() if case.group == "digits"]
     ['float32/digits/1797x10']
     """
-    unknown = set(options) - {"axis", "where", "noise"}
+    options = {options} if isinstance(options, str) else set(options)
+    unknown = options - {"axis", "where", "noise"}
     if unknown:
         raise ValueError(f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'axis' and 'where'")
     if profile not in ("standard", "strict"):
         raise ValueError(f"profile is {profile!r}; it takes 'standard' or 'strict'")
+    form = floating_dtype(dtype)
+    if not 0 < rounded(temp, form) < _INF:
+        raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     return [
         case
-        for case in all_cases(floating_dtype(dtype), temp, operator)
-        if set(case.options) <= {*options, "noise"}
+        for case in all_cases(form, temp, operator)
+        if set(case.options) <= options | {"noise"}
         and "error" not in case.flags
         and (profile == "strict" or np.all(case.agreed))
     ]
@@ -195,13 +199,19 @@ def _random(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     again = case("called again", "results depend on the arguments alone, and no later call changes them", 16, 6)
     yield replace(again, flags=("again",))
     yield _pairs(rng, case("close pairs", "rounding errs to either side: probs may swap two, not always", 512, 10))
+    yield _pairs(rng, case("distinct pairs", "a choice in fewer bits than the logits have confuses two", 512, 10), 7)
 
 
-def _pairs(rng: np.random.Generator, case: Case) -> Case:
-    """The largest logit of each row, 1 to 1.75, and one that is a last place or two smaller, before or after it."""
+def _pairs(rng: np.random.Generator, case: Case, bits: int = 0) -> Case:
+    """The largest logit of each row, 1 to 1.75, and one that is a last place or two smaller, before or after it.
+
+    Times ``2**bits``, and by up to half of the bits that then are left, at random.
+    """
     logits, dtype = np.round(4 * case.logits.astype(np.float64)) / 4 - 20, case.logits.dtype
     top = (1 + 0.75 * rng.random(len(logits))).astype(dtype).astype(np.float64)
-    below = top - 2 * Format.of(dtype).unit * rng.integers(1, 3, len(logits))
+    form = Format.of(dtype)
+    more = rng.integers(0, max(1, (form.precision - bits) // 2), len(logits)) if bits else 0
+    below = top - 2 * form.unit * rng.integers(1, 3, len(logits)) * np.ldexp(1.0, bits + more)
     two = np.argsort(rng.random(logits.shape), axis=-1)[:, :2]
     np.put_along_axis(logits, two, np.stack([top, below], axis=-1), axis=-1)
     return replace(case, logits=logits.astype(dtype), flags=("pairs",))
@@ -227,6 +237,11 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     four = [[0.5, 2.0, -1.0, 1.5]]
     ties = [[1, 3, 3, 0], [2, 2, 2, 2], [-5, -6, -5, -5], [-0.0, 0.0, -1, -1], [0.0, -0.0, -1, -1], [-1, -1, -0.0, 0.0]]
     yield case("ties", "the lowest index among equals; -0 equals +0", ties)
+    long = np.full((6, 1025), -1.0)
+    for row, equals in zip(long, [(9, 16), (100, 130), (700, 1024), (1, 1024), (31, 32, 33), (0, 1023)], strict=True):
+        row[list(equals)] = 2.0
+    slopes = (np.arange(1025) * 37 % 41 - 20) / 8
+    yield case("ties in long rows", "the lowest index among equals, in whichever block or lane they are", long, slopes)
     neighbours = [[1, one_up, 0, 1], [one_up, 1, 1, 0], [0, 1, 1, one_up]]
     yield case("near ties", "neighbouring numbers", neighbours, flags=("ties",))
     rounded_away = [[1, one_up, 1, 0], [0, 1, 1, one_up]]

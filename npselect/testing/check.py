@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import platform
 from collections.abc import Callable, Iterable, Sequence
+from numbers import Real
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,7 @@ def check(
     implementation: Any,
     *,
     operator: ModuleType = straight_through,
-    dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] = ("float32",),
+    dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
     temp: float = 0.6,
     profile: str = "standard",
     backend: str = "reference",
@@ -45,8 +46,9 @@ def check(
     ----------
     implementation : object or module
         With ``forward(logits, temp) -> mask`` and ``backward(grad_mask, logits, temp) -> grad_logits`` over NumPy
-        arrays, for example of `npselect.testing.from_torch`; `temp` is a float. Results have the shape and dtype of
-        `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not written to. Both
+        arrays of shape (rows, K), for example of `npselect.testing.from_torch`; `temp` is a float. Results have the
+        shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
+        written to. Both
         functions may take the keywords ``axis``, ``where`` and ``noise``, as in `npselect.gumbel_softmax`; what they do
         not take is not asked, and the report says so. An attribute ``flushes_subnormals = True`` declares that the
         arithmetic takes subnormal numbers for 0.
@@ -54,8 +56,8 @@ def check(
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
     dtypes : dtype or sequence of dtypes, optional
-        Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64. In 16
-        bits, sums must be accumulated in more than 16.
+        Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64; by
+        default those of `cases`, or float32. In 16 bits, sums must be accumulated in more than 16.
     temp : float, optional
         The temperature of most cases. It is rounded to the dtype before it is handed over, so that both sides compute
         with the same number.
@@ -81,7 +83,7 @@ def check(
     Raises
     ------
     TypeError
-        The implementation lacks `forward` or `backward`, or they cannot be called as above.
+        The implementation lacks `forward` or `backward`, or they cannot be called as above; `temp` is no number.
     ValueError
         An argument has a value that is not listed, `temp` is not positive and finite, or no case could be judged.
     ModuleNotFoundError
@@ -94,11 +96,15 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 48 of 48 cases
+    PASSED: 50 of 50 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
-    forms = _dtypes(dtypes)
+    given = None if cases is None else list(cases)
+    forms = _dtypes(dtypes, given)
+    if not isinstance(temp, Real):
+        raise TypeError(f"temp is {temp!r}; it takes a number")
+    temp = float(temp)
     for form in forms:
         if not (np.isfinite(rounded(temp, form)) and rounded(temp, form) > 0):
             raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
@@ -106,11 +112,11 @@ def check(
     options = _options(implementation, operator)
     how = Allowed(profile, backend, bool(getattr(implementation, "flushes_subnormals", False)))
 
-    if cases is None:
+    if given is None:
         asked = [case for form in forms for case in all_cases(form, temp, operator)]
     else:
         noisy = operator is gumbel_softmax
-        asked = [case for case in cases if case.logits.dtype in forms and (case.noise is not None) == noisy]
+        asked = [case for case in given if case.logits.dtype in forms and (case.noise is not None) == noisy]
     outcomes: list[Outcome] = []
     observations: list[Observation] = []
     for done, case in enumerate(asked):
@@ -127,7 +133,9 @@ def check(
     if progress is not None:
         progress(len(asked), len(asked), "")
     if not any(outcome.verdict in ("passed", "failed") for outcome in outcomes):
-        raise ValueError(f"none of {len(asked)} cases could be judged: nothing was checked")
+        count = len(asked if given is None else given)
+        left_out = f", {count - len(asked)} of them being of other dtypes or of another operator" * (count > len(asked))
+        raise ValueError(f"none of {count} cases could be judged{left_out}: nothing was checked")
 
     failed = any(outcome.verdict == "failed" for outcome in outcomes)
     return Report(
@@ -181,9 +189,11 @@ def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return limits
 
 
-def _dtypes(dtypes: Any) -> list[np.dtype[Any]]:
+def _dtypes(dtypes: Any, cases: list[Case] | None) -> list[np.dtype[Any]]:
+    if dtypes is None:
+        dtypes = [case.logits.dtype for case in cases] if cases else ["float32"]
     several = isinstance(dtypes, (list, tuple, set, frozenset))
-    forms = [floating_dtype(dtype) for dtype in (dtypes if several else [dtypes])]
+    forms = list(dict.fromkeys(floating_dtype(dtype) for dtype in (dtypes if several else [dtypes])))
     if not forms:
         raise ValueError("dtypes is empty; it takes at least one dtype")
     return forms

@@ -80,11 +80,11 @@ def options_of(fn: Function, arguments: tuple[str, ...]) -> frozenset[str]:
 
 
 def _innermost(fn: Function) -> Function:
-    """What has the signature: a module of PyTorch takes anything and hands it on to its `forward`."""
+    """What has the signature: a module of PyTorch, or a layer of Keras, takes anything and hands it on."""
     if isinstance(fn, partial):
         return partial(_innermost(fn.func), *fn.args, **fn.keywords)
     if _takes_anything(inspect.signature(fn)):
-        for name in ("_orig_mod", "forward"):  # of a compiled module; of a module
+        for name in ("_orig_mod", "forward", "call"):  # of a compiled module; of a module; of a layer of Keras
             if callable(getattr(fn, name, None)):
                 return _innermost(getattr(fn, name))
     return fn

@@ -136,10 +136,11 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
 
 
 def _ask_others(implementation: Any, case: Case) -> None:
-    """Questions of the same shape, whatever the answers."""
+    """Questions of the same shape, whatever the answers: at the same temperature, and at another."""
     other = replace(case, logits=case.logits[::-1], grad_mask=case.grad_mask[::-1])
-    for direction in ("forward", "backward"):
-        _call(implementation, direction, other)
+    for asked in (other, replace(other, temp=2 * case.temp)):
+        for direction in ("forward", "backward"):
+            _call(implementation, direction, asked)
 
 
 def _compared(case: Case, forward: _Call, backward: _Call, rows: Array, how: Allowed) -> _Comparison:
@@ -182,14 +183,17 @@ def _outcome(case: Case, judged: bool, difference: Difference | None, **figures:
 def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
     """A line that shows a difference."""
 
-    def call(direction: str, rows: str = "") -> str:
-        arguments = [f"case.logits{rows}", "case.temp", *["**case.options"] * bool(case.options)]
+    def call(direction: str, rows: str = "", temp: str = "case.temp") -> str:
+        arguments = [f"case.logits{rows}", temp, *["**case.options"] * bool(case.options)]
         if direction == "backward":
             arguments.insert(0, f"case.grad_mask{rows}")
         return f"implementation.{direction}({', '.join(arguments)})"
 
-    found = "" if find is None else f"case = npselect.testing.find_case({find}); "
-    others = f"{call('forward', '[::-1]')}; {call('backward', '[::-1]')}; "
+    found = f"case = npselect.testing.find_case({find}); "
+    if find is None:
+        found = f"case = next(case for case in cases if case.id == {case.id!r}); "
+    calls = [(direction, temp) for temp in ("case.temp", "2 * case.temp") for direction in ("forward", "backward")]
+    others = "".join(f"{call(direction, '[::-1]', temp)}; " for direction, temp in calls)
     this = call(difference.direction)
     if difference.message == _OVERWRITTEN:
         return f"{found}first = {this}; kept = first.copy(); {others}print((first != kept).sum())"
