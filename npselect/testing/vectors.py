@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 
 SCHEMA = "npselect-vectors/1"
 ANSWERS = ("mask", "grad_logits", "bound", "judged", "near_ties")
-LARGEST = 200  # elements in a case
+LARGEST = 256  # elements in a case
 LONGEST = {2: 4096, 4: 2048, 8: 2048}  # choices in a row, by the size of a number
 
 _SCHEMA_FILE = "vectors.schema.json"
