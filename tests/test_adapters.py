@@ -132,6 +132,53 @@ def test_inductor_agrees():
     agree(adapters.from_torch(torch.compile(example("torch").detach_select)), "float32")
 
 
+@functools.cache
+def million(dtype):
+    """Two cases of together more than a million entries, whose answers are computed once."""
+    rng = np.random.default_rng(2)
+    made = []
+    for shape, spread in (((16384, 32), 3.0), ((520, 1000), 1.0)):
+        logits, grad_mask = (scale * rng.standard_normal(shape) for scale in (spread, 1.0))
+        temp = float(np.asarray(0.6, dtype))
+        made.append(testing.Case(f"random/{shape}", "", logits.astype(dtype), grad_mask.astype(dtype), temp))
+    assert sum(case.logits.size for case in made) > 10**6
+    return made
+
+
+def variants(framework):
+    """The idiom and the hand-written gradient, eager and compiled."""
+    written = example(framework)
+    if framework == "torch":
+        import torch
+
+        for select in (written.detach_select, written.function_select):
+            yield adapters.from_torch(select)
+            yield adapters.from_torch(torch.compile(select, backend="aot_eager"))
+        yield adapters.from_torch(torch.compile(written.detach_select))
+    elif framework == "jax":
+        for select in (written.stop_gradient_select, written.custom_vjp_select):
+            yield adapters.from_jax(select)
+        yield from (written.stop_gradient, written.custom_vjp)  # under jax.jit
+    else:
+        import tensorflow as tf
+
+        for select in (written.stop_gradient_select, written.custom_gradient_select):
+            yield adapters.from_tensorflow(select)
+            yield adapters.from_tensorflow(tf.function(select))
+
+
+@of_every_framework
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_a_million_entries_are_accepted(framework, dtype, record):
+    for implementation in variants(framework):
+        report = testing.check(implementation, dtypes=dtype, cases=million(np.dtype(dtype)))
+        assert report.ok, str(report)
+        assert sum(case.judged_rows for case in report.cases) > 0.99 * sum(case.rows for case in report.cases)
+        record(f"fraction of the bound, {framework} {dtype}", max(case.fraction for case in report.cases))
+
+
 def test_array_functions_agree():
     @numba.njit
     def compiled(logits, temp, axis=-1):
