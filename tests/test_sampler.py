@@ -613,3 +613,14 @@ def test_only_a_check_loads_scipy():
     code = "import sys, npselect.testing; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"scipy", "numba"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("seed", [0, 7000])
+def test_noise_added_in_bfloat16_is_found_by_default(seed):
+    def biased(logits, seed):
+        noise = np.random.default_rng(seed).gumbel(size=logits.shape).astype(ml_dtypes.bfloat16)
+        index = np.argmax(logits.astype(ml_dtypes.bfloat16) + noise, axis=-1)
+        return np.arange(logits.shape[-1]) == index[:, None]
+
+    report = testing.check_sampler(biased, seed=seed, choices=(2, 10))
+    assert "each frequency" in {test.name for test in report.tests if test.verdict == "failed"}

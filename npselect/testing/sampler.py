@@ -200,7 +200,7 @@ class _FormError(Exception):
 def _question(vectors: int, rows: int, choices: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Question:
     spread = np.geomspace(0.1, 10.0, vectors)[:, None]
     w = rng.normal(0.0, 3.0, (vectors, 1)) + spread * rng.standard_normal((vectors, choices))
-    w[0] = 12.0  # equal, and not near 0: if sums with noise are rounded to few bits, there are ties
+    w[0] = -100.0  # equal, and far from 0: if sums with noise are rounded to few bits, there are ties
     excluded = rng.random((vectors, choices)) < 0.25
     excluded[::2] = False
     excluded[np.arange(vectors), rng.integers(choices, size=vectors)] = False
