@@ -48,10 +48,9 @@ def check(
         With ``forward(logits, temp) -> mask`` and ``backward(grad_mask, logits, temp) -> grad_logits`` over NumPy
         arrays of shape (rows, K), for example of `npselect.testing.from_torch`; `temp` is a float. Results have the
         shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
-        written to. Both
-        functions may take the keywords ``axis``, ``where`` and ``noise``, as in `npselect.gumbel_softmax`; what they do
-        not take is not asked, and the report says so. An attribute ``flushes_subnormals = True`` declares that the
-        arithmetic takes subnormal numbers for 0.
+        written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
+        `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. An attribute
+        ``flushes_subnormals = True`` declares that the arithmetic takes subnormal numbers for 0.
     operator : module, optional
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)

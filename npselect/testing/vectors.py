@@ -25,10 +25,9 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through
-from npselect.testing import tolerance
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases
-from npselect.testing.compare import Allowed
+from npselect.testing.compare import Allowed, within_rounding
 from npselect.testing.dtypes import DTYPES, floating_dtype
 from npselect.testing.patterns import patterns
 
@@ -186,10 +185,8 @@ def _near_ties(case: Case, judged: Array) -> Array:
     """Judged rows in which the rounding of the probabilities may bring another candidate up to the selected one."""
     if case.w.size == 0:
         return np.zeros_like(judged)
-    with np.errstate(all="ignore"):
-        top = np.max(case.w, axis=-1, keepdims=True)
-        within = (top - case.w) / case.temp <= tolerance.near_tie(case.w, case.temp, case.logits.dtype)
-    return np.asarray(judged & np.any(within & (case.w < top), axis=-1))
+    smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
+    return np.asarray(judged & np.any(within_rounding(case, _STANDARD) & smaller, axis=-1))
 
 
 def _rounded_up(bound: Array) -> Array:
