@@ -8,7 +8,7 @@ import numpy as np
 
 from gpu_sections.device_arrays import POISON
 
-__all__ = ["compare"]
+__all__ = ["compare", "count"]
 
 _INFINITY = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "float64": 0x7FF0000000000000}
 SHOWN = 4
@@ -55,6 +55,17 @@ def compare(actual: Any, expected: Any) -> dict[str, Any]:
     places = np.flatnonzero(differing.reshape(-1))[:SHOWN]
     found["first"] = [_shown(actual, expected, int(place)) for place in places]
     return found
+
+
+def count(total: dict[str, Any], found: dict[str, Any], case: str) -> None:
+    """Add one comparison to the counts of many, of which the first that differs is shown."""
+    total["elements"] += found["elements"]
+    total["differing"] += found["differing"]
+    if found["differing"]:
+        for key in ("unwritten", "nan", "zeros"):
+            total[key] = total.get(key, 0) + found.get(key, 0)
+        total.setdefault("case", case)
+        total.setdefault("first", found["first"])
 
 
 def _bits(array: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, NamedTuple
 
-__all__ = ["FUNCTIONS", "SEED", "Function", "function"]
+__all__ = ["FUNCTIONS", "SEED", "Function", "function", "results"]
 
 SEED = 0x0123456789ABCDEF
 COTANGENTS = {"backward": 1, "jvp": 1, "backward_temp": 1, "double_backward": 2}
@@ -67,3 +67,8 @@ FUNCTIONS = tuple(
 def function(text: str) -> Function:
     """The function that is written so."""
     return next(each for each in FUNCTIONS if str(each) == text)
+
+
+def results(returned: Any) -> tuple[Any, ...]:
+    """What a function returned, as a tuple."""
+    return returned if isinstance(returned, tuple) else (returned,)

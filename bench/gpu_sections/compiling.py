@@ -1,0 +1,117 @@
+"""What compiling kernels needs, whether it is there and, if not, what to bring.
+
+numba-cuda needs libNVVM with its libdevice (of the wheel nvidia-nvvm, or of a CUDA toolkit), NVRTC, and a linker:
+nvJitLink. A small kernel is compiled, launched, and its result looked at; then npselect's.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpu_sections import driver
+from gpu_sections.report import Report, last_lines
+
+__all__ = ["run"]
+
+BRING = (
+    "libNVVM is missing: bring the wheel nvidia-nvvm==13.0.88 (59 MB, manylinux x86-64): pip download --no-deps "
+    "nvidia-nvvm==13.0.88 where there is a network, and here pip install --no-index --no-deps --target SITE "
+    "nvidia_nvvm-*.whl with SITE on PYTHONPATH; or set CUDA_HOME to a toolkit that has nvvm/lib64/libnvvm.so"
+)
+LIBRARIES = {
+    "nvvm": BRING,
+    "nvrtc": "bring the wheel nvidia-cuda-nvrtc==13.0.88",
+    "nvJitLink": "bring nvidia-nvjitlink",
+}
+
+
+def run(report: Report, part: str) -> None:
+    report.fact("CUDA_HOME", os.environ.get("CUDA_HOME"))
+    report.fact("toolkits", toolkits())
+    for name, advice in LIBRARIES.items():
+        try:
+            from cuda import pathfinder
+
+            library = pathfinder.load_nvidia_dynamic_lib(name)
+            report.fact(name, f"{library.abs_path} ({getattr(library, 'found_via', '?')})")
+        except ImportError as error:
+            report.note(f"cuda.pathfinder is not there to look for {name}: {error}")
+        except Exception as error:
+            report.error(name, error)
+            report.note(advice)
+    with report.attempt("numba.cuda"):
+        from numba import cuda
+
+        report.fact("numba.cuda", getattr(cuda, "__file__", "?"))
+    for each in (ptx, launch, tier):
+        begun = time.monotonic()
+        try:
+            report.fact(each.__name__, each())
+            report.fact(f"{each.__name__} seconds", round(time.monotonic() - begun, 2))
+        except Exception as error:
+            report.error(each.__name__, error)
+            if "nvvm" in last_lines(error, 50).lower():
+                report.note(BRING)
+
+
+def toolkits() -> dict[str, list[str]]:
+    """Folders that may hold a CUDA toolkit, with what they have of it."""
+    named = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
+    folders = [Path(name) for name in named if name] + sorted(Path("/usr/local").glob("cuda*"))
+    parts = ("nvvm/lib64/libnvvm.so*", "nvvm/libdevice/*.bc", "bin/ptxas", "bin/compute-sanitizer", "lib64/libnvrtc.so")
+    found = {}
+    for folder in dict.fromkeys(folders):
+        found[str(folder)] = [
+            str(path.relative_to(folder)) for pattern in parts for path in sorted(folder.glob(pattern))
+        ]
+    return found
+
+
+def ptx() -> str:
+    """Compile without the device: what version the PTX has."""
+    from numba import cuda, types
+
+    capability = tuple(driver.device()["capability"])
+    signature = types.void(types.float32[::1], types.float32)
+    text, _ = cuda.compile(_scale(), signature, device=False, cc=capability, output="ptx", abi="numba")
+    return next(line for line in text.splitlines() if line.startswith(".version"))
+
+
+def launch() -> str:
+    """Compile, load, launch and look."""
+    from numba import cuda
+
+    array = np.arange(1000, dtype=np.float32)
+    there = cuda.to_device(array)
+    cuda.jit(_scale())[8, 128](there, np.float32(3))
+    if not np.array_equal(there.copy_to_host(), 3 * array):
+        raise ArithmeticError("a kernel that multiplies by 3 did not")
+    return "a kernel ran, and its result is right"
+
+
+def tier() -> str:
+    """npselect's tier on six numbers of the host."""
+    from npselect import straight_through
+
+    logits = np.float32([[0.5, 2.0, -1.0], [1.0, 1.0, 3.0]])
+    mask = np.asarray(straight_through.forward(logits, backend="cuda"))
+    if mask.tolist() != [[0, 1, 0], [0, 0, 1]]:
+        raise ArithmeticError(f"the mask is {mask.tolist()}")
+    return "npselect's forward ran, and its result is right"
+
+
+def _scale() -> Any:
+    """A kernel's source, in which `cuda` is bound: this module is imported where there is none."""
+    from numba import cuda
+
+    def scale(array: Any, factor: Any) -> None:
+        i = cuda.grid(1)
+        if i < array.size:
+            array[i] *= factor
+
+    return scale

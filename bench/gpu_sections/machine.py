@@ -1,0 +1,59 @@
+"""What the machine is: versions, device, driver, clocks."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from gpu_sections import driver
+from gpu_sections.device_arrays import find
+from gpu_sections.report import Report
+
+__all__ = ["clocks", "run"]
+
+PACKAGES = """
+    numpy numba numba-cuda llvmlite scipy ml-dtypes torch triton jax jaxlib cupy-cuda13x cupy-cuda12x cuda-bindings
+    cuda-core cuda-pathfinder nvidia-nvvm nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-nvjitlink
+"""
+ASKED = (
+    "driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,clocks_event_reasons.active,"
+    "temperature.gpu,power.draw,power.limit,utilization.gpu,memory.used,mig.mode.current,ecc.mode.current"
+)
+
+
+def run(report: Report, part: str) -> None:
+    report.fact("device", driver.device())
+    with report.attempt("nvidia-smi"):
+        now = clocks()
+        report.fact("driver", now["driver_version"])
+        report.fact("clocks", now)
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES.split():
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    report.fact("versions", versions)
+    with report.attempt("processor"):
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        report.fact("processor", f"{len(models)} x {models[0].split(':', 1)[1].strip()}")
+    with report.attempt("backends"):
+        import npselect
+
+        report.fact("backends", {name: str(tier) for name, tier in npselect.backends().items()})
+    with report.attempt("arrays"):
+        find(report)
+
+
+def clocks() -> dict[str, Any]:
+    """What nvidia-smi says of the first device just now."""
+    where = shutil.which("nvidia-smi") or "/usr/bin/nvidia-smi"
+    asked = [where, "--id=0", "--format=csv,noheader", f"--query-gpu={ASKED}"]
+    done = subprocess.run(asked, capture_output=True, text=True, timeout=15, check=False)
+    if done.returncode:
+        raise RuntimeError(f"nvidia-smi ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-300:]}")
+    return dict(zip(ASKED.split(","), (value.strip() for value in done.stdout.splitlines()[0].split(",")), strict=True))
