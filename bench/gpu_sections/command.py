@@ -17,13 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gpu_sections import SECTIONS, Section, summary
+from gpu_sections import SECTIONS, WHOLE, Section, summary
 from gpu_sections.process import BENCH, end, run_section, start
 from gpu_sections.results import Results
 
 __all__ = ["main"]
 
-WHOLE = 540  # what the sections' seconds are written for
 AT_LEAST = 6  # seconds below which no section is begun
 KEPT_BACK = 4  # seconds for the summary, and for processes that end slowly
 

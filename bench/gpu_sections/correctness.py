@@ -15,7 +15,7 @@ import numpy as np
 from gpu_sections.comparison import compare, count
 from gpu_sections.device_arrays import Host, find, host_dtype
 from gpu_sections.functions import FUNCTIONS, Function, results
-from gpu_sections.inputs import Batch, batch, rows_of
+from gpu_sections.inputs import Batch, batch, finite_batch, rows_of
 from gpu_sections.noise_and_selection import check_gumbel, check_selection
 from gpu_sections.refusals import check_refusals
 from gpu_sections.report import Report
@@ -62,8 +62,11 @@ def run(report: Report, part: str) -> None:
 
 
 def cases(dtype: str, choices: int, rows: int | None = None) -> Iterator[Case]:
-    """One batch in several ways."""
-    made = batch(dtype, rows or rows_of(choices), choices, 1)
+    """Rows whose results are numbers, then rows of all kinds in several ways."""
+    rows = rows or rows_of(choices)
+    made = finite_batch(dtype, rows // 2 + 1, choices, 1)
+    yield Case("finite", (made.grad_grad_logits, made.grad_mask), made.logits, 0.6, made.noise)
+    made = batch(dtype, rows, choices, 1)
     pair = made.grad_grad_logits, made.grad_mask
     yield Case("one temp", pair, made.logits, 0.6, made.noise)
     yield Case("temps, where, skewed", pair, made.logits, made.temps, made.noise, made.where, skew=1)
@@ -81,7 +84,7 @@ def more_axes(dtype: str) -> Iterator[Case]:
         return (one(made.grad_grad_logits), one(made.grad_mask)), one(made.logits), one(made.noise), one(made.where)
 
     for choices in (10, 100, 1025):
-        made = batch(dtype, 60, choices, 2)
+        made = finite_batch(dtype, 60, choices, 2)
         pair, logits, noise, where = shaped(made, (60, choices), 0)
         yield Case(f"axis 0, K {choices}", pair, logits, made.temps.reshape(1, 60), noise, where, 0)
         pair, logits, noise, where = shaped(made, (3, 4, 5, choices), 1)
@@ -112,6 +115,7 @@ def check(
         placed = _placed(arrays, case)
         for function in functions:
             name = f"{function}, {case.name}"
+            report.beat()
             with report.attempt(f"{name}, {dtype}, K {case.logits.shape[case.axis]}"):
                 expected = results(function(case.cotangents[2 - function.cotangents :], *_rest(case), **_options(case)))
                 given = placed.cotangents[2 - function.cotangents :]

@@ -141,7 +141,7 @@ class _Part:
                 continue
             if kind == "begin":
                 self.done.append(record["unit"])
-            else:
+            elif kind != "beat":
                 self._add(record)
 
     def _add(self, record: dict[str, Any]) -> None:

@@ -43,6 +43,10 @@ class Report:
         self.stream.write(json.dumps({"kind": kind, **plain(fields)}, allow_nan=False) + "\n")
         self.stream.flush()
 
+    def beat(self) -> None:
+        """Show that this process does not hang."""
+        self.line("beat")
+
     def fact(self, name: str, value: Any) -> None:
         """What is so on this machine."""
         self.line("fact", name=name, value=value)
