@@ -89,6 +89,7 @@ def several(report, part):
         os.abort()
 
 def patient(report, part):
+    report.fact("patient", True)
     for unit in report.units(range(1000), each=0.5):
         time.sleep(0.2)
 """

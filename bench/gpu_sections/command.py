@@ -24,6 +24,7 @@ from gpu_sections.results import Results
 __all__ = ["main"]
 
 AT_LEAST = 6  # seconds below which no section is begun
+NOTHING = "nothing measured"  # of a section that had but notes to make
 KEPT_BACK = 4  # seconds for the summary, and for processes that end slowly
 
 EPILOG = """\
@@ -78,7 +79,7 @@ def main(
     text = summary.markdown(results)
     (options.out / "gpu.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\n{results.path}, {results.content['seconds']:.0f} s of {options.budget:g}")
-    return 0 if all(results.section(section.name)["status"] == "ok" for section in chosen) else 1
+    return 0 if all(results.section(section.name)["status"] in ("ok", NOTHING) for section in chosen) else 1
 
 
 def _one(
@@ -110,6 +111,8 @@ def _one(
         entry["status"] = "wrong"
     elif entry["status"] == "ok" and entry["digest"].get("errors"):
         entry["status"] = "failed"
+    elif entry["status"] == "ok" and all(record["kind"] == "note" for record in entry["records"]):
+        entry["status"] = NOTHING
     results.save()
     print(summary.line(section.name, entry), flush=True)
 
@@ -141,7 +144,7 @@ def _keep_machine_code() -> None:
     os.environ.setdefault(
         "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"npselect-gpu-{digest.hexdigest()[:16]}")
     )
-    if not os.environ.get("CUDA_HOME") and Path("/usr/local/cuda/nvvm").is_dir():
+    if not os.environ.get("CUDA_HOME") and list(Path("/usr/local/cuda/nvvm/lib64").glob("libnvvm.so*")):
         os.environ["CUDA_HOME"] = "/usr/local/cuda"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ LIBRARIES = {
 def run(report: Report, part: str) -> None:
     report.fact("CUDA_HOME", os.environ.get("CUDA_HOME"))
     report.fact("toolkits", toolkits())
-    for name, advice in LIBRARIES.items():
+    missing = []
+    for name in LIBRARIES:
         try:
             from cuda import pathfinder
 
@@ -42,12 +44,15 @@ def run(report: Report, part: str) -> None:
         except ImportError as error:
             report.note(f"cuda.pathfinder is not there to look for {name}: {error}")
         except Exception as error:
-            report.error(name, error)
-            report.note(advice)
+            report.note(f"{name} was not found: {' '.join(str(error).split())[:300]}")
+            missing.append(name)
     with report.attempt("numba.cuda"):
         from numba import cuda
 
         report.fact("numba.cuda", getattr(cuda, "__file__", "?"))
+    if not hasattr(np, "row_stack"):
+        with report.attempt("NumPy's row_stack"):
+            _without_row_stack(report)
     for each in (ptx, launch, tier):
         begun = time.monotonic()
         try:
@@ -55,8 +60,23 @@ def run(report: Report, part: str) -> None:
             report.fact(f"{each.__name__} seconds", round(time.monotonic() - begun, 2))
         except Exception as error:
             report.error(each.__name__, error)
-            if "nvvm" in last_lines(error, 50).lower():
-                report.note(BRING)
+            if "nvvm" in last_lines(error, 50).lower() and "nvvm" not in missing:
+                missing.append("nvvm")
+            for name in missing:
+                report.note(LIBRARIES[name])
+            break
+
+
+def _without_row_stack(report: Report) -> None:
+    """NumPy 2.5 has no row_stack; a numba-cuda that asks for it (0.30 does) is given vstack, in this process only."""
+    try:
+        import_module("numba.cuda.np.arrayobj")
+    except AttributeError as error:
+        report.note(
+            f"numba-cuda does not go with NumPy {np.__version__} ({error}): compiling any kernel fails, unless "
+            "np.row_stack is there when numba.cuda.np.arrayobj is imported, as it is made to be from here on"
+        )
+        setattr(np, "row_stack", np.vstack)  # noqa: B010 no attribute that a checker knows
 
 
 def toolkits() -> dict[str, list[str]]:

@@ -26,7 +26,8 @@ ASKED = (
 
 
 def run(report: Report, part: str) -> None:
-    report.fact("device", driver.device())
+    with report.attempt("driver"):
+        report.fact("device", driver.device())
     with report.attempt("nvidia-smi"):
         now = clocks()
         report.fact("driver", now["driver_version"])
