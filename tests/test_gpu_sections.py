@@ -16,7 +16,7 @@ import npselect
 from npselect import gumbel_softmax, noise, selection, straight_through
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "bench"))
+sys.path.append(str(ROOT / "bench"))  # last: files of its tests have the names of ours
 
 from gpu_sections import (  # noqa: E402 they are found where the command finds them
     copying,
@@ -174,6 +174,18 @@ def test_correctness_of_what_is_correct(report, dtype):
     assert len(checks) == 4 * len(FUNCTIONS) + 3
     assert differing(checks) == {}
     assert all(record["calls"] >= 4 and record["elements"] > 0 for record in checks)
+
+
+def test_the_section_runs_through(report, monkeypatch):
+    monkeypatch.setattr(correctness, "Host", Processor)
+    monkeypatch.setattr(correctness, "check_frameworks", lambda report: None)
+    correctness.run(report, "float32")
+    assert report.found("error") == []
+    assert differing(report.found("check")) == {}
+    units = [record["unit"] for record in report.found("begin")]
+    assert units[:4] == [str(choices) for choices in correctness.QUICK]
+    assert {record["choices"] for record in report.found("check")} > {10, "axes", "host", "noise", "selection"}
+    assert report.found("note")[0]["text"].startswith("streams are tried with torch")
 
 
 @pytest.mark.parametrize("name", straight_through.__all__)

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpu_sections.comparison import compare, count
 from gpu_sections.device_arrays import Host, find, host_dtype
+from gpu_sections.frameworks import check_frameworks, check_stream
 from gpu_sections.functions import FUNCTIONS, Function, results
 from gpu_sections.inputs import Batch, batch, finite_batch, rows_of
 from gpu_sections.noise_and_selection import check_gumbel, check_selection
@@ -44,7 +45,7 @@ def run(report: Report, part: str) -> None:
     arrays = find(report)
     host_dtype(part)
     choices = QUICK if report.quick else CHOICES
-    last = ["more axes", "noise", "selection", "refusals", "host arrays"]
+    last = ["more axes", "noise", "selection", "refusals", "host arrays", "frameworks", "stream"]
     for unit in report.units([*choices[:4], *last, *choices[4:]]):
         if unit == "noise":
             if part in ("float32", "float64"):
@@ -55,6 +56,10 @@ def run(report: Report, part: str) -> None:
             check_refusals(report, arrays, part)
         elif unit == "host arrays":
             check(report, Host(), part, cases(part, 33), "host")
+        elif unit in ("frameworks", "stream"):
+            if part == "float32":
+                with report.attempt(unit):
+                    check_frameworks(report) if unit == "frameworks" else check_stream(report, arrays)
         elif unit == "more axes":
             check(report, arrays, part, more_axes(part), "axes")
         else:

@@ -19,9 +19,9 @@ PACKAGES = """
     numpy numba numba-cuda llvmlite scipy ml-dtypes torch triton jax jaxlib cupy-cuda13x cupy-cuda12x cuda-bindings
     cuda-core cuda-pathfinder nvidia-nvvm nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-nvjitlink
 """
-ASKED = (
-    "driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,clocks_event_reasons.active,"
-    "temperature.gpu,power.draw,power.limit,utilization.gpu,memory.used,mig.mode.current,ecc.mode.current"
+ASKED = "driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu"
+ALSO = (
+    "clocks.max.sm,clocks.max.mem,power.limit,memory.used,mig.mode.current,ecc.mode.current,clocks_event_reasons.active"
 )
 
 
@@ -32,6 +32,8 @@ def run(report: Report, part: str) -> None:
         now = clocks()
         report.fact("driver", now["driver_version"])
         report.fact("clocks", now)
+    with report.attempt("nvidia-smi, further"):
+        report.fact("settings", clocks(ALSO))
     versions = {"python": platform.python_version()}
     for package in PACKAGES.split():
         try:
@@ -50,11 +52,11 @@ def run(report: Report, part: str) -> None:
         find(report)
 
 
-def clocks() -> dict[str, Any]:
+def clocks(asked: str = ASKED) -> dict[str, Any]:
     """What nvidia-smi says of the first device just now."""
     where = shutil.which("nvidia-smi") or "/usr/bin/nvidia-smi"
-    asked = [where, "--id=0", "--format=csv,noheader", f"--query-gpu={ASKED}"]
-    done = subprocess.run(asked, capture_output=True, text=True, timeout=15, check=False)
+    command = [where, "--id=0", "--format=csv,noheader", f"--query-gpu={asked}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=15, check=False)
     if done.returncode:
         raise RuntimeError(f"nvidia-smi ended with {done.returncode}: {(done.stdout + done.stderr).strip()[-300:]}")
-    return dict(zip(ASKED.split(","), (value.strip() for value in done.stdout.splitlines()[0].split(",")), strict=True))
+    return dict(zip(asked.split(","), (value.strip() for value in done.stdout.splitlines()[0].split(",")), strict=True))

@@ -156,6 +156,7 @@ def start(command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """A process that finds the sections and npselect, in a group of its own."""
     paths = [str(BENCH), str(BENCH.parent), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # jax would take three quarters of the memory
     with log.open("ab") as output:
         return subprocess.Popen(
             command,

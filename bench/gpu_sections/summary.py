@@ -59,7 +59,7 @@ def is_wrong(records: Iterable[Record]) -> bool:
 
 def line(name: str, entry: Record) -> str:
     """What is printed when a section has ended."""
-    return f"{name}: {entry['status']}, {entry['seconds']:.1f} s, {json.dumps(entry['digest'])[:1500]}"
+    return f"{name}: {entry['status']}, {entry['seconds']:.1f} s, {json.dumps(entry['digest'])[:900]}"
 
 
 # ---------------------------------------------------------------------------------------------------------- targets
