@@ -41,7 +41,7 @@ def digest(records: Sequence[Record]) -> Record:
         found["timings"] = len(timings)
         found["of_copy"] = [round(pick(record["of_copy"] for record in timings), 3) for pick in (min, max)]
     facts = {record["name"]: record["value"] for record in records if record["kind"] == "fact"}
-    found.update({name: value for name, value in facts.items() if len(json.dumps(value)) < 160})
+    found.update({name: value for name, value in facts.items() if len(json.dumps(value)) < 300})
     notes = [record["text"] for record in records if record["kind"] == "note"]
     if notes:
         found["notes"] = notes[:5]
