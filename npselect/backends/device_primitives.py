@@ -7,8 +7,7 @@ elements, and `kind` is the NumPy type of what lies there (see `npselect.backend
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from npselect.backends.primitives import compiles
 
 __all__ = [
     "Launcher",
+    "barrier",
     "block",
     "cuda",
     "load",
@@ -185,6 +185,16 @@ def shuffle_xor(value: Any, distance: Any) -> Any:
     raise _only_compiled("shuffle_xor")
 
 
+def barrier() -> None:
+    """Wait until every thread of the block has come here and sees what the others put into shared memory."""
+    raise _only_compiled("barrier")
+
+
+@compiles(barrier)
+def _barrier() -> Any:
+    return lambda: cuda.syncthreads()
+
+
 @compiles(thread)
 def _thread() -> Any:
     return lambda: np.int64(cuda.threadIdx.x)
@@ -204,20 +214,29 @@ def _shuffle_xor(value: Any, distance: Any) -> Any:
 
 
 class Launcher:
-    """A kernel over scalars, compiled for the types of its signature when it is first launched."""
+    """A kernel over scalars, compiled when it is first launched; for blocks of at most so many threads."""
 
-    def __init__(self, function: Callable[..., None], *arguments: Any) -> None:
+    def __init__(self, function: Callable[..., None], arguments: Sequence[Any], most_threads: int) -> None:
         self.function = function
         self.signature = types.void(*arguments)
+        self.most_threads = most_threads
         self._compiled: Any = None
 
     def __call__(self, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
         if self._compiled is None:
-            self._compiled = cuda.jit(self.signature)(self.function)
-        self._compiled[blocks, threads, stream](*scalars)
+            options = {} if simulated() else {"launch_bounds": self.most_threads}
+            self._compiled = cuda.jit(self.signature, **options)(self.function)
+        self._compiled[blocks, threads, cuda.external_stream(stream) if stream else 0](*scalars)
 
     def ptx(self, compute_capability: tuple[int, int]) -> str:
         """What the kernel becomes, without a device."""
-        compile_ = partial(cuda.compile, device=False, output="ptx", abi="numba")
-        ptx, _ = compile_(self.function, self.signature, cc=compute_capability)
+        ptx, _ = cuda.compile(
+            self.function,
+            self.signature,
+            device=False,
+            output="ptx",
+            abi="numba",
+            cc=compute_capability,
+            launch_bounds=self.most_threads,
+        )
         return ptx.decode() if isinstance(ptx, bytes) else str(ptx)

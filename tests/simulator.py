@@ -1,0 +1,112 @@
+"""What numba's CUDA simulator lacks: warps whose lanes meet in shuffles, memory by address, allocations.
+
+Run with NUMBA_ENABLE_CUDASIM=1, and install this before the kernels are imported. Each simulated thread is a thread; a
+shuffle is a meeting of the 32 of a warp, which must all have come for the same reason. An address is a pointer of the
+host. As the scalar formulas are compared elsewhere, `fma` is the compiled one.
+"""
+
+import ctypes
+import math
+import sys
+import threading
+import warnings
+
+import numpy as np
+from numba import njit
+
+from npselect.backends import device_primitives, primitives
+
+assert device_primitives.simulated(), "NUMBA_ENABLE_CUDASIM=1 must be set before numba is imported"
+
+WARP = 32
+C_TYPES = {
+    np.float32: ctypes.c_float,
+    np.float64: ctypes.c_double,
+    np.uint8: ctypes.c_uint8,
+    np.int16: ctypes.c_int16,
+    np.uint16: ctypes.c_uint16,
+    np.int32: ctypes.c_int32,
+    np.int64: ctypes.c_int64,
+    np.uint64: ctypes.c_uint64,
+}
+PATIENCE = 60  # seconds; lanes that wait for longer have parted ways
+
+
+def _cell(address, place, kind):
+    c_type = C_TYPES[kind]
+    at = int(address) + int(place) * ctypes.sizeof(c_type)
+    assert at % ctypes.sizeof(c_type) == 0
+    return c_type.from_address(at)
+
+
+def load(address, place, kind):
+    return kind(_cell(address, place, kind).value)
+
+
+def store(address, place, kind, value):
+    _cell(address, place, kind).value = kind(value).item()
+
+
+def _check_quad(address, place, kind):
+    size = np.dtype(kind).itemsize
+    assert (int(address) + int(place) * size) % min(16, 4 * size) == 0, "a quad that is not aligned"
+
+
+def load4(address, place, kind):
+    _check_quad(address, place, kind)
+    return tuple(load(address, place + i, kind) for i in range(4))
+
+
+def store4(address, place, kind, values):
+    _check_quad(address, place, kind)
+    for i, value in enumerate(values):
+        store(address, place + i, kind, value)
+
+
+def thread():
+    return int(threading.current_thread().threadIdx.x)
+
+
+def block():
+    return int(threading.current_thread().blockIdx.x)
+
+
+def barrier():
+    threading.current_thread().syncthreads()
+
+
+class _Warp:
+    def __init__(self):
+        self.meeting = threading.Barrier(WARP, timeout=PATIENCE)
+        self.values = [None] * WARP
+
+
+_lock = threading.Lock()
+
+
+def shuffle_xor(value, distance):
+    me = threading.current_thread()
+    number, lane = divmod(me.thread_id, WARP)
+    with _lock:
+        warps = me._manager.__dict__.setdefault("warps", {})
+        warp = warps.setdefault(number, _Warp())
+    warp.values[lane] = (value, distance, type(value))
+    warp.meeting.wait()
+    other, its_distance, _ = warp.values[lane ^ distance]
+    warp.meeting.wait()
+    assert its_distance == distance, "lanes of a warp have met in different shuffles"
+    return other
+
+
+def _quick_fma(a, b, c):
+    return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
+
+
+def install():
+    """Put all of this in the place of what is for a device."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's scalars warn of what IEEE 754 has an answer to
+    here = sys.modules[__name__]
+    for name in ("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"):
+        setattr(device_primitives, name, getattr(here, name))
+    primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
+    primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
