@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 
+import ml_dtypes
 import numpy as np
 from numba import njit
 
@@ -102,11 +103,33 @@ def _quick_fma(a, b, c):
     return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
 
 
+def widen_float16(bits):
+    return np.uint16(bits).view(np.float16).astype(np.float32)
+
+
+def narrow_float16(x):
+    return np.float32(x).astype(np.float16).view(np.uint16)
+
+
+def widen_bfloat16(bits):
+    return np.int16(bits).view(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def narrow_bfloat16(x):
+    return np.float32(x).astype(ml_dtypes.bfloat16).view(np.int16)
+
+
+REPLACED = (
+    *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"),
+    *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
+)
+
+
 def install():
     """Put all of this in the place of what is for a device."""
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's scalars warn of what IEEE 754 has an answer to
     here = sys.modules[__name__]
-    for name in ("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"):
+    for name in REPLACED:
         setattr(device_primitives, name, getattr(here, name))
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code

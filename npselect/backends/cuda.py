@@ -154,7 +154,8 @@ def _registers(held: int, kind: Any, quads: int) -> tuple[bool, int]:
     """Whether a thread can hold its part of `held` rows in its registers, and how large its block may be."""
     words = held * 4 * quads * np.dtype(computed_in(kind)).itemsize // 4
     resident = words <= 128
-    most_threads = _SHARED_THREADS if quads < 8 else (256 if 64 < words <= 128 else 512)
+    few = resident and (words > 64 or computed_in(kind) is np.float64)  # threads, so that each has more registers
+    most_threads = _SHARED_THREADS if quads < 8 else (256 if few else 512)
     return resident, min(most_threads, _MOST_THREADS)
 
 

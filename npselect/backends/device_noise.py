@@ -18,7 +18,7 @@ from npselect.backends.device_primitives import Launcher, block, load, store, th
 from npselect.backends.device_quads import column, computed_in, reading, widening
 from npselect.backends.gumbel import _UNCERTAIN, _block, gumbel, uniform
 from npselect.backends.logarithms import log
-from npselect.backends.primitives import inlined
+from npselect.backends.primitives import fma, inlined
 
 __all__ = ["PAIRS", "draw", "perturbing"]
 
@@ -63,9 +63,14 @@ def _words_of(aligned: bool) -> Callable[..., Any]:
 def _quick(word: Any) -> Any:
     """The float32 that a quick number is rounded to, and 1 if that is in doubt, else 0."""
     g = log(-log(uniform(word)))
-    margin = _UNCERTAIN * (_ONE + abs(g))
-    low, high = np.float32(-g - margin), np.float32(-g + margin)
+    size = _ONE + abs(g)
+    low, high = np.float32(fma(-_UNCERTAIN, size, -g)), np.float32(fma(_UNCERTAIN, size, -g))
     return low, 0 if low == high else 1
+
+
+@inlined
+def _certain(source: Any, place: Any, first: Any, n: Any, w: Any) -> Any:
+    return 0
 
 
 def perturbing(kind: Any, result: Any, noise: str, aligned: bool, held: int) -> Callable[..., Any]:
@@ -113,20 +118,28 @@ def perturbing(kind: Any, result: Any, noise: str, aligned: bool, held: int) -> 
     words, widen = _words_of(aligned), widening(kind)
 
     @inlined
-    def quick(source: Any, place: Any, first: Any, n: Any, w: Any) -> Any:
-        """The quick numbers, and one bit for each slot of `w` whose number is in doubt."""
-        base, doubtful = place.row * source.choices, 0
-        for i in range(held):
-            at = first + 4 * place.group * i
-            a, b, c, d = read(source.logits, base, place, at, n, pad)
-            p, q, r, s = words(source.seed, source.offset + np.uint64(base + at), np.uint64(place.group))
-            e, e_doubtful = _quick(p)
-            f, f_doubtful = _quick(q)
-            g, g_doubtful = _quick(r)
-            h, h_doubtful = _quick(s)
-            put(source, place, at, n, w, 4 * i, a + e, b + f, c + g, d + h)
-            doubtful |= (e_doubtful | (f_doubtful << 1) | (g_doubtful << 2) | (h_doubtful << 3)) << (4 * i)
-        return doubtful
+    def quick_quad(source: Any, place: Any, at: Any, n: Any, w: Any, k: Any) -> Any:
+        """The quick numbers of a quad, and one bit for each slot of `w` whose number is in doubt."""
+        base = place.row * source.choices
+        a, b, c, d = read(source.logits, base, place, at, n, pad)
+        p, q, r, s = words(source.seed, source.offset + np.uint64(base + at), np.uint64(place.group))
+        e, e_doubtful = _quick(p)
+        f, f_doubtful = _quick(q)
+        g, g_doubtful = _quick(r)
+        h, h_doubtful = _quick(s)
+        put(source, place, at, n, w, k, a + e, b + f, c + g, d + h)
+        return (e_doubtful | (f_doubtful << 1) | (g_doubtful << 2) | (h_doubtful << 3)) << k
+
+    def quick_from(i: int) -> Callable[..., Any]:
+        """Quad after quad, written out: a loop that long would not be unrolled, and `w` leave the registers."""
+        rest = quick_from(i + 1) if i + 1 < held else _certain
+
+        @inlined
+        def quick(source: Any, place: Any, first: Any, n: Any, w: Any) -> Any:
+            doubtful = quick_quad(source, place, first + 4 * place.group * i, n, w, 4 * i)
+            return doubtful | rest(source, place, first, n, w)
+
+        return quick
 
     @inlined
     def none_quick(source: Any, place: Any, first: Any, n: Any, w: Any) -> Any:
@@ -134,7 +147,7 @@ def perturbing(kind: Any, result: Any, noise: str, aligned: bool, held: int) -> 
             w[k] = compute(-np.inf)
         return (1 << (4 * held)) - 1
 
-    start = quick if added_in is np.float32 else none_quick
+    start = quick_from(0) if added_in is np.float32 else none_quick
 
     @inlined
     def fetch_and_draw(source: Any, place: Any, first: Any, n: Any, w: Any) -> Any:
@@ -146,8 +159,7 @@ def perturbing(kind: Any, result: Any, noise: str, aligned: bool, held: int) -> 
                 g = gumbel(uniform(_word(source.seed, source.offset + np.uint64(base + at))))
                 x = settled(source, place, at, n, widen(load(source.logits, base + at, kind)) + added_in(g))
                 for k in range(4 * held):
-                    if k == slot:
-                        w[k] = x
+                    w[k] = x if k == slot else w[k]
             doubtful >>= 1
             slot += 1
 

@@ -25,11 +25,15 @@ __all__ = [
     "cuda",
     "load",
     "load4",
+    "narrow_bfloat16",
+    "narrow_float16",
     "shuffle_xor",
     "simulated",
     "store",
     "store4",
     "thread",
+    "widen_bfloat16",
+    "widen_float16",
 ]
 
 _ALL_LANES = np.uint32(0xFFFFFFFF)
@@ -208,6 +212,95 @@ def _block() -> Any:
 @compiles(shuffle_xor)
 def _shuffle_xor(value: Any, distance: Any) -> Any:
     return lambda value, distance: cuda.shfl_xor_sync(_ALL_LANES, value, distance)
+
+
+# ------------------------------------------------------------------------------------------------ 16 bits
+
+
+def widen_float16(bits: Any) -> Any:
+    """The float32 with the value of a float16, whose bits are given."""
+    raise _only_compiled("widen_float16")
+
+
+def narrow_float16(x: Any) -> Any:
+    """The bits of the float16 nearest to a float32, ties to even."""
+    raise _only_compiled("narrow_float16")
+
+
+def widen_bfloat16(bits: Any) -> Any:
+    """The float32 with the value of a bfloat16, whose bits are given."""
+    raise _only_compiled("widen_bfloat16")
+
+
+def narrow_bfloat16(x: Any) -> Any:
+    """The bits of the bfloat16 nearest to a float32, ties to even."""
+    raise _only_compiled("narrow_bfloat16")
+
+
+_SHORT, _WORD = ir.IntType(16), ir.IntType(32)
+
+
+def _word(value: int) -> Any:
+    return ir.Constant(_WORD, value)
+
+
+@intrinsic
+def _widen_float16(typing: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # the instruction itself, as LLVM would make two loads of a load of four halves
+        convert = ir.InlineAsm(ir.FunctionType(ir.FloatType(), [_SHORT]), "cvt.f32.f16 $0, $1;", "=f,h")
+        return builder.call(convert, args)
+
+    return types.float32(types.uint16), generate
+
+
+@intrinsic
+def _narrow_float16(typing: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), _SHORT)
+
+    return types.uint16(types.float32), generate
+
+
+@intrinsic
+def _widen_bfloat16(typing: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.bitcast(builder.shl(builder.zext(args[0], _WORD), _word(16)), ir.FloatType())
+
+    return types.float32(types.int16), generate
+
+
+@intrinsic
+def _narrow_bfloat16(typing: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], _WORD)
+        kept = builder.lshr(bits, _word(16))
+        odd = builder.and_(kept, _word(1))
+        rounded = builder.lshr(builder.add(bits, builder.add(odd, _word(0x7FFF))), _word(16))
+        is_nan = builder.fcmp_unordered("uno", args[0], args[0])
+        return builder.trunc(builder.select(is_nan, builder.or_(kept, _word(0x40)), rounded), _SHORT)
+
+    return types.int16(types.float32), generate
+
+
+@compiles(widen_float16)
+def _widen_float16_(bits: Any) -> Any:
+    return lambda bits: _widen_float16(bits)
+
+
+@compiles(narrow_float16)
+def _narrow_float16_(x: Any) -> Any:
+    return lambda x: _narrow_float16(x)
+
+
+@compiles(widen_bfloat16)
+def _widen_bfloat16_(bits: Any) -> Any:
+    return lambda bits: _widen_bfloat16(bits)
+
+
+@compiles(narrow_bfloat16)
+def _narrow_bfloat16_(x: Any) -> Any:
+    return lambda x: _narrow_bfloat16(x)
 
 
 # ------------------------------------------------------------------------------------------------ launches

@@ -12,8 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from npselect.backends import storage
-from npselect.backends.device_primitives import load, load4, store, store4
+from npselect.backends.device_primitives import (
+    load,
+    load4,
+    narrow_bfloat16,
+    narrow_float16,
+    store,
+    store4,
+    widen_bfloat16,
+    widen_float16,
+)
 from npselect.backends.primitives import inlined
 
 __all__ = ["column", "computed_in", "narrowing", "reading", "widening", "writing"]
@@ -31,24 +39,14 @@ def _as_it_is(x: Any) -> Any:
     return x
 
 
-@inlined
-def _narrow_float16(x: Any) -> Any:
-    return np.uint16(storage._narrow_float16(x))
-
-
-@inlined
-def _widen_float16(x: Any) -> Any:
-    return storage._widen_float16(np.int64(x))
-
-
 def widening(kind: Any) -> Function:
     """From storage to the compute type."""
-    return {np.uint16: _widen_float16, np.int16: storage._widen_bfloat16}.get(kind, _as_it_is)
+    return {np.uint16: widen_float16, np.int16: widen_bfloat16}.get(kind, _as_it_is)
 
 
 def narrowing(kind: Any) -> Function:
     """From the compute type to storage."""
-    return {np.uint16: _narrow_float16, np.int16: storage._narrow_bfloat16}.get(kind, _as_it_is)
+    return {np.uint16: narrow_float16, np.int16: narrow_bfloat16}.get(kind, _as_it_is)
 
 
 @inlined
