@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import FLOATING, castable, common, computed_in, on_device
+from npselect._kinds import FLOATING, castable, common, computed_in, is_floating, on_device
 
 __all__ = [
     "as_float64",
@@ -31,6 +31,11 @@ Array = npt.NDArray[Any]
 
 def floating(values: Any, name: str) -> Array:
     """An array of one of the four floating dtypes."""
+    array = values if type(values) is np.ndarray else _as_array(values, name)
+    return array if is_floating(array.dtype) else as_float64(array, name)
+
+
+def _as_array(values: Any, name: str) -> Array:
     if isinstance(values, np.ma.MaskedArray):
         how = (
             "fill it" if name in ("temp", "noise") else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
@@ -41,11 +46,10 @@ def floating(values: Any, name: str) -> Array:
     try:
         if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
-        array = np.asarray(values)
+        return np.asarray(values)
     except Exception as error:
         error.add_note(f"{name}, a {type(values).__name__}, does not become a NumPy array")
         raise
-    return array if array.dtype.name in FLOATING else as_float64(array, name)
 
 
 def as_float64(array: Any, name: str) -> Any:
@@ -75,7 +79,7 @@ def check_bools(array: Any, name: str) -> None:
 def promoted(arrays: Mapping[str, Any]) -> Any:
     """The dtype that arrays have in common."""
     try:
-        return common(array.dtype for array in arrays.values())
+        return common({array.dtype.newbyteorder("=") for array in arrays.values()})
     except TypeError:
         given = " and ".join(f"{name} has dtype {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{given}: neither holds the other's numbers; cast one of them") from None

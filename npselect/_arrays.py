@@ -145,7 +145,7 @@ def place(backend: str | None, arrays: Mapping[str, Any], beside: Mapping[str, A
 
     What is `beside` them is small, and may be on the host where they are on a GPU.
     """
-    on_gpu = any(map(on_device, arrays.values())) or any(map(on_device, beside.values()))
+    on_gpu = any(map(on_device, (*arrays.values(), *beside.values())))
     tier = choose(backend, on_gpu)
     if not on_gpu or backend in ("reference", "cpu"):
         return tier, _host

@@ -7,23 +7,23 @@ on a GPU may be bfloat16 in a process that has no such dtype; there `BFloat16` s
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-__all__ = ["BFloat16", "FLOATING", "bfloat16", "castable", "common", "computed_in", "on_device"]
+__all__ = ["BFloat16", "FLOATING", "bfloat16", "castable", "common", "computed_in", "is_floating", "on_device"]
 
-FLOATING = ("float16", "bfloat16", "float32", "float64")
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
-_HERE = (np.ndarray, float, int, list, type(None))
+_HERE = frozenset({np.ndarray, type(None), float, int, list, np.float64, np.float32})
+FLOATING = tuple(_COMPUTED_IN)
 _GPU = (2, 13)  # DLPack's CUDA memory, and its managed memory
 
 
 def on_device(values: Any) -> bool:
     """Whether an array lives on a GPU, by what it says in the protocols that there are for that."""
-    if isinstance(values, _HERE):
+    if type(values) in _HERE:
         return False
     asked = getattr(type(values), "__dlpack_device__", None)
     try:
@@ -62,16 +62,22 @@ def bfloat16() -> Any:
 
 
 @cache
+def is_floating(dtype: Any) -> bool:
+    """Whether a dtype is one of the four that are computed with."""
+    return dtype.name in FLOATING
+
+
+@cache
 def computed_in(dtype: Any) -> np.dtype[Any]:
     """The type that a floating dtype is computed in; KeyError for every other dtype."""
     return np.dtype(_COMPUTED_IN[dtype.name])
 
 
-def common(dtypes: Iterable[Any]) -> Any:
-    """The dtype that floating dtypes have in common; TypeError for float16 and bfloat16, which have none."""
+def common(dtypes: Collection[Any]) -> Any:
+    """The dtype that floating dtypes of this machine's byte order have in common; TypeError where there is none."""
     different = set(dtypes)
-    if len(different) == 1:
-        return different.pop().newbyteorder("=")
+    if len({dtype.name for dtype in different}) == 1:
+        return different.pop()
     if any(isinstance(dtype, BFloat16) for dtype in different):
         wide = {dtype for dtype in different if dtype.itemsize > 2}
         if not wide or "float16" in {dtype.name for dtype in different}:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from npselect import _arguments
-from npselect._kinds import FLOATING, on_device
+from npselect._kinds import is_floating, on_device
 from npselect.backends import device_memory as memory
 from npselect.backends.device_arrays import DeviceArray
 from npselect.backends.device_foreign import Foreign, from_foreign
@@ -77,7 +77,7 @@ class OnDevice:
         if not on_device(values):
             return self._upload(_arguments.floating(values, name))
         view = self._view(values, name)
-        return view if view.dtype.name in FLOATING else _arguments.as_float64(view, name)
+        return view if is_floating(view.dtype) else _arguments.as_float64(view, name)
 
     def bools(self, values: Any, name: str) -> DeviceArray:
         """An array of plain bools."""
