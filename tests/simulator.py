@@ -6,10 +6,9 @@ host. As the scalar formulas are compared elsewhere, `fma` is the compiled one.
 """
 
 import ctypes
-import math
-import sys
 import threading
 import warnings
+from contextlib import nullcontext
 
 import ml_dtypes
 import numpy as np
@@ -119,17 +118,50 @@ def narrow_bfloat16(x):
     return np.float32(x).astype(ml_dtypes.bfloat16).view(np.int16)
 
 
-REPLACED = (
+class Owner:
+    """Memory that is poisoned, lest something be taken for written that is not."""
+
+    def __init__(self, nbytes):
+        self.memory = np.full(nbytes + 64, 0xFF, np.uint8)
+        self.address = -(-self.memory.ctypes.data // 64) * 64
+
+
+def _move(target, source, nbytes):
+    ctypes.memmove(target, source, nbytes)
+
+
+MEMORY = {
+    "allocate": lambda nbytes, stream: Owner(nbytes),
+    "current": lambda device: nullcontext(),
+    "current_device": lambda: 0,
+    "device_of": lambda address: 0,
+    "download": lambda array, address, stream: _move(array.ctypes.data, address, array.nbytes),
+    "upload": lambda address, array, stream: _move(address, array.ctypes.data, array.nbytes),
+    "settle": lambda stream: None,
+    "synchronize": lambda stream: None,
+    "unavailable": lambda: None,
+    "wait": lambda stream, other: None,
+}
+DEVICE = (
     *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"),
     *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
 )
 
 
+def _quick_fma(a, b, c):
+    return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
+
+
 def install():
-    """Put all of this in the place of what is for a device."""
+    """Put all of this in the place of what is for a device, and let blocks be small."""
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's scalars warn of what IEEE 754 has an answer to
-    here = sys.modules[__name__]
-    for name in REPLACED:
-        setattr(device_primitives, name, getattr(here, name))
+    for name in DEVICE:
+        setattr(device_primitives, name, globals()[name])
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
+
+    from npselect.backends import cuda, device_memory
+
+    for name, function in MEMORY.items():
+        setattr(device_memory, name, function)
+    cuda._SHARED_THREADS = cuda._MOST_THREADS = 64

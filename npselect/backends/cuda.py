@@ -93,7 +93,7 @@ def _kind(array: Any) -> Any:
 
 def _stream(*arrays: Any) -> int:
     """The caller's: that of the first array that has one."""
-    return next((array.stream for array in arrays if isinstance(array, DeviceArray)), 0)
+    return next((array.stream for array in arrays if isinstance(array, DeviceArray)), memory.LEGACY)
 
 
 class _Call:
@@ -150,12 +150,12 @@ def _team(choices: int, aligned: bool, most_threads: int) -> _Team:
     return _Team(_quads(choices), 5, warps, -(-segments // warps))
 
 
-def _registers(held: int, kind: Any, quads: int) -> tuple[bool, int]:
+def _registers(held: int, kind: Any, quads: int, noise: str) -> tuple[bool, int]:
     """Whether a thread can hold its part of `held` rows in its registers, and how large its block may be."""
     words = held * 4 * quads * np.dtype(computed_in(kind)).itemsize // 4
     resident = words <= 128
-    few = resident and (words > 64 or computed_in(kind) is np.float64)  # threads, so that each has more registers
-    most_threads = _SHARED_THREADS if quads < 8 else (256 if few else 512)
+    few = words > 64 or computed_in(kind) is np.float64 or noise == "drawn"  # threads, each with more registers
+    most_threads = _SHARED_THREADS if quads < 8 else (256 if resident and few else 512)
     return resident, min(most_threads, _MOST_THREADS)
 
 
@@ -190,11 +190,12 @@ def _run(
         for address, array in zip([*sources.values(), *results.values()], arrays, strict=True)
         if array is not None
     )
-    resident, most_threads = _registers(held, kind, _quads(choices))
+    resident, most_threads = _registers(held, kind, _quads(choices), origin)
     team = _team(choices, aligned, most_threads)
     rows_a_block = 1 if team.warps > 1 else _SHARED_THREADS >> team.shift
     variant = Variant(kind, _kind(logits), origin, aligned, team.quads, resident, most_threads)
-    one_temp = temp is not None and len(temp) == 1
+    one = 1.0 if temp is None else float(temp[0])
+    several = temp is not None and len(temp) > 1
     scalars = {
         **sources,
         **results,
@@ -203,8 +204,8 @@ def _run(
         "offset": offset,
         "where": call.source(where),
         "where_stride": choices if where is not None and len(where) > 1 else 0,
-        "temps": 0 if one_temp else call.source(temp),
-        "temp": float(temp[0]) if one_temp else 1.0,
+        "temps": call.source(temp) if several else 0,
+        "temp": one,
         "rows": rows,
         "choices": choices,
         "rows_a_block": rows_a_block,

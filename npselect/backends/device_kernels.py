@@ -110,7 +110,7 @@ class _Parts:
             tops = cuda.shared.array(most_warps, compute)
             columns = cuda.shared.array(most_warps, np.int64)
             all_flags = cuda.shared.array(most_warps, np.int64)
-            top, m, flags = -infinity, -1, OFFERED if source.where == 0 else 0
+            top, m, flags = -infinity, NOTHING, OFFERED if source.where == 0 else 0
             for turn in range(place.rounds):
                 for step in range(steps):
                     first = first_of(place, turn, held * step)
@@ -137,14 +137,21 @@ class _Parts:
             return steps > 1 or place.rounds > 1
 
         @inlined
-        def weigh(w: Any, top: Any, temp: Any) -> Any:
-            """``w <- e = exp((w - top) / temp)``, -0 at excluded entries."""
-            for k in range(4 * held):
-                t, tail = divided_difference(w[k], top, temp)
-                w[k] = excluded if w[k] == -infinity else exp(t, tail)
+        def weight(w: Any, t: Any, tail: Any) -> Any:
+            """``e = exp(t + tail)``, -0 at excluded entries."""
+            return excluded if w == -infinity else exp(t, tail)
 
         @inlined
-        def from_selected(grad: Any, place: Any, choices: Any, first: Any, n: Any, selected: Any, w: Any, h: Any) -> Any:
+        def weigh(w: Any, top: Any, temp: Any) -> Any:
+            """``w <- e = exp((w - top) / temp)``."""
+            for k in range(4 * held):
+                t, tail = divided_difference(w[k], top, temp)
+                w[k] = weight(w[k], t, tail)
+
+        @inlined
+        def from_selected(
+            grad: Any, place: Any, choices: Any, first: Any, n: Any, selected: Any, w: Any, h: Any
+        ) -> Any:
             """``h <- g - g_m``, 0 at excluded entries."""
             for i in range(held):
                 k = 4 * i
@@ -203,7 +210,8 @@ class _Parts:
         self.kind, self.compute, self.held, self.steps, self.slots = kind, compute, held, steps, 4 * held
         self.shared = 8 * most_warps
         self.first_of, self.of_quad, self.fetch, self.read, self.write = first_of, of_quad, fetch, read, write
-        self.choose, self.again, self.weigh, self.from_selected = choose, again, weigh, from_selected
+        self.choose, self.again, self.weight, self.weigh = choose, again, weight, weigh
+        self.from_selected = from_selected
         self.at_selected, self.temperature, self.settled, self.put = at_selected, temperature, settled, put
         self.clear, self.add, self.add_products, self.pooled = clear, add, add_products, pooled
 
@@ -383,7 +391,7 @@ def backward_temp(variant: Variant) -> Launcher:
     parts = _Parts(variant)
     compute, slots, held, steps, size = parts.compute, parts.slots, parts.held, parts.steps, parts.shared
     choose, first_of, fetch, again = parts.choose, parts.first_of, parts.fetch, parts.again
-    temperature, weigh = parts.temperature, parts.weigh
+    temperature, weight = parts.temperature, parts.weight
     clear, add, add_products, pooled = parts.clear, parts.add, parts.add_products, parts.pooled
     from_selected, at_selected = parts.from_selected, parts.at_selected
     zero, nan = compute(0), compute(np.nan)
@@ -406,8 +414,8 @@ def backward_temp(variant: Variant) -> Launcher:
                     fetch(source, place, first, n, w)
                 from_selected(operands.grad, place, source.choices, first, n, selected, w, h)
                 for k in range(slots):
-                    t[k], _ = divided_difference(w[k], top, temp)
-                weigh(w, top, temp)
+                    t[k], tail = divided_difference(w[k], top, temp)
+                    w[k] = weight(w[k], t[k], tail)
                 add(s_lanes, w)
                 add_products(d_lanes, w, h)
             s = pooled(s, s_lanes, place, shared, 0, turn)
@@ -421,8 +429,8 @@ def backward_temp(variant: Variant) -> Launcher:
                     fetch(source, place, first, n, w)
                     from_selected(operands.grad, place, source.choices, first, n, selected, w, h)
                     for k in range(slots):
-                        t[k], _ = divided_difference(w[k], top, temp)
-                    weigh(w, top, temp)
+                        t[k], tail = divided_difference(w[k], top, temp)
+                        w[k] = weight(w[k], t[k], tail)
                 for k in range(slots):
                     t[k] = t[k] if w[k] > 0 else zero  # an infinite t belongs to e = 0
                     h[k] = w[k] * (h[k] - d)
@@ -447,7 +455,9 @@ def double_backward(variant: Variant) -> Launcher:
     zero, one = compute(0), compute(1)
 
     @inlined
-    def recall(source: Any, operands: Any, place: Any, first: Any, n: Any, top: Any, temp: Any, at: Any, w: Any, a: Any, b: Any) -> Any:
+    def recall(
+        source: Any, operands: Any, place: Any, first: Any, n: Any, top: Any, temp: Any, at: Any, w: Any, a: Any, b: Any
+    ) -> Any:
         from_selected(operands.grad, place, source.choices, first, n, at[0], w, a)
         from_selected(operands.grad_grad, place, source.choices, first, n, at[1], w, b)
         weigh(w, top, temp)
@@ -455,7 +465,11 @@ def double_backward(variant: Variant) -> Launcher:
     @inlined
     def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
         w, a, b = (cuda.local.array(slots, compute), cuda.local.array(slots, compute), cuda.local.array(slots, compute))
-        s_lanes, a_lanes, b_lanes = cuda.local.array(4, compute), cuda.local.array(4, compute), cuda.local.array(4, compute)
+        s_lanes, a_lanes, b_lanes = (
+            cuda.local.array(4, compute),
+            cuda.local.array(4, compute),
+            cuda.local.array(4, compute),
+        )
         shared = cuda.shared.array(size, compute)
         m, top = choose(source, place, n, w)
         temp = temperature(operands, place, n)
@@ -491,7 +505,7 @@ def double_backward(variant: Variant) -> Launcher:
                     recall(source, operands, place, first, n, top, temp, at, w, a, b)
                 for k in range(slots):
                     b[k] = b[k] - b_mean
-                    a[k] = (a[k] - a_mean) * b[k]
+                    a[k] = fma(a[k] - a_mean, b[k], zero)  # a product that meets a sum
                     b[k] = settled(fma(w[k] * b[k] * q, temp.scale, zero), w[k], m, _finite(b_mean))
                 put(operands.out, place, source.choices, first, n, b)
                 add_products(a_lanes, w, a)
@@ -505,7 +519,7 @@ def double_backward(variant: Variant) -> Launcher:
                     fetch(source, place, first, n, w)
                     recall(source, operands, place, first, n, top, temp, at, w, a, b)
                     for k in range(slots):
-                        a[k] = (a[k] - a_mean) * (b[k] - b_mean)
+                        a[k] = fma(a[k] - a_mean, b[k] - b_mean, zero)
                 for k in range(slots):
                     x = fma(w[k] * (a[k] - mean) * q * temp.scale * temp.high, temp.scale, zero)
                     a[k] = settled(x, w[k], m, _finite(mean))
@@ -518,7 +532,7 @@ def double_backward(variant: Variant) -> Launcher:
 def totals(variant: Variant) -> Launcher:
     """Each row of numbers in the compute type added up; `variant.logits` is that type, `variant.kind` the result's."""
     parts = _Parts(variant)
-    compute, slots, held, steps, size = parts.compute, parts.slots, parts.held, parts.steps, parts.shared
+    compute, held, steps, size = parts.compute, parts.held, parts.steps, parts.shared
     first_of, clear, pooled = parts.first_of, parts.clear, parts.pooled
     read, narrow, kind = reading(compute, variant.aligned), narrowing(variant.kind), variant.kind
 

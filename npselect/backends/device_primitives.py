@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -175,7 +176,7 @@ def _store4_(address: Any, place: Any, kind: Any, values: Any) -> Any:
 
 
 def thread() -> Any:
-    """This thread's number in its block."""
+    """The number of this thread in its block."""
     raise _only_compiled("thread")
 
 
@@ -306,6 +307,11 @@ def _narrow_bfloat16_(x: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ launches
 
 
+@cache
+def _stream(handle: int) -> Any:
+    return 0 if simulated() else cuda.external_stream(handle)
+
+
 class Launcher:
     """A kernel over scalars, compiled when it is first launched; for blocks of at most so many threads."""
 
@@ -313,13 +319,15 @@ class Launcher:
         self.function = function
         self.signature = types.void(*arguments)
         self.most_threads = most_threads
+        self._bounds = most_threads, 1  # one block a multiprocessor will do: rather fewer threads than spills
         self._compiled: Any = None
 
     def __call__(self, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
+        """Launch so many blocks of threads on a stream."""
         if self._compiled is None:
-            options = {} if simulated() else {"launch_bounds": self.most_threads}
+            options = {} if simulated() else {"launch_bounds": self._bounds}
             self._compiled = cuda.jit(self.signature, **options)(self.function)
-        self._compiled[blocks, threads, cuda.external_stream(stream) if stream else 0](*scalars)
+        self._compiled[blocks, threads, _stream(stream)](*scalars)
 
     def ptx(self, compute_capability: tuple[int, int]) -> str:
         """What the kernel becomes, without a device."""
@@ -330,6 +338,6 @@ class Launcher:
             output="ptx",
             abi="numba",
             cc=compute_capability,
-            launch_bounds=self.most_threads,
+            launch_bounds=self._bounds,
         )
         return ptx.decode() if isinstance(ptx, bytes) else str(ptx)

@@ -97,7 +97,9 @@ def writing(kind: Any, aligned: bool) -> Function:
     narrow = narrowing(kind)
 
     @inlined
-    def write_neighbours(address: Any, base: Any, place: Any, first: Any, n: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    def write_neighbours(
+        address: Any, base: Any, place: Any, first: Any, n: Any, a: Any, b: Any, c: Any, d: Any
+    ) -> Any:
         if first < n:
             store4(address, base + first, kind, (narrow(a), narrow(b), narrow(c), narrow(d)))
 
