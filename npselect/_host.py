@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from npselect import _vectors
 from npselect._arguments import bools, floating
 from npselect._kinds import on_device
 
@@ -31,6 +32,7 @@ __all__ = [
     "run",
     "shares",
     "to_host",
+    "vectors",
     "writable",
 ]
 
@@ -40,6 +42,7 @@ broadcast_to = np.broadcast_to
 empty = np.empty
 may_share = np.may_share_memory
 shares = np.shares_memory
+vectors = _vectors
 
 
 def to_host(values: Any) -> Any:

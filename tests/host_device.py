@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import ml_dtypes
 import numpy as np
 
-from npselect.backends import cpu, device_copy, device_memory, device_primitives, dlpack
+from npselect.backends import cpu, device_copy, device_memory, device_primitives, device_selection, dlpack
 from npselect.backends.device_arrays import DeviceArray
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -47,7 +47,8 @@ class Device:
         monkeypatch.setattr(device_memory, "synchronize", lambda stream: self.log.append(("synchronize", stream)))
         monkeypatch.setattr(device_memory, "wait", lambda stream, other: self.log.append(("wait", stream, other)))
         for name, function in {"load": load, "store": store, "block": self.block, "thread": self.thread}.items():
-            monkeypatch.setattr(device_copy, name, function)
+            for module in (device_copy, device_selection):
+                monkeypatch.setattr(module, name, function)
         monkeypatch.setattr(device_primitives.Launcher, "__call__", lambda *given: self.launch(*given))
         tiers = sys.modules["npselect.backends"]  # npselect.backends is a function
         load_host = tiers._load

@@ -20,7 +20,7 @@ from npselect.backends.device_primitives import Launcher, block, load, store, th
 from npselect.backends.primitives import bits_of, float32_of, formula
 from npselect.backends.storage import _narrow_bfloat16, _narrow_float16, widen
 
-__all__ = ["THREADS", "copy"]
+__all__ = ["THREADS", "copy", "reading", "stored", "writing"]
 
 THREADS = 256
 _AXES = 4
@@ -42,7 +42,7 @@ def copy(
     if not size:
         return
     kernel = _kernel(source[2], target[2])
-    from_bytes, to_bytes = (np.dtype(_stored(name)).itemsize for name in (source[2], target[2]))
+    from_bytes, to_bytes = (np.dtype(stored(name)).itemsize for name in (source[2], target[2]))
     for place in itertools.product(*(range(length) for length, _, _ in outer)):
         begin = source[0] + from_bytes * sum(i * step for i, (_, step, _) in zip(place, outer, strict=True))
         end = target[0] + to_bytes * sum(i * step for i, (_, _, step) in zip(place, outer, strict=True))
@@ -108,19 +108,26 @@ def _bfloat16_of(x: Any) -> Any:
 _TO = {"float16": _float16_of, "bfloat16": _bfloat16_of, "float32": _to_float32, "float64": _to_float64}
 
 
-def _stored(name: str) -> Any:
+def stored(name: str) -> Any:
+    """The type in memory of a dtype."""
     return _STORED.get(name) or getattr(np, name)
 
 
-def _to_integer(kind: Any) -> Callable[[Any], Any]:
-    return formula(lambda x: kind(x))
+def reading(name: str) -> Callable[[Any], Any]:
+    """What makes a number of what is stored; 16 bits become float32."""
+    return widen if name in ("float16", "bfloat16") else _as_it_is
+
+
+def writing(name: str) -> Callable[[Any], Any]:
+    """What makes of a number what is stored, rounded once."""
+    kind = stored(name)
+    return _TO.get(name) or formula(lambda x: kind(x))
 
 
 @cache
 def _kernel(source: str, target: str) -> Launcher:
-    stored, kind = _stored(source), _stored(target)
-    convert = _as_it_is if source == target else _TO.get(target) or _to_integer(kind)
-    read = widen if source in ("float16", "bfloat16") and source != target else _as_it_is
+    origin, kind = stored(source), stored(target)
+    read, write = (_as_it_is, _as_it_is) if source == target else (reading(source), writing(target))
 
     def kernel(
         size: Any, n1: Any, n2: Any, n3: Any,
@@ -135,7 +142,7 @@ def _kernel(source: str, target: str) -> Launcher:
             i2 = rest - i1 * n2
             i0 = i1 // n1
             i1 = i1 - i0 * n1
-            x = load(begin, i0 * b0 + i1 * b1 + i2 * b2 + i3 * b3, stored)
-            store(end, i0 * e0 + i1 * e1 + i2 * e2 + i3 * e3, kind, convert(read(x)))
+            x = load(begin, i0 * b0 + i1 * b1 + i2 * b2 + i3 * b3, origin)
+            store(end, i0 * e0 + i1 * e1 + i2 * e2 + i3 * e3, kind, write(read(x)))
 
     return Launcher(kernel, [types.int64] * 14, THREADS)

@@ -16,6 +16,7 @@ import numpy as np
 from npselect import _arguments
 from npselect._kinds import is_floating, on_device
 from npselect.backends import device_memory as memory
+from npselect.backends import device_selection
 from npselect.backends.device_arrays import DeviceArray
 from npselect.backends.device_foreign import Foreign, from_foreign
 
@@ -24,6 +25,8 @@ __all__ = ["OnDevice"]
 
 class OnDevice:
     """Where the arrays of one call are."""
+
+    vectors = device_selection
 
     def __init__(self, device: int, stream: int) -> None:
         self.device, self.stream = device, stream
