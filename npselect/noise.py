@@ -56,8 +56,8 @@ def gumbel(
         Float32 noise is float64 noise, rounded once. (Logits of 16 bits take noise in float32.)
     out : ndarray, optional
         Where the result goes; of the dtype, as for NumPy's generators.
-    backend : {None, "reference", "cpu"}, optional
-        The tier. All have the same bits.
+    backend : {None, "reference", "cpu", "cuda"}, optional
+        The tier. All have the same bits. None lets `out` decide, which may be an array on a GPU.
 
     Returns
     -------

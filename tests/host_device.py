@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import ml_dtypes
 import numpy as np
 
-from npselect.backends import cpu, device_copy, device_memory, device_primitives, device_selection, dlpack
+from npselect.backends import cpu, device_copy, device_memory, device_selection, dlpack
 from npselect.backends.device_arrays import DeviceArray
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -49,7 +49,7 @@ class Device:
         for name, function in {"load": load, "store": store, "block": self.block, "thread": self.thread}.items():
             for module in (device_copy, device_selection):
                 monkeypatch.setattr(module, name, function)
-        monkeypatch.setattr(device_primitives.Launcher, "__call__", lambda *given: self.launch(*given))
+        monkeypatch.setattr(device_copy.Launcher, "__call__", lambda *given: self.launch(*given))
         tiers = sys.modules["npselect.backends"]  # npselect.backends is a function
         load_host = tiers._load
         monkeypatch.setattr(tiers, "_load", lambda name: Tier(self) if name == "cuda" else load_host(name))

@@ -44,7 +44,7 @@ class DeviceArray:
         Whether it may not be written to.
     """
 
-    __slots__ = ("address", "device", "dtype", "owner", "read_only", "shape", "stream", "strides")
+    __slots__ = ("_contiguous", "address", "device", "dtype", "owner", "read_only", "shape", "stream", "strides")
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class DeviceArray:
     ) -> None:
         self.address, self.shape, self.strides, self.dtype = address, shape, strides, dtype
         self.owner, self.stream, self.device, self.read_only = owner, stream, device, read_only
+        self._contiguous: bool | None = None
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: Any, stream: int, device: int | None = None) -> DeviceArray:
@@ -97,15 +98,14 @@ class DeviceArray:
     @property
     def c_contiguous(self) -> bool:
         """Whether the elements lie one after another in C order, at a multiple of their size."""
-        expected = self.dtype.itemsize
-        if self.address % expected:
-            return False
-        for length, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
-            if length != 1:
-                if stride != expected:
-                    return not self.size
-                expected *= length
-        return True
+        if self._contiguous is None:
+            size = self.dtype.itemsize
+            fits = all(
+                n == 1 or stride == expected
+                for n, stride, expected in zip(self.shape, self.strides, contiguous(self.shape, size), strict=True)
+            )
+            self._contiguous = self.address % size == 0 and (fits or not self.size)
+        return self._contiguous
 
     def __len__(self) -> int:
         if not self.shape:
@@ -117,11 +117,15 @@ class DeviceArray:
 
     def transpose(self, order: Sequence[int]) -> DeviceArray:
         """The axes in another order."""
+        if all(i == axis for i, axis in enumerate(order)):
+            return self
         return self._view(tuple(self.shape[i] for i in order), tuple(self.strides[i] for i in order))
 
     def reshape(self, shape: Sequence[int]) -> DeviceArray:
         """Another shape of as many elements; a view, which only a C-contiguous array has, or else a copy."""
         shape = tuple(shape)
+        if shape == self.shape and self.c_contiguous:
+            return self
         if math.prod(shape) != self.size:
             raise ValueError(f"an array of shape {self.shape} has no shape {shape}")
         whole = self if self.c_contiguous else self.astype(self.dtype)
@@ -180,6 +184,8 @@ class DeviceArray:
 
     def on(self, stream: int) -> DeviceArray:
         """The same memory, to be used on another stream; nothing is waited for."""
+        if stream == self.stream:
+            return self
         view = self._view(self.shape, self.strides)
         view.stream = stream
         return view

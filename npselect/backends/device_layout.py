@@ -174,6 +174,8 @@ class OnDevice:
 
 
 def _bounds(array: DeviceArray) -> tuple[int, int]:
+    if array.c_contiguous:
+        return array.address, array.address + array.nbytes
     reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
     start = array.address + sum(reach for reach in reaches if reach < 0)
     stop = array.address + sum(reach for reach in reaches if reach > 0) + array.dtype.itemsize
