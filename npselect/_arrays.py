@@ -133,10 +133,12 @@ def deliver(
         results.append(result)
         arranged.append(rows)
     if 0 not in shape:
-        memory.run(fill, arranged)
-        for result, rows in moves:
-            memory.copy_into(result.transpose(order), rows)
-        memory.finish()
+        try:
+            memory.run(fill, arranged)
+            for result, rows in moves:
+                memory.copy_into(result.transpose(order), rows)
+        finally:
+            memory.finish()
     return [memory.result(result) if out is None else out for result, out in zip(results, outs, strict=True)]
 
 

@@ -13,6 +13,7 @@ Batches broadcast, and a gradient is summed over what its input was broadcast al
 
 ``g`` is NumPy's matrix product, with whatever BLAS that has: unlike the operators' results, ``grad_logits`` may differ
 in its last bits from machine to machine, and from batch to batch. With ``backend="reference"``, g is taken in float64.
+Arrays on a GPU stay there, and so do the results: there g is summed in an order that only the vectors' length decides.
 
 By the chain rule; the operator's part is derived where the operator is, see `npselect.straight_through`.
 """
