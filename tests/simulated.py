@@ -14,7 +14,7 @@ import simulator
 simulator.install()
 
 from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
-from npselect.backends import device_kernels, device_memory, device_noise, device_teams  # noqa: E402
+from npselect.backends import device_kernels, device_memory, device_noise, device_rows, device_teams  # noqa: E402
 from npselect.backends.device_arrays import DeviceArray  # noqa: E402
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
@@ -180,13 +180,13 @@ def one_place_on(place, turn, quad):
     return device_teams._first_of_neighbours(place, turn, quad) + (turn > 0)
 
 
-POOL, WRITING = device_kernels.pool, device_kernels.writing
+POOL, WRITING = device_rows.pool, device_rows.writing
 FAULTS = {
-    "sums in another order": (device_kernels, "fold", lambda aligned: add_in_another_order, (7, 132)),
-    "a segment forgotten": (device_kernels, "pool", forget_the_last_warp, (2, 2048)),
+    "sums in another order": (device_rows, "fold", lambda aligned: add_in_another_order, (40, 132)),
+    "a segment forgotten": (device_rows, "pool", forget_the_last_warp, (2, 2048)),
     "the last of equals": (device_teams, "_first_of", take_the_last_of_equals, (7, 100)),
-    "NaN not written": (device_kernels, "writing", leave_nan_out, (7, 8)),
-    "another column in the second round": (device_kernels, "first_column", lambda aligned: one_place_on, (2, 4100)),
+    "NaN not written": (device_rows, "writing", leave_nan_out, (7, 8)),
+    "another column in the second round": (device_rows, "first_column", lambda aligned: one_place_on, (2, 4100)),
     "no noise in the second quad": (
         device_noise,
         "_neighbouring_words",

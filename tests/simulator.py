@@ -13,6 +13,7 @@ from contextlib import nullcontext
 import ml_dtypes
 import numpy as np
 from numba import njit
+from numba.cuda.simulator import kernel
 
 from npselect.backends import device_primitives, primitives
 
@@ -98,6 +99,13 @@ def shuffle_xor(value, distance):
     return other
 
 
+class _Launched:
+    """`numba.cuda` as it is for the kernel that runs; the simulator puts that into the kernel's own module only."""
+
+    def __getattr__(self, name):
+        return getattr(kernel._get_kernel_context(), name)
+
+
 def _quick_fma(a, b, c):
     return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
 
@@ -122,7 +130,7 @@ class Owner:
     """Memory that is poisoned, lest something be taken for written that is not."""
 
     def __init__(self, nbytes):
-        self.memory = np.full(nbytes + 64, 0xFF, np.uint8)
+        self.memory = np.full(nbytes + 64, 0xA5, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64
 
 
@@ -148,6 +156,13 @@ DEVICE = (
 )
 
 
+class _Launched:
+    """`numba.cuda` as it is for the kernel that runs; the simulator puts that into the kernel's own module only."""
+
+    def __getattr__(self, name):
+        return getattr(kernel._get_kernel_context(), name)
+
+
 def _quick_fma(a, b, c):
     return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
 
@@ -160,7 +175,9 @@ def install():
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
 
-    from npselect.backends import cuda, device_memory
+    from npselect.backends import cuda, device_kernels, device_memory, device_rows
+
+    device_kernels.cuda = device_rows.cuda = _Launched()
 
     for name, function in MEMORY.items():
         setattr(device_memory, name, function)

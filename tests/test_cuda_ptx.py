@@ -30,8 +30,8 @@ if PTXAS is None:
     pytest.skip("there is no ptxas: pip install 'nvidia-cuda-nvcc==13.0.*'", allow_module_level=True)
 
 from npselect.backends import cuda, device_kernels, device_noise  # noqa: E402
-from npselect.backends.device_kernels import Variant  # noqa: E402
 from npselect.backends.device_primitives import simulated  # noqa: E402
+from npselect.backends.device_rows import Variant  # noqa: E402
 
 F16, BF16, F32, F64 = np.uint16, np.int16, np.float32, np.float64
 HELD = {"mask": 1, "index": 1, "soft": 1, "backward": 2, "backward_temp": 3, "double_backward": 3, "totals": 0}
@@ -188,7 +188,8 @@ def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):
     """The check of this file, given kernels that are wrong."""
     from numba import types
 
-    from npselect.backends.device_primitives import Launcher, load, store, thread
+    from npselect.backends.device_launch import Launcher
+    from npselect.backends.device_primitives import load, store, thread
     from npselect.backends.primitives import two_sum
 
     def fused_by_the_compiler(x, out):

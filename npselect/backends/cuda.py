@@ -18,10 +18,10 @@ from npselect._draws import Draws
 from npselect.backends import device_kernels as kernels
 from npselect.backends import device_memory as memory
 from npselect.backends.device_arrays import DeviceArray
-from npselect.backends.device_kernels import ARGUMENTS, Variant
+from npselect.backends.device_launch import Launcher
 from npselect.backends.device_noise import PAIRS, draw
-from npselect.backends.device_primitives import Launcher
 from npselect.backends.device_quads import computed_in
+from npselect.backends.device_rows import ARGUMENTS, Variant
 from npselect.backends.device_teams import WARP
 from npselect.backends.reductions import LANES, SEGMENT
 

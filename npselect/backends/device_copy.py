@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from npselect.backends.device_primitives import Launcher, block, load, store, thread
+from npselect.backends.device_launch import Launcher
+from npselect.backends.device_primitives import block, load, store, thread
 from npselect.backends.primitives import bits_of, float32_of, formula
 from npselect.backends.storage import _narrow_bfloat16, _narrow_float16, widen
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from npselect.backends.device_primitives import Launcher, block, load, store, thread
+from npselect.backends.device_launch import Launcher
+from npselect.backends.device_primitives import block, load, store, thread
 from npselect.backends.device_quads import column, computed_in, reading, widening
 from npselect.backends.gumbel import _UNCERTAIN, _block, gumbel, uniform
 from npselect.backends.logarithms import log

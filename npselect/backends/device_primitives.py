@@ -7,8 +7,7 @@ elements, and `kind` is the NumPy type of what lies there (see `npselect.backend
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from numba.extending import intrinsic
 from npselect.backends.primitives import compiles
 
 __all__ = [
-    "Launcher",
     "barrier",
     "block",
     "cuda",
@@ -40,9 +38,22 @@ __all__ = [
 _ALL_LANES = np.uint32(0xFFFFFFFF)
 
 
+def _import_what_numpy_has_moved() -> None:
+    """numba-cuda 0.30 asks for `np.row_stack`, which NumPy 2.5 has no more, when it first compiles."""
+    if not simulated() and not hasattr(np, "row_stack"):
+        np.vstack = np.vstack
+        try:
+            import_module("numba.cuda.np.arrayobj")
+        finally:
+            del np.vstack
+
+
 def simulated() -> bool:
     """Whether numba's simulator stands in for a device."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+
+
+_import_what_numpy_has_moved()
 
 
 def _only_compiled(name: str) -> NotImplementedError:
@@ -302,42 +313,3 @@ def _widen_bfloat16_(bits: Any) -> Any:
 @compiles(narrow_bfloat16)
 def _narrow_bfloat16_(x: Any) -> Any:
     return lambda x: _narrow_bfloat16(x)
-
-
-# ------------------------------------------------------------------------------------------------ launches
-
-
-@cache
-def _stream(handle: int) -> Any:
-    return 0 if simulated() else cuda.external_stream(handle)
-
-
-class Launcher:
-    """A kernel over scalars, compiled when it is first launched; for blocks of at most so many threads."""
-
-    def __init__(self, function: Callable[..., None], arguments: Sequence[Any], most_threads: int) -> None:
-        self.function = function
-        self.signature = types.void(*arguments)
-        self.most_threads = most_threads
-        self._bounds = most_threads, 1  # one block a multiprocessor will do: rather fewer threads than spills
-        self._compiled: Any = None
-
-    def __call__(self, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
-        """Launch so many blocks of threads on a stream."""
-        if self._compiled is None:
-            options = {} if simulated() else {"launch_bounds": self._bounds}
-            self._compiled = cuda.jit(self.signature, **options)(self.function)
-        self._compiled[blocks, threads, _stream(stream)](*scalars)
-
-    def ptx(self, compute_capability: tuple[int, int]) -> str:
-        """What the kernel becomes, without a device."""
-        ptx, _ = cuda.compile(
-            self.function,
-            self.signature,
-            device=False,
-            output="ptx",
-            abi="numba",
-            cc=compute_capability,
-            launch_bounds=self._bounds,
-        )
-        return ptx.decode() if isinstance(ptx, bytes) else str(ptx)

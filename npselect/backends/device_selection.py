@@ -19,7 +19,8 @@ from numba import types
 from npselect.backends import device_memory as memory
 from npselect.backends.device_arrays import DeviceArray
 from npselect.backends.device_copy import THREADS, reading, stored, writing
-from npselect.backends.device_primitives import Launcher, block, load, store, thread
+from npselect.backends.device_launch import Launcher
+from npselect.backends.device_primitives import block, load, store, thread
 from npselect.backends.primitives import fma
 
 __all__ = ["added", "product", "rounded", "taken"]
