@@ -76,7 +76,7 @@ def computed_in(dtype: Any) -> np.dtype[Any]:
 def common(dtypes: Collection[Any]) -> Any:
     """The dtype that floating dtypes of this machine's byte order have in common; TypeError where there is none."""
     different = set(dtypes)
-    if len({dtype.name for dtype in different}) == 1:
+    if len(different) == 1 or len({dtype.name for dtype in different}) == 1:
         return different.pop()
     if any(isinstance(dtype, BFloat16) for dtype in different):
         wide = {dtype for dtype in different if dtype.itemsize > 2}
