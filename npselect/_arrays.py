@@ -17,21 +17,22 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_index
 
+from npselect import _host
 from npselect._arguments import (
+    broadcastable,
     check_nan_policy,
     computed_in,
-    floating,
-    noise_array,
-    offered,
+    fitting,
     outs,
     promoted,
     temperatures,
     whole,
 )
 from npselect._draws import Draws, Stream
-from npselect.backends import choose
+from npselect._kinds import on_device
+from npselect.backends import choose, layout_on_gpu
 
-__all__ = ["Rows", "arrange"]
+__all__ = ["Rows", "arrange", "deliver", "place"]
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +42,7 @@ class Rows:
     """One call's arrays as rows x choices, and what leads back; its functions are the operators' results."""
 
     tier: Any  # the module of row functions
+    memory: Any  # where the arrays are: `npselect._host`, or the same functions for a GPU
     logits: Array  # (rows, K), C-contiguous
     noise: Array | Draws | None  # (rows, K) or (1, K), in the type that it is added in; or how to draw that
     cotangents: list[Array]  # (rows, K), C-contiguous, in the results' dtype
@@ -72,7 +74,8 @@ class Rows:
     def backward_temp(self, out: Any, shape: tuple[int, ...]) -> Array:
         """One number a temperature, in their shape; `arrange` was told `by_temp`."""
         arguments = *self.cotangents, self.logits, self.noise, self.temp, self.where
-        fill = partial(self.tier.backward_temp, *arguments) if self.logits.size else _zeros  # the sum over no rows
+        of_no_rows = partial(self.memory.fill_with, 0)
+        fill = partial(self.tier.backward_temp, *arguments) if self.logits.size else of_no_rows
         (grad_temp,) = self._deliver(fill, out, 1, shape, range(len(shape)), (math.prod(shape),), self.dtype)
         return grad_temp
 
@@ -95,43 +98,60 @@ class Rows:
         dtype: np.dtype[Any],
     ) -> list[Array]:
         inputs = [self.logits, self.noise, *self.cotangents, self.temp, self.where]
-        read = [array for array in inputs if isinstance(array, np.ndarray)]
-        return deliver(fill, outs(out, count, shape, dtype), shape, order, rows_shape, dtype, read)
+        read = [array for array in inputs if array is not None and not isinstance(array, Draws)]
+        return deliver(self.memory, fill, outs(out, count), shape, order, rows_shape, dtype, read)
 
 
 def deliver(
+    memory: Any,
     fill: Callable[..., None],
-    outs: Sequence[Array | None],
+    outs: Sequence[Any],
     shape: tuple[int, ...],
     order: Sequence[int],
     rows_shape: tuple[int, ...],
-    dtype: np.dtype[Any],
-    read: Sequence[Array] = (),
-) -> list[Array]:
+    dtype: Any,
+    read: Sequence[Any] = (),
+) -> list[Any]:
     """One result for each of `outs`, those themselves or, for None, new arrays of some shape and dtype.
 
     `fill` takes as many arrays of that dtype and of shape `rows_shape`, which is that of the transposed result's rows;
     what it has yet to read must not be overwritten.
     """
-    results = [np.empty(shape, dtype) if out is None else np.asarray(out) for out in outs]  # of no subclass
+    views = [None if out is None else fitting(memory.writable(out), shape, dtype) for out in outs]
+    if len(views) > 1 and views[0] is not None and views[1] is not None and memory.shares(*views):
+        raise ValueError("the two arrays of out share memory; each result needs its own")
     straight = all(i == axis for i, axis in enumerate(order))
-    arranged = [
-        result.reshape(rows_shape)
-        if straight
-        and result.dtype == dtype
-        and _is_plain(result)
-        and (out is None or not any(np.may_share_memory(out, array) for array in read))
-        else np.empty(rows_shape, dtype)
-        for result, out in zip(results, outs, strict=True)
-    ]
+    results, arranged, moves = [], [], []
+    for out in views:
+        result = memory.empty(shape, dtype) if out is None else out
+        usable = out is None or (
+            out.dtype == dtype and memory.is_plain(out) and not any(memory.may_share(out, array) for array in read)
+        )
+        rows = result.reshape(rows_shape) if straight and usable else memory.empty(rows_shape, dtype)
+        if not (straight and usable):
+            moves.append((result, rows))
+        results.append(result)
+        arranged.append(rows)
     if 0 not in shape:
-        fill(*arranged)
-    for result, rows in zip(results, arranged, strict=True):
-        if not np.may_share_memory(result, rows):
-            moved = result.transpose(order)
-            with np.errstate(over="ignore"):
-                np.copyto(moved, rows.reshape(moved.shape), casting="same_kind")
-    return [result[()] if out is None else out for result, out in zip(results, outs, strict=True)]
+        try:
+            memory.run(fill, arranged)
+            for result, rows in moves:
+                memory.copy_into(result.transpose(order), rows)
+        finally:
+            memory.finish()
+    return [memory.result(result) if out is None else out for result, out in zip(results, outs, strict=True)]
+
+
+def place(backend: str | None, arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The tier that was named or that the arrays call for, and where they are: all of `arrays` must be there.
+
+    What is `beside` them is small, and may be on the host where they are on a GPU.
+    """
+    on_gpu = any(map(on_device, (*arrays.values(), *beside.values())))
+    tier = choose(backend, on_gpu)
+    if not on_gpu or backend in ("reference", "cpu"):
+        return tier, _host
+    return tier, layout_on_gpu(arrays, beside)
 
 
 def arrange(
@@ -154,69 +174,56 @@ def arrange(
     """
     stream = noise if isinstance(noise, Stream) else None
     given = None if stream is not None else noise
-    tier = choose(backend, logits, *cotangents.values(), *([] if given is None else [given]))
-    arrays = {name: floating(values, name) for name, values in {"logits": logits, **cotangents}.items()}
-    logits = arrays["logits"]
-    shape = logits.shape
+    data: dict[str, Any] = {"logits": logits, **cotangents}
+    tier, memory = place(backend, data, {"noise": given, "where": where, "temp": temp})
+    arrays = {name: memory.floating(values, name) for name, values in data.items()}
+    given_logits = arrays["logits"]
+    shape = given_logits.shape
     for name, array in arrays.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} and logits has shape {shape}; the two must be equal")
-    own = logits.dtype.newbyteorder("=")
+    own = given_logits.dtype.newbyteorder("=")
     dtype = promoted(arrays) if cotangents else own
     axis = normalize_axis_index(whole(axis, "axis"), len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
-    temps = temperatures(temp, dtype, shape, axis)
-    offers = None if where is None else offered(where, shape)
-    noises = None if given is None else noise_array(given, computed_in(own), shape)
-    check_nan_policy(nan_policy, logits, noises, offers)
+    temps = temperatures(memory.to_host(temp), dtype, shape, axis)
+    offers = None if where is None else broadcastable(memory.bools(where, "where"), "where", shape)
+    noises = None
+    if given is not None:
+        with np.errstate(over="ignore", under="ignore"):
+            noises = memory.floating(given, "noise").astype(computed_in(own), copy=False)
+        noises = broadcastable(noises, "noise", shape)
+    check_nan_policy(nan_policy, given_logits, noises, offers, to_host=memory.to_host)
 
     order = [i for i in range(len(shape)) if i != axis]
     if by_temp and temps.size > 1:
         order.sort(key=lambda i: bool(temps.shape[i] == 1))
     order.append(axis)
-    added: Array | Draws | None = None
+    added: Any = None
     if stream is not None:
         added = Draws.of(stream, shape, tuple(order), computed_in(own))
     elif noises is not None:
-        added = _rows_or_one(noises, shape, order, shape[axis])
+        added = _rows_or_one(memory, noises, shape, order, shape[axis])
     return Rows(
         tier,
-        _as_rows(logits, order, dtype if noise is None else own),
+        memory,
+        memory.as_rows(given_logits.transpose(order), dtype if noise is None else own),
         added,
-        [_as_rows(arrays[name], order, dtype) for name in cotangents],
-        _rows_or_one(temps, shape, order, 1)[:, 0],
-        None if offers is None else _rows_or_one(offers, shape, order, shape[axis]),
+        [memory.as_rows(arrays[name].transpose(order), dtype) for name in cotangents],
+        _rows_or_one(_host, temps, shape, order, 1)[:, 0],
+        None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis]),
         shape,
         tuple(order),
         dtype,
     )
 
 
-# ------------------------------------------------------------------------------------------------ rows x choices
-
-
-def _is_plain(array: Array) -> bool:
-    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
-
-
-def _as_rows(array: Array, order: Sequence[int], dtype: np.dtype[Any]) -> Array:
-    """Shape (rows, K), C-contiguous; a view wherever that can be had."""
-    moved = array.transpose(order)
-    rows = moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
-    return rows if rows.dtype == dtype and _is_plain(rows) else np.require(rows, dtype, ["C", "A"])
-
-
-def _rows_or_one(array: Array, shape: tuple[int, ...], order: Sequence[int], choices: int) -> Array:
+def _rows_or_one(memory: Any, array: Any, shape: tuple[int, ...], order: Sequence[int], choices: int) -> Any:
     """An array that broadcasts to `shape`, `choices` along the last of `order`, as (rows, choices) or (1, choices)."""
     if array.size == 1:
-        return np.full((1, choices), array.reshape(()), array.dtype)
+        return memory.full((1, choices), array)
     moved = array.transpose(order)
     shared = all(n == 1 for n in moved.shape[:-1])
     lead = (1,) * (len(order) - 1) if shared else tuple(shape[i] for i in order[:-1])
-    return _as_rows(np.broadcast_to(moved, (*lead, choices)), range(len(order)), array.dtype)
-
-
-def _zeros(*outs: Array) -> None:
-    for out in outs:
-        out[...] = 0
+    return memory.as_rows(memory.broadcast_to(moved, (*lead, choices)), array.dtype)

@@ -19,9 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._arguments import outs, whole
-from npselect._arrays import deliver
+from npselect._arrays import deliver, place
 from npselect._draws import Stream
-from npselect.backends import choose
 
 __all__ = ["gumbel"]
 
@@ -57,8 +56,8 @@ def gumbel(
         Float32 noise is float64 noise, rounded once. (Logits of 16 bits take noise in float32.)
     out : ndarray, optional
         Where the result goes; of the dtype, as for NumPy's generators.
-    backend : {None, "reference", "cpu"}, optional
-        The tier. All have the same bits.
+    backend : {None, "reference", "cpu", "cuda"}, optional
+        The tier. All have the same bits. None lets `out` decide, which may be an array on a GPU.
 
     Returns
     -------
@@ -95,11 +94,13 @@ def gumbel(
     kind = np.dtype(np.float32 if dtype is None else dtype)
     if kind not in (np.float32, np.float64):
         raise TypeError(f"dtype is {kind}; noise is drawn in float32 or float64")
-    if isinstance(out, np.ndarray) and out.dtype.newbyteorder("=") != kind:
-        raise TypeError(f"out has dtype {out.dtype} and the noise is to be {kind}; give out's dtype as dtype=")
-    tier = choose(backend, *([] if out is None else [out]))
-    fill = partial(tier.gumbel, *stream)
-    (result,) = deliver(fill, outs(out, 1, lengths, kind), lengths, range(len(lengths)), (size,), kind)
+    given = outs(out, 1)
+    tier, memory = place(backend, {"out": given[0]}, {})
+    holds = kind if given[0] is None else memory.writable(given[0]).dtype
+    if holds.newbyteorder("=") != kind:
+        raise TypeError(f"out has dtype {holds} and the noise is to be {kind}; give out's dtype as dtype=")
+    result: Array
+    (result,) = deliver(memory, partial(tier.gumbel, *stream), given, lengths, range(len(lengths)), (size,), kind)
     return result
 
 

@@ -13,6 +13,7 @@ Batches broadcast, and a gradient is summed over what its input was broadcast al
 
 ``g`` is NumPy's matrix product, with whatever BLAS that has: unlike the operators' results, ``grad_logits`` may differ
 in its last bits from machine to machine, and from batch to batch. With ``backend="reference"``, g is taken in float64.
+Arrays on a GPU stay there, and so do the results: there g is summed in an order that only the vectors' length decides.
 
 By the chain rule; the operator's part is derived where the operator is, see `npselect.straight_through`.
 """
@@ -21,13 +22,18 @@ from __future__ import annotations
 
 import inspect
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect import straight_through
-from npselect._arguments import computed_in, floating, promoted, temperatures
+from npselect import _host, straight_through
+from npselect._arguments import computed_in, promoted, temperatures
+from npselect._arrays import place
+from npselect._kinds import on_device
+from npselect._vectors import Rows
 
 __all__ = ["backward", "forward"]
 
@@ -92,14 +98,13 @@ def forward(
            [5., 6.]])
     """
     _check_operator(operator, operator_options)
-    x, logits = floating(x, "x"), floating(logits, "logits")
-    batch = _batch(x.shape, logits.shape)
-    temperatures(temp, promoted({"x": x, "logits": logits}), logits.shape, logits.ndim - 1)
-    chosen = np.zeros(_chosen_shape(batch, x.shape, reduce), x.dtype.newbyteorder("="))
-    rows = _select(x.shape, logits, where, operator, operator_options, batch, reduce)
+    memory, arrays = _read({"x": x, "logits": logits}, {"where": where, "temp": temp}, operator_options)
+    batch = _batch(arrays["x"].shape, arrays["logits"].shape)
+    _temperatures(memory, temp, arrays)
+    rows = _select(memory, arrays, where, operator, operator_options, batch, reduce)
     # chosen = x[m]
-    _vectors(chosen)[rows.chosen] = x[np.unravel_index(rows.x, x.shape[:-1])]
-    chosen[rows.spoilt] = np.nan
+    chosen: Array = memory.vectors.taken(arrays["x"], rows, _chosen_shape(batch, arrays["x"].shape, reduce))
+    memory.finish()
     return chosen
 
 
@@ -159,79 +164,72 @@ def backward(
            [-2.,  2.]])
     """
     _check_operator(operator, operator_options)
-    grad, x, logits = floating(grad_chosen, "grad_chosen"), floating(x, "x"), floating(logits, "logits")
-    batch = _batch(x.shape, logits.shape)
-    shape = _chosen_shape(batch, x.shape, reduce)
+    given = {"x": x, "logits": logits, "grad_chosen": grad_chosen}
+    memory, arrays = _read(given, {"where": where, "temp": temp}, operator_options)
+    x_there, logits_there, grad = arrays.values()
+    batch = _batch(x_there.shape, logits_there.shape)
+    shape = _chosen_shape(batch, x_there.shape, reduce)
     if grad.shape != shape:
         raise ValueError(f"grad_chosen has shape {grad.shape} and chosen has shape {shape}; the two must be equal")
-    dtype = promoted({"x": x, "logits": logits, "grad_chosen": grad})
-    rows = _select(x.shape, logits, where, operator, operator_options, batch, reduce)
+    dtype = promoted(arrays)
+    rows = _select(memory, arrays, where, operator, operator_options, batch, reduce)
     with np.errstate(all="ignore"):
         # chosen = x[m]
-        grad_x = _grad_x(grad, x, rows)
+        grad_x = memory.vectors.added(grad, x_there, rows, promoted({"x": x_there, "grad_chosen": grad}))
         # chosen = sum_j mask_j x_j
         compute = np.dtype(np.float64 if operator_options.get("backend") == "reference" else computed_in(dtype))
-        grad, x = np.ascontiguousarray(grad, compute), np.ascontiguousarray(x, compute)
+        product = partial(memory.vectors.product, compute=compute)
         if reduce:
-            g = _dots(grad, x, logits.shape)
+            g = _dots(product, grad, x_there, logits_there.shape)
         else:
-            g = _dots(grad, x[..., np.newaxis, :], (*logits.shape, 1)).reshape(logits.shape)
-        temps = temperatures(temp, dtype, logits.shape, logits.ndim - 1)  # whatever the type of g
-        grad_logits = operator.backward(g, logits, temps, where=where, **operator_options)
-        return grad_x, _rounded(np.asarray(grad_logits), dtype)
+            apart = x_there.reshape((*x_there.shape[:-1], 1, x_there.shape[-1]))
+            g = _dots(product, grad, apart, (*logits_there.shape, 1)).reshape(logits_there.shape)
+        temps = _temperatures(memory, temp, arrays)  # whatever the type of g
+        result = operator.backward(g, logits_there, temps, where=where, **operator_options)
+        grad_logits = memory.vectors.rounded(memory.floating(result, "operator.backward's result"), dtype)
+    memory.finish()
+    return grad_x, grad_logits
 
 
-class _Rows(NamedTuple):
-    """Where the selected vectors stand, in `x` and in what is chosen, both seen as vectors of D: see `_vectors`."""
+def _read(arrays: dict[str, Any], beside: dict[str, Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Where arrays are, all of which must be on one side, and what they are there."""
+    memory: Any = _host
+    if any(map(on_device, (*arrays.values(), *beside.values()))):
+        _, memory = place(options.get("backend"), arrays, beside)
+    return memory, {name: memory.floating(values, name) for name, values in arrays.items()}
 
-    x: Array  # (selected,), in the order of the batch
-    chosen: Array  # (selected,)
-    items: Array  # (*batch,): which item of x's own batch each row of the batch reads
-    spoilt: Array  # (*batch,): bool, whether its mask is NaN
+
+def _temperatures(memory: Any, temp: Any, arrays: dict[str, Any]) -> Array:
+    logits = arrays["logits"]
+    return temperatures(memory.to_host(temp), promoted(arrays), logits.shape, logits.ndim - 1)
 
 
 def _select(
-    x_shape: tuple[int, ...],
-    logits: Array,
+    memory: Any,
+    arrays: dict[str, Any],
     where: npt.ArrayLike | None,
     operator: Any,
     options: dict[str, Any],
     batch: tuple[int, ...],
     reduce: bool,
-) -> _Rows:
-    index = np.asarray(operator.index(logits, where=where, **options))
+) -> Rows:
+    x_shape, logits = arrays["x"].shape, arrays["logits"]
+    index = np.asarray(memory.to_host(operator.index(logits, where=where, **options)))
     if index.shape != logits.shape[:-1] or index.dtype.kind not in "iu" or np.any(index >= logits.shape[-1]):
         expected = f"integers below {logits.shape[-1]}, of shape {logits.shape[:-1]}"
         raise ValueError(f"operator.index returned {index.dtype} of shape {index.shape}; expected {expected}")
     spoilt = index < 0
     if where is not None and np.any(spoilt):
-        spoilt = spoilt & np.any(np.broadcast_to(where, logits.shape), axis=-1)
+        spoilt = spoilt & np.any(np.broadcast_to(memory.to_host(where), logits.shape), axis=-1)
     *x_batch, choices, _ = x_shape
     items = np.broadcast_to(np.arange(math.prod(x_batch)).reshape(x_batch), batch)
     index, spoilt = np.broadcast_to(index, batch), np.broadcast_to(spoilt, batch)
     selected = index >= 0
     m, rows = index[selected], np.flatnonzero(selected)
-    return _Rows(items[selected] * choices + m, rows if reduce else rows * choices + m, items, spoilt)
+    return Rows(items[selected] * choices + m, rows if reduce else rows * choices + m, items, spoilt)
 
 
-def _grad_x(grad: Array, x: Array, rows: _Rows) -> Array:
-    """``grad_chosen`` at ``m``, summed over the rows that share an item of `x`."""
-    grad_x = np.zeros(x.shape, promoted({"x": x, "grad_chosen": grad}))
-    vectors, cotangents = _vectors(grad_x), _vectors(grad)[rows.chosen]
-    *x_batch, choices, features = x.shape
-    if rows.items.size == math.prod(x_batch):
-        vectors[rows.x] = cotangents
-    else:
-        selected, which = np.unique(rows.x, return_inverse=True)
-        for d in range(features):  # bincount adds one after another, in float64
-            sums = np.bincount(which, cotangents[:, d].astype(np.float64), len(selected))
-            vectors[selected, d] = _rounded(sums, grad_x.dtype)
-    spoilt = np.unique(rows.items[rows.spoilt])
-    grad_x.reshape(math.prod(x_batch), choices, features)[spoilt] = np.nan
-    return grad_x
-
-
-def _dots(grad: Array, x: Array, logits_shape: tuple[int, ...]) -> Array:
+def _dots(product: Callable[..., Any], grad: Any, x: Any, logits_shape: tuple[int, ...]) -> Any:
     """``g_j = <grad_chosen, x_j>``, summed over the batch axes that the logits lack.
 
     One matrix product for each item that neither `x` nor the logits lack: what shares an `x` are the rows of it, and
@@ -246,25 +244,11 @@ def _dots(grad: Array, x: Array, logits_shape: tuple[int, ...]) -> Array:
     each = [i for i in range(axes) if x.shape[i] == logits_batch[i] == batch[i]]
     order = [*each, *sharing_x, *sharing_logits]
     items, rows, length = (math.prod(batch[i] for i in part) for part in (each, sharing_x, sharing_logits))
-    left = grad.transpose(*order, axes).reshape(items, rows, length * features)
-    right = x.transpose(*order, axes + 1, axes).reshape(items, length * features, choices)
-    g = (left @ right).reshape(*(logits_batch[i] for i in order), choices)
-    return g.transpose(*np.argsort(order), axes).reshape(logits_shape)
-
-
-def _rounded(values: Array, dtype: np.dtype[Any]) -> Array:
-    """In the dtype, rounded once: what becomes 16 bits may pass through float32 on its way, and is made odd there."""
-    if values.dtype != np.float64 or dtype.itemsize > 2:
-        return values.astype(dtype, copy=False)
-    near = values.astype(np.float32)
-    toward_zero = np.where(np.abs(near) > np.abs(values), np.nextafter(near, np.float32(0)), near)
-    odd = (toward_zero.view(np.uint32) | 1).view(np.float32)
-    return np.where((near == values) | ~np.isfinite(near), near, odd).astype(dtype)
-
-
-def _vectors(array: Array) -> Array:
-    """Any number of axes before the last as one; a view wherever that can be had."""
-    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+    left = grad.transpose((*order, axes)).reshape((items, rows, length * features))
+    right = x.transpose((*each, *sharing_x, axes, *sharing_logits, axes + 1))
+    g = product(left, right.reshape((items, choices, length * features)))
+    g = g.reshape((*(logits_batch[i] for i in order), choices))
+    return g.transpose((*(int(i) for i in np.argsort(order)), axes)).reshape(logits_shape)
 
 
 # ------------------------------------------------------------------------------------------------ what may come in

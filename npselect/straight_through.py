@@ -53,8 +53,11 @@ def forward(
         Whether NaN or +inf among the candidates makes its row NaN, or is an error.
     out : ndarray, optional
         Where the result goes, as in NumPy; it may be one of the inputs.
-    backend : {None, "reference", "cpu"}, optional
-        The tier. None lets the data decide.
+    backend : {None, "reference", "cpu", "cuda"}, optional
+        The tier. None lets the data decide: arrays on a GPU (of PyTorch, CuPy, JAX, numba or any other library with
+        ``__cuda_array_interface__`` or DLPack) are computed with there, on the caller's stream, and not copied to the
+        host; the result is an array there that those libraries take without a copy, or `out`. Logits, cotangents and
+        `out` must be on one side; the other arguments may be on the host. "cuda" copies NumPy arrays over and back.
 
     Returns
     -------

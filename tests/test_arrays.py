@@ -139,8 +139,9 @@ def test_arrays_of_other_libraries(protocol, backend):
 
 def test_arrays_on_a_gpu_need_the_cuda_tier():
     logits = Foreign(random((3, 4), "float32"), "__cuda_array_interface__")
-    with pytest.raises(RuntimeError, match=r"backend 'cuda' does not run here: .*no CUDA tier yet"):
-        st.forward(logits)
+    if not npselect.backends()["cuda"].available:
+        with pytest.raises(RuntimeError, match=r"backend 'cuda' does not run here: \w"):
+            st.forward(logits)
     with pytest.raises(TypeError, match="logits lives on a GPU"):
         st.forward(logits, backend="cpu")
 
@@ -165,11 +166,14 @@ def test_axis_takes_one_integer(axis):
 def test_unknown_backends():
     with pytest.raises(ValueError, match="backend is 'gpu'; it takes None or one of 'reference', 'cpu', 'cuda'"):
         st.forward([1.0], backend="gpu")
-    with pytest.raises(RuntimeError, match="backend 'cuda' does not run here"):
-        st.forward([1.0], backend="cuda")
     tiers = npselect.backends()
     assert list(tiers) == ["reference", "cpu", "cuda"]
-    assert [tier.available for tier in tiers.values()] == [True, True, False]
+    assert all(tiers[name].available for name in ("reference", "cpu"))
+    assert all(tier.detail and "\n" not in tier.detail for tier in tiers.values())
+    if not tiers["cuda"].available:
+        with pytest.raises(RuntimeError) as raised:
+            st.forward([1.0], backend="cuda")
+        assert str(raised.value) == f"backend 'cuda' does not run here: {tiers['cuda'].detail}"
 
 
 @backends

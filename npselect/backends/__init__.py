@@ -6,19 +6,22 @@ of shape (rows, K) or (1, K), or None, or an `npselect._draws.Draws` that says w
 cotangents of the logits' shape, in the dtype of the results (without noise, that of the logits too); `temp` of shape
 (rows,) or (1,), in the type that this is computed in; `where` as bool of shape (rows, K) or (1, K), or None; and it
 fills the arrays `out`. The function `gumbel` takes a seed and the first number's place, and fills an array of one axis.
+
+All arrays are NumPy's; those of the tier "cuda" may also be, all but `temp`, of type `DeviceArray`, on one device, and
+for use on one stream, which each of them names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Tier", "backends", "choose"]
+__all__ = ["Tier", "backends", "choose", "layout_on_gpu"]
 
-_MODULES = {"reference": "npselect.reference", "cpu": "npselect.backends.cpu", "cuda": None}
-_NO_CUDA = "this version of npselect has no CUDA tier yet; copy the arrays to the host, or use backend='cpu'"
+_MODULES = {"reference": "npselect.reference", "cpu": "npselect.backends.cpu", "cuda": "npselect.backends.cuda"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,8 @@ def backends() -> dict[str, Tier]:
     Examples
     --------
     >>> import npselect
-    >>> [name for name, tier in npselect.backends().items() if tier.available]
-    ['reference', 'cpu']
+    >>> [name for name, tier in npselect.backends().items() if tier.available or name == "cuda"]
+    ['reference', 'cpu', 'cuda']
     >>> print(npselect.backends()["reference"])
     reference: available (plain NumPy, to learn from and to judge by)
     """
@@ -69,6 +72,10 @@ def _look(name: str) -> Tier:
         return Tier(name, False, str(error.__cause__))
     if name == "reference":
         return Tier(name, True, "plain NumPy, to learn from and to judge by")
+    if name == "cuda":
+        from npselect.backends.device_memory import describe
+
+        return Tier(name, True, describe())
     from npselect.backends.threads import thread_count
 
     numba = import_module("numba")
@@ -76,8 +83,8 @@ def _look(name: str) -> Tier:
     return Tier(name, True, f"numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}")
 
 
-def choose(backend: str | None, *arrays: Any) -> Any:
-    """The module of row functions that was named or, if none was, the one that the data call for.
+def choose(backend: str | None, on_gpu: bool = False) -> Any:
+    """The module of row functions that was named or, if none was, the one that the place of the data calls for.
 
     Raises
     ------
@@ -87,18 +94,28 @@ def choose(backend: str | None, *arrays: Any) -> Any:
         The tier does not run here; the message says why.
     """
     if backend is None:
-        backend = "cuda" if any(hasattr(array, "__cuda_array_interface__") for array in arrays) else "cpu"
+        backend = "cuda" if on_gpu else "cpu"
     if not isinstance(backend, str) or backend not in _MODULES:
         raise ValueError(f"backend is {backend!r}; it takes None or one of {', '.join(map(repr, _MODULES))}")
     return _load(backend)
 
 
+def layout_on_gpu(arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> Any:
+    """For arrays on a GPU, what `npselect._host` is for those on the host; the tier "cuda" must have been chosen."""
+    from npselect.backends.device_layout import OnDevice
+
+    return OnDevice.of(arrays, beside)
+
+
 @cache
 def _load(name: str) -> Any:
-    module = _MODULES[name]
     try:
-        if module is None:
-            raise ImportError(_NO_CUDA)
-        return import_module(module)
+        if name == "cuda":
+            from npselect.backends.device_memory import unavailable
+
+            reason = unavailable()
+            if reason is not None:
+                raise ImportError(reason)
+        return import_module(_MODULES[name])
     except ImportError as error:
         raise RuntimeError(f"backend {name!r} does not run here: {error}") from error

@@ -118,6 +118,7 @@ class Temperature(NamedTuple):
     after: Any
     high: Any  # 1 / scaled to twice the precision
     low: Any
+    zero: Any
 
 
 _UP32, _DOWN32 = np.float32(2.0**64), np.float32(2.0**-64)
@@ -132,7 +133,7 @@ def _prepared(temp: Any, up: Any, down: Any, one: Any) -> Any:
     scaled = temp * scale
     high = one / scaled
     low = high * fma(-high, scaled, one)
-    return Temperature(scaled, scale, before, after, high, low)
+    return Temperature(scaled, scale, before, after, high, low, temp - temp)
 
 
 def prepared(temp: Any) -> Any:
@@ -155,7 +156,7 @@ def divided_difference(w: Any, top: Any, temp: Any) -> Any:
 
     The difference by `two_sum`, the quotient by the two-part reciprocal of the `Temperature`.
     """
-    a, b = w * temp.before, top * temp.before
+    a, b = fma(w, temp.before, temp.zero), fma(top, temp.before, temp.zero)  # products that meet sums
     z, z_tail = two_sum(a, -b)
     z, z_tail = z * temp.after, z_tail * temp.after
     t = z * temp.high

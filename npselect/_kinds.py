@@ -1,0 +1,95 @@
+"""What kind of array somebody gave, and what kind of numbers, before anything of it is read: here or on a GPU; dtypes.
+
+NumPy has no bfloat16 of its own: arrays of it carry the dtype of `ml_dtypes`, which npselect never imports. What lives
+on a GPU may be bfloat16 in a process that has no such dtype; there `BFloat16` stands in for it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+__all__ = ["BFloat16", "FLOATING", "bfloat16", "castable", "common", "computed_in", "is_floating", "on_device"]
+
+_COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
+_HERE = frozenset({np.ndarray, type(None), float, int, list, np.float64, np.float32})
+FLOATING = tuple(_COMPUTED_IN)
+_GPU = (2, 13)  # DLPack's CUDA memory, and its managed memory
+
+
+def on_device(values: Any) -> bool:
+    """Whether an array lives on a GPU, by what it says in the protocols that there are for that."""
+    if type(values) in _HERE:
+        return False
+    asked = getattr(type(values), "__dlpack_device__", None)
+    try:
+        if asked is not None and asked(values)[0] in _GPU:
+            return True
+        return getattr(values, "__cuda_array_interface__", None) is not None
+    except Exception:  # of several devices, say; what there is to complain of is found where it is read
+        return False
+
+
+class BFloat16:
+    """The dtype bfloat16, as far as npselect looks at dtypes; equal to every other that is named so."""
+
+    name = "bfloat16"
+    kind = "V"  # as in ml_dtypes
+    itemsize = 2
+    isnative = True
+
+    def newbyteorder(self, order: str) -> BFloat16:  # noqa: ARG002
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return getattr(other, "name", None) == self.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+def bfloat16() -> Any:
+    """That of ml_dtypes, if somebody has imported it."""
+    loaded = sys.modules.get("ml_dtypes")
+    return BFloat16() if loaded is None else np.dtype(loaded.bfloat16)
+
+
+@cache
+def is_floating(dtype: Any) -> bool:
+    """Whether a dtype is one of the four that are computed with."""
+    return dtype.name in FLOATING
+
+
+@cache
+def computed_in(dtype: Any) -> np.dtype[Any]:
+    """The type that a floating dtype is computed in; KeyError for every other dtype."""
+    return np.dtype(_COMPUTED_IN[dtype.name])
+
+
+def common(dtypes: Collection[Any]) -> Any:
+    """The dtype that floating dtypes of this machine's byte order have in common; TypeError where there is none."""
+    different = set(dtypes)
+    if len(different) == 1 or len({dtype.name for dtype in different}) == 1:
+        return different.pop()
+    if any(isinstance(dtype, BFloat16) for dtype in different):
+        wide = {dtype for dtype in different if dtype.itemsize > 2}
+        if not wide or "float16" in {dtype.name for dtype in different}:
+            raise TypeError("float16 and bfloat16 have no dtype in common")
+        different = wide
+    return np.result_type(*different)
+
+
+def castable(dtype: Any, other: Any) -> bool:
+    """Whether NumPy would cast numbers of one dtype to the other, of the same kind, when it assigns them."""
+    if isinstance(other, BFloat16):
+        return True
+    if isinstance(dtype, BFloat16):
+        return other.name in ("bfloat16", "float32", "float64")
+    return np.can_cast(dtype, other, "same_kind")

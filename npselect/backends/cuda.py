@@ -1,0 +1,227 @@
+"""The CUDA tier: the kernels of `npselect.backends.device_kernels` over all rows of a batch, on the caller's stream.
+
+The row functions take NumPy arrays, which are copied over and back, and `DeviceArray`s, which stay where they are. How
+a row is shared out among threads depends on its length, and on whether all rows start at multiples of 16 bytes (8 for
+16-bit numbers): see `npselect.backends.device_teams`. No result depends on that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect._draws import Draws
+from npselect.backends import device_kernels as kernels
+from npselect.backends import device_memory as memory
+from npselect.backends.device_arrays import DeviceArray
+from npselect.backends.device_launch import Launcher
+from npselect.backends.device_noise import PAIRS, draw
+from npselect.backends.device_quads import computed_in
+from npselect.backends.device_rows import ARGUMENTS, Variant
+from npselect.backends.device_teams import WARP
+from npselect.backends.reductions import LANES, SEGMENT
+
+__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+
+Array = npt.NDArray[Any]
+_KINDS = {"float16": np.uint16, "bfloat16": np.int16, "float32": np.float32, "float64": np.float64}
+_SHARED_THREADS = 128  # of a block that has several rows
+_MOST_THREADS = 512  # of a block
+
+
+def mask(logits: Any, noise: Any, where: Any, out: Any) -> None:
+    """The exact one-hot of the selected candidate."""
+    _run(kernels.mask, 1, _kind(out), logits, noise, where, out)
+
+
+def index(logits: Any, noise: Any, where: Any, out: Any) -> None:
+    """Index of the selected candidate, -1 where nothing is selected."""
+    _run(kernels.index, 1, _kind(logits), logits, noise, where, out)
+
+
+def soft(logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
+    """``probs = softmax(logits / temp)``."""
+    _run(kernels.soft, 1, _kind(out), logits, noise, where, out, temp=temp)
+
+
+def backward(grad_mask: Any, logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
+    """The softmax's Jacobian times `grad_mask`."""
+    _run(kernels.backward, 2, _kind(out), logits, noise, where, out, temp=temp, grad=grad_mask)
+
+
+def backward_temp(grad_mask: Any, logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
+    """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
+    kind, rows = _kind(out), len(logits)
+    per_row = DeviceArray.empty((rows,), np.dtype(computed_in(kind)), _stream(logits, grad_mask, out))
+    _run(kernels.backward_temp, 3, kind, logits, noise, where, per_row, temp=temp, grad=grad_mask)
+    _run(kernels.totals, 0, kind, per_row.reshape((len(out), rows // len(out))), None, None, out)
+
+
+def double_backward(
+    grad_grad_logits: Any,
+    grad_mask: Any,
+    logits: Any,
+    noise: Any,
+    temp: Any,
+    where: Any,
+    out_grad_mask: Any,
+    out_logits: Any,
+) -> None:
+    """The gradient of `backward`."""
+    operands = {"temp": temp, "grad": grad_mask, "grad_grad": grad_grad_logits, "out2": out_logits}
+    _run(kernels.double_backward, 3, _kind(out_logits), logits, noise, where, out_grad_mask, **operands)
+
+
+def gumbel(seed: int, first: int, out: Any) -> None:
+    """The noise from number `first` on, into an array of one axis."""
+    call = _Call(_stream(out))
+    pairs = len(out) // 2 + 1
+    draw(_kind(out))(-(-pairs // PAIRS), PAIRS, call.stream, seed, first, call.result(out), len(out))
+    call.finish()
+
+
+# ------------------------------------------------------------------------------------------------ one launch
+
+
+def _kind(array: Any) -> Any:
+    return _KINDS[array.dtype.name]
+
+
+def _stream(*arrays: Any) -> int:
+    """The caller's: that of the first array that has one."""
+    return next((array.stream for array in arrays if isinstance(array, DeviceArray)), memory.LEGACY)
+
+
+class _Call:
+    """What a launch needs on the device, kept there until it is over, and what is to be brought back."""
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+        self._copies: list[DeviceArray] = []
+        self._results: list[tuple[Array, DeviceArray]] = []
+
+    def source(self, array: Any) -> int:
+        """The address of what is read; 0 for None."""
+        if array is None:
+            return 0
+        if not isinstance(array, DeviceArray):
+            array = DeviceArray.from_host(array, self.stream)
+            self._copies.append(array)
+        return int(array.address)
+
+    def result(self, array: Any) -> int:
+        """The address of what is written."""
+        if not isinstance(array, DeviceArray):
+            copy = DeviceArray.empty(array.shape, array.dtype, self.stream)
+            self._results.append((array, copy))
+            array = copy
+        return int(array.address)
+
+    def finish(self) -> None:
+        """Bring the results back to the host."""
+        for array, copy in self._results:
+            memory.download(array, copy.address, self.stream)
+
+
+class _Team(NamedTuple):
+    """How the threads share rows: see `npselect.backends.device_teams`."""
+
+    quads: int
+    shift: int
+    warps: int
+    rounds: int
+
+
+def _quads(choices: int) -> int:
+    """How many quads of a row, or of a segment of it, a thread holds: a power of two."""
+    return 1 << ((min(choices, SEGMENT) - 1) // LANES).bit_length()
+
+
+def _team(choices: int, aligned: bool, most_threads: int) -> _Team:
+    if choices <= LANES:
+        threads = max(-(-choices // 4), 1 if aligned else 4)
+        return _Team(1, (threads - 1).bit_length(), 1, 1)
+    segments = -(-choices // SEGMENT)
+    warps = min(segments, most_threads // WARP)
+    return _Team(_quads(choices), 5, warps, -(-segments // warps))
+
+
+def _registers(held: int, kind: Any, quads: int, noise: str) -> tuple[bool, int]:
+    """Whether a thread can hold its part of `held` rows in its registers, and how large its block may be."""
+    words = held * 4 * quads * np.dtype(computed_in(kind)).itemsize // 4
+    resident = words <= 128
+    few = words > 64 or computed_in(kind) is np.float64 or noise == "drawn"  # threads, each with more registers
+    most_threads = _SHARED_THREADS if quads < 8 else (256 if resident and few else 512)
+    return resident, min(most_threads, _MOST_THREADS)
+
+
+def _run(
+    kernel: Callable[[Variant], Launcher],
+    held: int,
+    kind: Any,
+    logits: Any,
+    noise: Any,
+    where: Any,
+    out: Any,
+    **operands: Any,
+) -> None:
+    """A kernel over all rows; `held` is how many numbers of a column it would keep in registers."""
+    rows, choices = logits.shape
+    call = _Call(_stream(logits, out, *operands.values()))
+    seed = offset = 0
+    origin = "none" if noise is None else "array"
+    if isinstance(noise, Draws):
+        if noise.in_order:
+            origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
+        else:
+            noise = _drawn(noise, call.stream)
+    temp, grads = operands.get("temp"), {name: operands.get(name) for name in ("grad", "grad_grad")}
+    outs = {"out": out, "out2": operands.get("out2")}
+
+    sources = {name: call.source(array) for name, array in {"logits": logits, "noise": noise, **grads}.items()}
+    results = {name: 0 if array is None else call.result(array) for name, array in outs.items()}
+    arrays = [logits, noise, *grads.values(), *outs.values()]
+    aligned = choices % 4 == 0 and all(
+        address % min(16, 4 * array.dtype.itemsize) == 0
+        for address, array in zip([*sources.values(), *results.values()], arrays, strict=True)
+        if array is not None
+    )
+    resident, most_threads = _registers(held, kind, _quads(choices), origin)
+    team = _team(choices, aligned, most_threads)
+    rows_a_block = 1 if team.warps > 1 else _SHARED_THREADS >> team.shift
+    variant = Variant(kind, _kind(logits), origin, aligned, team.quads, resident, most_threads)
+    one = 1.0 if temp is None else float(temp[0])
+    several = temp is not None and len(temp) > 1
+    scalars = {
+        **sources,
+        **results,
+        "noise_stride": choices if noise is not None and len(noise) > 1 else 0,
+        "seed": seed,
+        "offset": offset,
+        "where": call.source(where),
+        "where_stride": choices if where is not None and len(where) > 1 else 0,
+        "temps": call.source(temp) if several else 0,
+        "temp": one,
+        "rows": rows,
+        "choices": choices,
+        "rows_a_block": rows_a_block,
+        "shift": team.shift,
+        "warps": team.warps,
+        "rounds": team.rounds,
+    }
+    threads = WARP * team.warps if team.warps > 1 else _SHARED_THREADS
+    kernel(variant)(-(-rows // rows_a_block), threads, call.stream, *(scalars[name] for name in ARGUMENTS))
+    call.finish()
+
+
+def _drawn(noise: Draws, stream: int) -> DeviceArray:
+    """Noise that does not follow the rows: drawn in the order of the logits as given, and brought into that of rows."""
+    size = math.prod(noise.shape)
+    flat = DeviceArray.empty((size,), noise.dtype, stream)
+    gumbel(noise.seed, noise.offset, flat)
+    choices = noise.shape[noise.order[-1]]
+    return flat.reshape(noise.shape).transpose(noise.order).copy().reshape((size // choices, choices))

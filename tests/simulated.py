@@ -1,0 +1,219 @@
+"""The CUDA tier's kernels in numba's simulator beside the CPU tier, bit for bit: ``python tests/simulated.py GROUP``.
+
+A process of its own, as the simulator is chosen when numba is imported: `tests/test_cuda.py` starts it.
+"""
+
+import itertools
+import sys
+from functools import partial
+
+import ml_dtypes
+import numpy as np
+import simulator
+
+simulator.install()
+
+from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
+from npselect.backends import device_kernels, device_memory, device_noise, device_rows, device_teams  # noqa: E402
+from npselect.backends.device_arrays import DeviceArray  # noqa: E402
+
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
+SEED = 0xFEDCBA9876543210
+compared = 0
+
+
+def bits(array):
+    array = np.asarray(array)
+    words = array.view({2: np.uint16, 4: np.uint32, 8: np.uint64}[array.dtype.itemsize])
+    if array.dtype.kind == "i":
+        return words
+    return np.where(np.isnan(array.astype(np.float64)), words.dtype.type(0x7E57), words)
+
+
+def same(name, call, **about):
+    """Whether a call of an operator gives the same bits on both tiers."""
+    global compared
+    cpu, cuda = (call(backend) for backend in ("cpu", "cuda"))
+    results = [(x, y) for x, y in zip(cpu, cuda, strict=True)] if isinstance(cpu, tuple) else [(cpu, cuda)]
+    for i, (x, y) in enumerate(results):
+        assert x.shape == y.shape
+        assert x.dtype == y.dtype
+        different = np.argwhere(bits(x) != bits(y))
+        assert not len(different), f"{name}, result {i}: {len(different)} differ, first at {different[0]}, with {about}"
+        compared += x.size
+
+
+def inputs(shape, dtype, seed=0):
+    """Logits and two cotangents, with rows of every kind."""
+    rng = np.random.default_rng(seed)
+    logits, grad, grad_grad = (rng.standard_normal(shape).astype(dtype) for _ in range(3))
+    rows, choices = shape
+    if choices > 1 and rows > 5:
+        logits[1] = 0.5  # a tie
+        logits[2, choices // 2] = np.inf
+        logits[3, choices - 1] = np.nan
+        logits[4] = -np.inf
+        logits[5, ::2] = -np.inf
+        grad[6 % rows, choices - 1] = np.nan
+        logits[0] *= 1000
+    return logits, grad, grad_grad
+
+
+def every_function(operator, shape, dtype, functions, *, grad_dtype=None, axis=-1, **options):
+    logits, grad, grad_grad = inputs(shape, dtype)
+    if grad_dtype is not None:
+        grad, grad_grad = grad.astype(grad_dtype), grad_grad.astype(grad_dtype)
+    if axis == 0:
+        logits, grad, grad_grad = (np.ascontiguousarray(array.T) for array in (logits, grad, grad_grad))
+    temps = np.linspace(0.1, 3, shape[0]).astype(np.float32)
+    temps = temps[:, np.newaxis] if axis == -1 else temps
+    everywhere = {"axis": axis, **options}
+    calls = {
+        "forward": lambda backend: operator.forward(logits, backend=backend, **everywhere),
+        "index": lambda backend: operator.index(logits, backend=backend, **everywhere),
+        "soft": lambda backend: operator.soft(logits, temps, backend=backend, **everywhere),
+        "backward": lambda backend: operator.backward(grad, logits, 0.6, backend=backend, **everywhere),
+        "backward_temp": lambda backend: operator.backward_temp(grad, logits, temps, backend=backend, **everywhere),
+        "double_backward": lambda backend: operator.double_backward(
+            grad_grad, grad, logits, temps, backend=backend, **everywhere
+        ),
+    }
+    for name in functions or calls:
+        same(name, calls[name], shape=shape, dtype=dtype, options=list(options), axis=axis)
+
+
+def wheres(shape):
+    rng = np.random.default_rng(1)
+    offered = rng.random(shape) < 0.6
+    offered[-1] = False
+    return offered
+
+
+def shapes():
+    """Every way to share a row out: groups, warps, several warps, several rounds."""
+    for choices in (1, 3, 4, 8, 10, 31, 64, 100, 132):
+        every_function(straight_through, (7, choices), np.float32, None)
+    for choices in (2, 5, 16, 33, 128):
+        every_function(straight_through, (7, choices), np.float32, None, where=wheres((7, choices)))
+
+
+def long_rows():
+    for choices in (300, 1000, 1025, 2048, 4100):
+        every_function(straight_through, (2, choices), np.float32, None)
+    every_function(straight_through, (7, 300), np.float32, None, where=wheres((7, 300)))
+    every_function(straight_through, (2, 2101), np.float32, None, where=np.arange(2101) % 3 > 0)
+
+
+def types():
+    for name, choices in itertools.product(("float16", "bfloat16", "float64"), (3, 8, 132, 1025)):
+        functions = None if choices < 1025 else ("forward", "backward")
+        every_function(straight_through, (7 if choices < 100 else 2, choices), DTYPES[name], functions)
+
+
+def noises():
+    functions = "forward", "backward", "double_backward"
+    for name, choices in itertools.product(DTYPES, (3, 8, 33, 132)):
+        shape = (5, choices)
+        g = noise.gumbel(shape, 3, dtype=np.float64 if name == "float64" else np.float32)
+        every_function(gumbel_softmax, shape, DTYPES[name], functions, noise=g)
+        every_function(gumbel_softmax, shape, DTYPES[name], ("soft",), noise=g[:1])
+        every_function(gumbel_softmax, shape, DTYPES[name], functions, seed=SEED, offset=7)
+    for choices in (1025, 2100):
+        every_function(gumbel_softmax, (2, choices), np.float32, ("index", "backward"), seed=SEED, offset=2**64 - 8000)
+    every_function(gumbel_softmax, (5, 8), np.float32, None, seed=SEED, axis=0)
+    every_function(gumbel_softmax, (5, 8), np.float32, functions, seed=SEED, grad_dtype=np.float64)
+    every_function(gumbel_softmax, (5, 7), np.float16, functions, seed=SEED, grad_dtype=np.float32)
+    for dtype, size, offset in itertools.product((np.float32, np.float64), (0, 1, 2, 257, 300), (0, 7, 2**64 - 400)):
+        draw = partial(noise.gumbel, size, SEED, offset=offset, dtype=dtype)
+        same("gumbel", lambda backend, draw=draw: draw(backend=backend))
+
+
+def shifted(array, by):
+    """A copy of an array on the device that begins `by` elements after an aligned place."""
+    flat = np.concatenate([np.full(by, np.nan, array.dtype), array.reshape(-1)])
+    whole = DeviceArray.from_host(flat, device_memory.LEGACY)
+    strides = tuple(stride for stride in np.empty(array.shape, array.dtype).strides)
+    address = whole.address + by * array.dtype.itemsize
+    return DeviceArray(address, array.shape, strides, array.dtype, whole, whole.stream, whole.device)
+
+
+def on_the_device():
+    """Arrays that stay there, at odd places too."""
+    for by, choices in itertools.product((0, 1, 2), (8, 132)):
+        for dtype in DTYPES.values():
+            logits, grad, _ = inputs((7, choices), dtype)
+            out = shifted(np.full_like(logits, np.nan), by)
+
+            def call(backend, out=out, logits=logits, grad=grad, by=by):
+                if backend == "cpu":
+                    return straight_through.backward(grad, logits)
+                arrays = shifted(grad, 0), shifted(logits, by)
+                assert straight_through.backward(*arrays, out=out) is out
+                return out.to_host()
+
+            same("backward", call, by=by, dtype=dtype)
+
+
+def selections():
+    x, logits = np.random.default_rng(2).standard_normal((5, 3)), inputs((7, 5), np.float32)[0]
+    same("selection.forward", lambda backend: selection.forward(x, logits, backend=backend))
+
+
+def add_in_another_order(a, b, c, d, place):
+    return device_teams._fold_neighbours(a, c, b, d, place)
+
+
+def forget_the_last_warp(total, segment, place, shared, first):
+    return POOL(total, segment if place.warp == 0 else np.float32(0), place, shared, first)
+
+
+def take_the_last_of_equals(top, column, other, other_column):
+    return (other, other_column) if other > top or (other == top and other_column > column) else (top, column)
+
+
+def leave_nan_out(kind, aligned):
+    write = WRITING(kind, aligned)
+    return lambda *about: None if any(np.isnan(x) for x in about[5:]) else write(*about)
+
+
+def one_place_on(place, turn, quad):
+    return device_teams._first_of_neighbours(place, turn, quad) + (turn > 0)
+
+
+POOL, WRITING = device_rows.pool, device_rows.writing
+FAULTS = {
+    "sums in another order": (device_rows, "fold", lambda aligned: add_in_another_order, (40, 132)),
+    "a segment forgotten": (device_rows, "pool", forget_the_last_warp, (2, 2048)),
+    "the last of equals": (device_teams, "_first_of", take_the_last_of_equals, (7, 100)),
+    "NaN not written": (device_rows, "writing", leave_nan_out, (7, 8)),
+    "another column in the second round": (device_rows, "first_column", lambda aligned: one_place_on, (2, 4100)),
+    "no noise in the second quad": (
+        device_noise,
+        "_neighbouring_words",
+        lambda seed, number, step: device_noise._scattered_words(seed, number, np.uint64(2)),
+        (5, 8),
+    ),
+}
+
+
+def faults():
+    """What `same` must notice."""
+    for fault, (module, name, wrong, shape) in FAULTS.items():
+        right = getattr(module, name)
+        setattr(module, name, wrong)
+        device_kernels.mask.cache_clear()
+        device_kernels.backward.cache_clear()
+        try:
+            operator, options = (gumbel_softmax, {"seed": 1}) if module is device_noise else (straight_through, {})
+            every_function(operator, shape, np.float32, ("forward", "backward"), **options)
+        except AssertionError as error:
+            print(f"{fault}: {error}")
+        else:
+            raise RuntimeError(f"{fault}: not noticed")
+        finally:
+            setattr(module, name, right)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
+    print(f"{sys.argv[1]}: {compared} numbers, all the same")

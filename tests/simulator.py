@@ -1,0 +1,184 @@
+"""What numba's CUDA simulator lacks: warps whose lanes meet in shuffles, memory by address, allocations.
+
+Run with NUMBA_ENABLE_CUDASIM=1, and install this before the kernels are imported. Each simulated thread is a thread; a
+shuffle is a meeting of the 32 of a warp, which must all have come for the same reason. An address is a pointer of the
+host. As the scalar formulas are compared elsewhere, `fma` is the compiled one.
+"""
+
+import ctypes
+import threading
+import warnings
+from contextlib import nullcontext
+
+import ml_dtypes
+import numpy as np
+from numba import njit
+from numba.cuda.simulator import kernel
+
+from npselect.backends import device_primitives, primitives
+
+assert device_primitives.simulated(), "NUMBA_ENABLE_CUDASIM=1 must be set before numba is imported"
+
+WARP = 32
+C_TYPES = {
+    np.float32: ctypes.c_float,
+    np.float64: ctypes.c_double,
+    np.uint8: ctypes.c_uint8,
+    np.int16: ctypes.c_int16,
+    np.uint16: ctypes.c_uint16,
+    np.int32: ctypes.c_int32,
+    np.int64: ctypes.c_int64,
+    np.uint64: ctypes.c_uint64,
+}
+PATIENCE = 60  # seconds; lanes that wait for longer have parted ways
+
+
+def _cell(address, place, kind):
+    c_type = C_TYPES[kind]
+    at = int(address) + int(place) * ctypes.sizeof(c_type)
+    assert at % ctypes.sizeof(c_type) == 0
+    return c_type.from_address(at)
+
+
+def load(address, place, kind):
+    return kind(_cell(address, place, kind).value)
+
+
+def store(address, place, kind, value):
+    _cell(address, place, kind).value = kind(value).item()
+
+
+def _check_quad(address, place, kind):
+    size = np.dtype(kind).itemsize
+    assert (int(address) + int(place) * size) % min(16, 4 * size) == 0, "a quad that is not aligned"
+
+
+def load4(address, place, kind):
+    _check_quad(address, place, kind)
+    return tuple(load(address, place + i, kind) for i in range(4))
+
+
+def store4(address, place, kind, values):
+    _check_quad(address, place, kind)
+    for i, value in enumerate(values):
+        store(address, place + i, kind, value)
+
+
+def thread():
+    return int(threading.current_thread().threadIdx.x)
+
+
+def block():
+    return int(threading.current_thread().blockIdx.x)
+
+
+def barrier():
+    threading.current_thread().syncthreads()
+
+
+class _Warp:
+    def __init__(self):
+        self.meeting = threading.Barrier(WARP, timeout=PATIENCE)
+        self.values = [None] * WARP
+
+
+_lock = threading.Lock()
+
+
+def shuffle_xor(value, distance):
+    me = threading.current_thread()
+    number, lane = divmod(me.thread_id, WARP)
+    with _lock:
+        warps = me._manager.__dict__.setdefault("warps", {})
+        warp = warps.setdefault(number, _Warp())
+    warp.values[lane] = (value, distance, type(value))
+    warp.meeting.wait()
+    other, its_distance, _ = warp.values[lane ^ distance]
+    warp.meeting.wait()
+    assert its_distance == distance, "lanes of a warp have met in different shuffles"
+    return other
+
+
+class _Launched:
+    """`numba.cuda` as it is for the kernel that runs; the simulator puts that into the kernel's own module only."""
+
+    def __getattr__(self, name):
+        return getattr(kernel._get_kernel_context(), name)
+
+
+def _quick_fma(a, b, c):
+    return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
+
+
+def widen_float16(bits):
+    return np.uint16(bits).view(np.float16).astype(np.float32)
+
+
+def narrow_float16(x):
+    return np.float32(x).astype(np.float16).view(np.uint16)
+
+
+def widen_bfloat16(bits):
+    return np.int16(bits).view(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def narrow_bfloat16(x):
+    return np.float32(x).astype(ml_dtypes.bfloat16).view(np.int16)
+
+
+class Owner:
+    """Memory that is poisoned, lest something be taken for written that is not."""
+
+    def __init__(self, nbytes):
+        self.memory = np.full(nbytes + 64, 0xA5, np.uint8)
+        self.address = -(-self.memory.ctypes.data // 64) * 64
+
+
+def _move(target, source, nbytes):
+    ctypes.memmove(target, source, nbytes)
+
+
+MEMORY = {
+    "allocate": lambda nbytes, stream: Owner(nbytes),
+    "current": lambda device: nullcontext(),
+    "current_device": lambda: 0,
+    "device_of": lambda address: 0,
+    "download": lambda array, address, stream: _move(array.ctypes.data, address, array.nbytes),
+    "upload": lambda address, array, stream: _move(address, array.ctypes.data, array.nbytes),
+    "settle": lambda stream: None,
+    "synchronize": lambda stream: None,
+    "unavailable": lambda: None,
+    "wait": lambda stream, other: None,
+}
+DEVICE = (
+    *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"),
+    *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
+)
+
+
+class _Launched:
+    """`numba.cuda` as it is for the kernel that runs; the simulator puts that into the kernel's own module only."""
+
+    def __getattr__(self, name):
+        return getattr(kernel._get_kernel_context(), name)
+
+
+def _quick_fma(a, b, c):
+    return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
+
+
+def install():
+    """Put all of this in the place of what is for a device, and let blocks be small."""
+    warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's scalars warn of what IEEE 754 has an answer to
+    for name in DEVICE:
+        setattr(device_primitives, name, globals()[name])
+    primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
+    primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
+
+    from npselect.backends import cuda, device_kernels, device_memory, device_rows
+
+    device_kernels.cuda = device_rows.cuda = _Launched()
+
+    for name, function in MEMORY.items():
+        setattr(device_memory, name, function)
+    cuda._SHARED_THREADS = cuda._MOST_THREADS = 64

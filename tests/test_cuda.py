@@ -1,0 +1,77 @@
+"""The CUDA tier without a device: its kernels in numba's simulator, and how it shares rows out.
+
+What the kernels are compiled to is read in tests/test_cuda_ptx.py.
+"""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+if find_spec("numba_cuda") is None:
+    pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
+
+from npselect.backends import cuda
+
+ROOT = Path(__file__).parents[1]
+GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "faults"]
+
+
+def simulate(group):
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "tests" / "simulated.py"), group],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT)},
+        timeout=900,
+    )
+
+
+@pytest.fixture(scope="module")
+def simulations():
+    with ThreadPoolExecutor(2) as pool:
+        yield {group: pool.submit(simulate, group) for group in GROUPS}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_same_bits_as_the_cpu(group, simulations):
+    result = simulations[group].result()
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip()
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize(
+    "choices", [1, 2, 3, 4, 5, 8, 10, 31, 64, 65, 128, 129, 256, 257, 1000, 1024, 1025, 16384, 10**6]
+)
+@pytest.mark.parametrize("most_threads", [64, 256, 512])
+def test_a_team_covers_its_row(choices, aligned, most_threads):
+    team = cuda._team(choices, aligned, most_threads)
+    group = 1 << team.shift
+    columns = 4 * group * team.quads
+    if team.warps == 1 and team.rounds == 1:
+        assert columns >= choices
+        assert team.quads == 1 or columns < 2 * choices
+    else:
+        assert group == 32
+        assert columns == 1024
+        assert columns * team.warps * (team.rounds - 1) < choices <= columns * team.warps * team.rounds
+    assert group * team.warps <= most_threads
+    assert aligned or group >= 4
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32, np.float64])
+@pytest.mark.parametrize("held", [0, 1, 2, 3])
+def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
+    for quads in (1, 2, 4, 8):
+        resident, most_threads = cuda._registers(held, kind, quads, "none")
+        words = held * 4 * quads * (2 if kind is np.float64 else 1)
+        assert not resident or words * most_threads <= 32768  # half of them: the other half is for what is computed
+        assert most_threads % 32 == 0

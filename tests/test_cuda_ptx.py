@@ -1,0 +1,210 @@
+"""What the CUDA tier's kernels become: read in the PTX, and in what ptxas makes of it for two generations of devices.
+
+Neither a device nor a driver is needed.
+"""
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+if find_spec("numba_cuda") is None:
+    pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
+
+
+def find_ptxas():
+    wheel = find_spec("nvidia")
+    folders = [Path(folder) / "cu13" / "bin" for folder in (wheel.submodule_search_locations if wheel else [])]
+    return shutil.which("ptxas", path=os.pathsep.join([*map(str, folders), os.environ.get("PATH", "")]))
+
+
+PTXAS = find_ptxas()
+if PTXAS is None:
+    pytest.skip("there is no ptxas: pip install 'nvidia-cuda-nvcc==13.0.*'", allow_module_level=True)
+
+from npselect.backends import cuda, device_kernels, device_noise  # noqa: E402
+from npselect.backends.device_primitives import simulated  # noqa: E402
+from npselect.backends.device_rows import Variant  # noqa: E402
+
+F16, BF16, F32, F64 = np.uint16, np.int16, np.float32, np.float64
+HELD = {"mask": 1, "index": 1, "soft": 1, "backward": 2, "backward_temp": 3, "double_backward": 3, "totals": 0}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_a_driver():
+    """numba-cuda asks the driver what device to compile its helpers for; here the answer is of no consequence."""
+    from numba.cuda import dispatcher
+
+    assert not simulated()
+    asked = dispatcher.get_current_device
+    dispatcher.get_current_device = lambda: SimpleNamespace(compute_capability=(9, 0))
+    yield
+    dispatcher.get_current_device = asked
+
+
+def variant(name, kind, aligned, quads, noise="none"):
+    resident, most_threads = cuda._registers(HELD[name], kind, quads, noise)
+    return Variant(kind, kind, noise, aligned, quads, resident, most_threads)
+
+
+def text_of(cubin):
+    """The machine code of a cubin, an ELF file, by section."""
+    data = cubin.read_bytes()
+    (start,) = struct.unpack_from("<Q", data, 40)
+    size, count, names = struct.unpack_from("<HHH", data, 58)
+    sections = [struct.unpack_from("<IIQQQQIIQQ", data, start + i * size) for i in range(count)]
+    found = {}
+    for name, _, _, _, offset, length, *_ in sections:
+        at = sections[names][4] + name
+        title = data[at : data.index(b"\0", at)]
+        if title.startswith(b".text"):
+            found[title] = data[offset : offset + length]
+    assert found
+    return found
+
+
+def assemble(ptx, folder, architecture, *options):
+    source, cubin = folder / "kernel.ptx", folder / "kernel.cubin"
+    source.write_text(ptx)
+    command = [PTXAS, "-v", f"-arch={architecture}", *options, "-o", str(cubin), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stderr, text_of(cubin)
+
+
+def check_compiled(launcher, folder, *, resident=True):
+    """No spills, no local memory, no contraction, on both architectures; the PTX for the newer one."""
+    for capability, architecture in (((8, 0), "sm_80"), ((9, 0), "sm_90")):
+        ptx = launcher.ptx(capability)
+        assert f".target {architecture}" in ptx
+        report, code = assemble(ptx, folder, architecture)
+        frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
+        assert frames
+        if resident:
+            assert set(frames) == {("0", "0", "0")}, f"{architecture}: {report}"
+            assert ".local" not in ptx
+        # a product and a sum that ptxas could make one of would make another code of the two settings
+        _, strict = assemble(ptx, folder, architecture, "-fmad=false")
+        assert code == strict, f"{architecture}: a product meets a sum"
+        assert int(re.search(r"Used (\d+) registers", report)[1]) * launcher.most_threads <= 65536
+    return ptx
+
+
+def count(pattern, ptx):
+    return len(re.findall(pattern, ptx))
+
+
+# How often the source says fma. exp: 8 in float32, 13 in float64; divided_difference: 3, and 1 more for `top`, which
+# is the same for the row; prepared: 1. Then, for each pass over a column, the dot products and the last step.
+EXP = {F32: 8, F16: 8, BF16: 8, F64: 13}
+PASSES = {
+    "mask": [],
+    "index": [],
+    "soft": [0, 0],
+    "backward": [1, 1],
+    "backward_temp": [1, 1],
+    "double_backward": [2, 3, 2],
+}
+
+
+def written(name, kind, quads):
+    if not PASSES[name]:
+        return 0
+    columns = 4 * quads
+    return sum(columns * (EXP[kind] + 3 + more) + 1 for more in PASSES[name]) + 1
+
+
+NAMES = {F32: "float32", F64: "float64", F16: "float16", BF16: "bfloat16"}
+VECTOR = {F32: ("v4.f32", 1), F64: ("v2.f64", 2), F16: ("v4.u16", 1), BF16: ("v4.u16", 1)}  # of a quad, and how many
+SINGLE = {F32: "f32", F64: "f64", F16: "[bu]16", BF16: "u16"}
+RESULTS = {"mask": 1, "index": 0, "soft": 1, "backward": 1, "backward_temp": 0, "double_backward": 2}
+
+
+def check_aligned(name, kind, quads, ptx):
+    """Rows are read and written by 16 bytes (8 for 16-bit numbers); singles are g_m and the temperature."""
+    vector, parts = VECTOR[kind]
+    assert count(rf"ld\.global\.{vector}", ptx) >= quads * parts
+    assert count(rf"st\.global\.{vector}", ptx) >= quads * parts * RESULTS[name]
+    singles = {"soft": 1, "backward": 2, "backward_temp": 2, "double_backward": 3}.get(name, 0)
+    assert count(rf"ld\.global\.{SINGLE[kind]}", ptx) <= singles
+    assert count(rf"st\.global\.({SINGLE[kind]}|f32)", ptx) == (name == "backward_temp")
+
+
+@pytest.mark.parametrize("quads", [1, 8])
+@pytest.mark.parametrize("name", sorted(PASSES))
+def test_float32(name, quads, tmp_path):
+    made = variant(name, F32, True, quads)
+    assert made.resident
+    ptx = check_compiled(getattr(device_kernels, name)(made), tmp_path)
+    assert count(r"fma\.rn\.f32", ptx) == written(name, F32, quads)
+    check_aligned(name, F32, quads, ptx)
+
+
+@pytest.mark.parametrize("quads", [2, 4])
+@pytest.mark.parametrize("aligned", [True, False])
+def test_rows_of_a_warp(aligned, quads, tmp_path):
+    ptx = check_compiled(device_kernels.backward(variant("backward", F32, aligned, quads)), tmp_path)
+    assert count(r"fma\.rn\.f32", ptx) == written("backward", F32, quads)
+
+
+@pytest.mark.parametrize("name", sorted(PASSES))
+def test_rows_that_are_not_aligned(name, tmp_path):
+    ptx = check_compiled(getattr(device_kernels, name)(variant(name, F32, False, 8)), tmp_path)
+    assert count(r"fma\.rn\.f32", ptx) == written(name, F32, 8)
+    assert count(r"(ld|st)\.global\.v", ptx) == 0
+
+
+@pytest.mark.parametrize("kind", [F64, F16, BF16], ids=NAMES.get)
+@pytest.mark.parametrize("name", ["mask", "backward", "double_backward"])
+def test_other_types(name, kind, tmp_path):
+    made = variant(name, kind, True, 8)
+    ptx = check_compiled(getattr(device_kernels, name)(made), tmp_path)
+    width = "f64" if kind is F64 else "f32"
+    assert count(rf"fma\.rn\.{width}", ptx) == written(name, kind, 8 if made.resident else 1)
+    check_aligned(name, kind, 8 if made.resident else 1, ptx)
+
+
+@pytest.mark.parametrize("kind", [F32, F64], ids=NAMES.get)
+@pytest.mark.parametrize("noise", ["array", "drawn"])
+@pytest.mark.parametrize("name", ["mask", "backward"])
+def test_noise(name, noise, kind, tmp_path):
+    check_compiled(getattr(device_kernels, name)(variant(name, kind, True, 8, noise)), tmp_path)
+
+
+@pytest.mark.parametrize("kind", [F32, F64], ids=NAMES.get)
+def test_noise_alone_and_sums(kind, tmp_path):
+    check_compiled(device_noise.draw(kind), tmp_path)
+    check_compiled(device_kernels.totals(variant("totals", kind, True, 8)), tmp_path)
+
+
+def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):
+    """The check of this file, given kernels that are wrong."""
+    from numba import types
+
+    from npselect.backends.device_launch import Launcher
+    from npselect.backends.device_primitives import load, store, thread
+    from npselect.backends.primitives import two_sum
+
+    def fused_by_the_compiler(x, out):
+        i = thread()
+        store(out, i, F32, load(x, i, F32) * load(x, i + 1, F32) + load(x, i + 2, F32))
+
+    def fused_by_the_assembler(x, out):
+        i = thread()
+        s, tail = two_sum(load(x, i, F32) * load(x, i + 1, F32), load(x, i + 2, F32))
+        store(out, i, F32, s)
+        store(out, i + 1, F32, tail)
+
+    addresses = (types.int64, types.int64)
+    assert count(r"fma\.rn\.f32", Launcher(fused_by_the_compiler, addresses, 128).ptx((9, 0))) == 1  # none is written
+    with pytest.raises(AssertionError, match="a product meets a sum"):
+        check_compiled(Launcher(fused_by_the_assembler, addresses, 128), tmp_path)
+    with pytest.raises(AssertionError, match="spill"):
+        check_compiled(device_kernels.double_backward(Variant(F32, F32, "none", True, 8, True, 1024)), tmp_path)
