@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._arrays import arrange
+from npselect._plain import are_usual, plain_backward, plain_mask
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
 
@@ -83,6 +84,8 @@ def forward(
     >>> straight_through.forward(np.array([0.5, 2.0, -1.0], dtype=np.float32))
     array([0., 1., 0.], dtype=float32)
     """
+    if are_usual(axis, where, nan_policy, backend) and (mask := plain_mask(logits, temp, out)) is not None:
+        return mask
     rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.mask(out)
 
@@ -138,6 +141,10 @@ def backward(
     >>> straight_through.backward(np.array([1.0, 0.0]), logits, temp=0.5)
     array([ 0.5, -0.5])
     """
+    if are_usual(axis, where, nan_policy, backend):
+        grad_logits = plain_backward(grad_mask, logits, temp, out)
+        if grad_logits is not None:
+            return grad_logits
     rows = arrange(backend, logits, {"grad_mask": grad_mask}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.backward(out)
 

@@ -26,7 +26,8 @@ ROOMS = {
     },
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect.backends", "npselect.testing"},
-    "npselect.straight_through": {"npselect._arrays"},
+    "npselect.straight_through": {"npselect._arrays", "npselect._plain"},
+    "npselect._plain": {"npselect.backends"},
     "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws"},
     "npselect.selection": {
         "npselect.straight_through",
