@@ -5,7 +5,8 @@
 - the 128 lanes fold in fours, (0 + 2) + (1 + 3), and the 32 sums by halves: 16, 8, 4, 2, 1;
 - the segments' sums are added in rising order.
 
-Lanes without a column hold 0, and adding 0 changes nothing, so a row of at most 128 columns, one a lane, skips them.
+Lanes without a column hold 0. Adding 0 changes nothing, as no sum is -0: what is left of a fold has 0 added. So a row
+of at most 128 columns, one a lane, skips them.
 The scratch memory `lanes` has room for `LANES` numbers of the compute type.
 """
 
@@ -25,7 +26,7 @@ LANES = 128
 
 @formula
 def _fold(lanes: Any, used: Any) -> Any:
-    """The sum of the first `used` lanes: in fours, then by halves; a level that would only add zeros is skipped."""
+    """The sum of the first `used` lanes, never -0: in fours, then by halves; levels that only add 0 are skipped."""
     quads = (used + 3) // 4
     for i in range(used, 4 * quads):
         lanes[i] = 0
@@ -40,7 +41,7 @@ def _fold(lanes: Any, used: Any) -> Any:
         for i in range(width):
             lanes[i] += lanes[i + width]
         width //= 2
-    return lanes[0]
+    return lanes[0] + lanes.dtype.type(0)
 
 
 @formula
