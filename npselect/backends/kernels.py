@@ -1,4 +1,4 @@
-"""The CPU tier's kernels: serial functions over ranges of rows, free of the GIL.
+"""The CPU tier's kernels for rows of any length: serial functions over ranges of rows, free of the GIL.
 
 Formulas as in `npselect.reference`, operations from `npselect.backends.arithmetic`. What a row yields depends on that
 row alone. Each kernel takes logits first and results last, then the range and scratch memory of its own: `LANES` and
@@ -17,9 +17,13 @@ from npselect.backends.reductions import LANES, dot, maximum, total
 from npselect.backends.storage import narrow, widen
 
 __all__ = [
+    "NOTHING",
+    "POISONED",
     "backward_rows",
     "backward_temp_rows",
     "double_backward_rows",
+    "fill_candidates",
+    "fill_unselected",
     "index_rows",
     "mask_rows",
     "soft_rows",
@@ -48,15 +52,7 @@ def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
         if offered == 0:
             return NOTHING
 
-    unordered, m = 0, POISONED
-    if n <= LANES:
-        top = -infinity
-        for j in range(n):
-            unordered += not (w[j] < infinity)
-            if w[j] > top:
-                m, top = j, w[j]
-        return POISONED if unordered > 0 else m
-
+    unordered = 0
     for j in range(n):
         unordered += not (w[j] < infinity)
     top = maximum(w, lanes)
@@ -71,7 +67,7 @@ def _choose(logits: Any, where: Any, r: Any, w: Any, lanes: Any) -> Any:
             for j in range(len(block)):
                 if block[j] == top:
                     return base + j
-    return m
+    return POISONED
 
 
 @formula
@@ -81,7 +77,7 @@ def _scratch(scratch: Any, n: Any, k: Any) -> Any:
 
 
 @formula
-def _fill_unselected(out: Any, r: Any, m: Any, w: Any) -> Any:
+def fill_unselected(out: Any, r: Any, m: Any, w: Any) -> Any:
     """The row as it is before, or without, a selected candidate: zeros, or NaN."""
     row = out[r]
     value = narrow(w.dtype.type(np.nan if m == POISONED else 0.0), out)
@@ -103,7 +99,7 @@ def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch:
     w, lanes = _scratch(scratch, logits.shape[1], 0), scratch[:LANES]
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
-        _fill_unselected(out, r, m, w)
+        fill_unselected(out, r, m, w)
         if m >= 0:
             out[r, m] = narrow(w.dtype.type(1), out)
 
@@ -136,7 +132,7 @@ def _from_selected(cotangent: Any, r: Any, w: Any, m: Any, h: Any) -> Any:
 
 
 @formula
-def _fill_candidates(out: Any, r: Any, logits: Any, where: Any, w: Any) -> Any:
+def fill_candidates(out: Any, r: Any, logits: Any, where: Any, w: Any) -> Any:
     """NaN at the candidates, 0 at excluded entries: a row whose cotangent is not finite."""
     row, values = out[r], logits[r]
     for j in range(len(row)):
@@ -158,7 +154,7 @@ def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: An
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
         if m < 0:
-            _fill_unselected(out, r, m, w)
+            fill_unselected(out, r, m, w)
             continue
         _exponentials(w, m, _temperature(temp, r))
         e, s, row = w, total(w, lanes), out[r]
@@ -177,7 +173,7 @@ def backward_rows(
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
         if m < 0:
-            _fill_unselected(out, r, m, w)
+            fill_unselected(out, r, m, w)
             continue
         tau = _temperature(temp, r)
         _from_selected(grad_mask, r, w, m, h)
@@ -185,7 +181,7 @@ def backward_rows(
         e, s, row = w, total(w, lanes), out[r]
         d = dot(e, h, lanes) / s
         if not _finite(d):
-            _fill_candidates(out, r, logits, where, w)
+            fill_candidates(out, r, logits, where, w)
             continue
         # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
         q = w.dtype.type(1) / (s * tau.scaled)
@@ -245,8 +241,8 @@ def double_backward_rows(
     for r in range(start, stop):
         m = _choose(logits, where, r, w, lanes)
         if m < 0:
-            _fill_unselected(out_grad_mask, r, m, w)
-            _fill_unselected(out_logits, r, m, w)
+            fill_unselected(out_grad_mask, r, m, w)
+            fill_unselected(out_logits, r, m, w)
             continue
         tau = _temperature(temp, r)
         _from_selected(grad_mask, r, w, m, a)
@@ -261,7 +257,7 @@ def double_backward_rows(
             b[j] = b[j] - mean
             row[j] = narrow(fma(e[j] * b[j] * q, tau.scale, zero), out_grad_mask)
         if not _finite(mean):
-            _fill_candidates(out_grad_mask, r, logits, where, w)
+            fill_candidates(out_grad_mask, r, logits, where, w)
         # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
         mean = dot(e, a, lanes) / s
         for j in range(n):
@@ -271,4 +267,4 @@ def double_backward_rows(
         for j in range(n):
             row[j] = narrow(fma(e[j] * (a[j] - mean) * q * tau.scale * tau.high, tau.scale, zero), out_logits)
         if not _finite(mean):
-            _fill_candidates(out_logits, r, logits, where, w)
+            fill_candidates(out_logits, r, logits, where, w)

@@ -5,8 +5,7 @@
 - the 128 lanes fold in fours, (0 + 2) + (1 + 3), and the 32 sums by halves: 16, 8, 4, 2, 1;
 - the segments' sums are added in rising order.
 
-Lanes without a column hold 0. Adding 0 changes nothing, as no sum is -0: what is left of a fold has 0 added. So a row
-of at most 128 columns, one a lane, skips them.
+Lanes without a column hold 0. Adding 0 changes nothing, as no sum is -0: what is left of a fold has 0 added.
 The scratch memory `lanes` has room for `LANES` numbers of the compute type.
 """
 
@@ -25,18 +24,12 @@ LANES = 128
 
 
 @formula
-def _fold(lanes: Any, used: Any) -> Any:
-    """The sum of the first `used` lanes, never -0: in fours, then by halves; levels that only add 0 are skipped."""
-    quads = (used + 3) // 4
-    for i in range(used, 4 * quads):
-        lanes[i] = 0
+def _fold(lanes: Any) -> Any:
+    """The sum of the lanes, never -0: in fours, then by halves."""
+    quads = LANES // 4
     for i in range(quads):
         lanes[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3])
-    width = 16
-    while width >= quads:
-        width //= 2
-    for i in range(quads, 2 * width):
-        lanes[i] = 0
+    width = quads // 2
     while width > 0:
         for i in range(width):
             lanes[i] += lanes[i + width]
@@ -48,10 +41,6 @@ def _fold(lanes: Any, used: Any) -> Any:
 def dot(x: Any, y: Any, lanes: Any) -> Any:
     """``sum_j x_j y_j``."""
     n, result = len(x), lanes.dtype.type(0)
-    if n <= LANES:
-        for lane in range(n):
-            lanes[lane] = fma(x[lane], y[lane], result)
-        return _fold(lanes, n)
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
@@ -64,7 +53,7 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
         a, b = x[whole:stop], y[whole:stop]
         for lane in range(len(a)):
             lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        result += _fold(lanes, LANES)
+        result += _fold(lanes)
     return result
 
 
@@ -72,10 +61,6 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
 def total(x: Any, lanes: Any) -> Any:
     """``sum_j x_j``."""
     n, result = len(x), lanes.dtype.type(0)
-    if n <= LANES:
-        for lane in range(n):
-            lanes[lane] = x[lane]
-        return _fold(lanes, n)
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
@@ -88,7 +73,7 @@ def total(x: Any, lanes: Any) -> Any:
         a = x[whole:stop]
         for lane in range(len(a)):
             lanes[lane] += a[lane]
-        result += _fold(lanes, LANES)
+        result += _fold(lanes)
     return result
 
 
