@@ -13,7 +13,7 @@ import numpy as np
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
 from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected
-from npselect.backends.primitives import bits_of, fma, formula, kernel, select
+from npselect.backends.primitives import bits_of, fma, inlined, kernel, select
 from npselect.backends.storage import narrow, narrow_slots, widen_slots
 from npselect.backends.vectors import (
     WIDTH,
@@ -44,12 +44,12 @@ CHOICES = 128
 TILE = CHOICES * WIDTH  # numbers
 
 
-@formula
+@inlined
 def _tile(scratch: Any, k: Any) -> Any:
     return scratch[k * TILE : (k + 1) * TILE]
 
 
-@formula
+@inlined
 def _load(array: Any, first: Any, last: Any, tile: Any) -> Any:
     """Rows of an array, or the one that is shared by the rows, as columns of a tile."""
     if len(array) == 1:
@@ -58,7 +58,7 @@ def _load(array: Any, first: Any, last: Any, tile: Any) -> Any:
         load_columns(array, first, last, column, tile)
 
 
-@formula
+@inlined
 def _store(tile: Any, out: Any, first: Any, last: Any) -> Any:
     for column in range(0, out.shape[1], WIDTH):
         store_columns(tile, out, first, last, column)
@@ -67,7 +67,7 @@ def _store(tile: Any, out: Any, first: Any, last: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ selecting
 
 
-@formula
+@inlined
 def _choose(logits: Any, where: Any, first: Any, last: Any, w: Any, offers: Any) -> Any:
     """Each row's selected candidate and its logit; the rows in their compute type in `w`, -inf at excluded entries."""
     infinity = w.dtype.type(np.inf)
@@ -124,7 +124,7 @@ def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch:
 # ------------------------------------------------------------------------------------------------ sums
 
 
-@formula
+@inlined
 def _fold(sums: Any, choices: Any) -> Any:
     """What is left of the sums of four columns each, by halves."""
     zero = broadcast(sums.dtype.type(0))
@@ -141,14 +141,14 @@ def _fold(sums: Any, choices: Any) -> Any:
     return load(sums, 0) + zero
 
 
-@formula
+@inlined
 def _pad(x: Any, choices: Any) -> Any:
     """Zeros up to a number of columns that is divisible by four."""
     for j in range(choices, (choices + 3) // 4 * 4):
         store(x, j * WIDTH, broadcast(x.dtype.type(0)))
 
 
-@formula
+@inlined
 def _total(x: Any, choices: Any, sums: Any) -> Any:
     """``sum_j x_j``."""
     for j in range(0, choices, 4):
@@ -158,7 +158,7 @@ def _total(x: Any, choices: Any, sums: Any) -> Any:
     return _fold(sums, choices)
 
 
-@formula
+@inlined
 def _dot(x: Any, y: Any, choices: Any, sums: Any) -> Any:
     """``sum_j x_j y_j``."""
     zero = broadcast(x.dtype.type(0))
@@ -189,12 +189,12 @@ def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ the soft passes
 
 
-@formula
+@inlined
 def _temperature(temp: Any, first: Any, last: Any) -> Any:
     return prepared(load_entries(temp, first, last) if len(temp) > 1 else broadcast(temp[0]))
 
 
-@formula
+@inlined
 def _exponentials(w: Any, top: Any, tau: Any, choices: Any) -> Any:
     """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
     for j in range(choices):
@@ -203,7 +203,7 @@ def _exponentials(w: Any, top: Any, tau: Any, choices: Any) -> Any:
     _pad(w, choices)
 
 
-@formula
+@inlined
 def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, h: Any) -> Any:
     """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
     zero = w.dtype.type(0)
@@ -220,13 +220,13 @@ def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, h: Any
     _pad(h, choices)
 
 
-@formula
+@inlined
 def _unfinished(m: Any, x: Any) -> Any:
     """Whether a row has nothing selected, or its `x` is not finite."""
     return (m < 0) | ~((x < np.inf) & (x > -np.inf))
 
 
-@formula
+@inlined
 def _finish(out: Any, first: Any, last: Any, m: Any, x: Any, logits: Any, where: Any, scratch: Any) -> Any:
     """The rows of which `_unfinished` speaks, as they have to be."""
     if not is_any(_unfinished(m, x)):
