@@ -88,7 +88,7 @@ def _run(
     choices = logits.shape[1]
     small = choices <= tiles.CHOICES
     rows = getattr(tiles if small else kernels, name)
-    scratch_size = tiles.TILE * (scratch_rows + 1) if small else LANES + scratch_rows * choices
+    scratch_size = tiles.TILE * (scratch_rows + 1) if small else LANES + scratch_rows * kernels.padded(choices)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
@@ -102,7 +102,13 @@ def _run(
         for first in range(start, stop, step):
             last = min(first + step, stop)
             _perturb(values, noise, first, last, w[: last - first])
-            rows(w.astype(compute, copy=False), *(_part(array, first, last) for array in inputs), 0, last - first, scratch)
+            rows(
+                w.astype(compute, copy=False),
+                *(_part(array, first, last) for array in inputs),
+                0,
+                last - first,
+                scratch,
+            )
 
     over_rows(part, *logits.shape)
 

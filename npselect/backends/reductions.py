@@ -1,4 +1,4 @@
-"""Sums and maxima over a row, the order of every sum being a function of K alone.
+"""Sums over a row, the order of every sum being a function of K alone.
 
 - the columns come in segments of 1024; in a segment, column j belongs to lane j mod 128;
 - each lane adds its (up to eight) terms in rising j;
@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from npselect.backends.primitives import fma, formula, inlined
+from npselect.backends.vectors import WIDTH, broadcast, load, store
 
-from npselect.backends.primitives import fma, formula
-
-__all__ = ["LANES", "dot", "maximum", "total"]
+__all__ = ["LANES", "dot", "padded_dot", "padded_total", "total"]
 
 SEGMENT = 1024
 LANES = 128
@@ -77,20 +76,36 @@ def total(x: Any, lanes: Any) -> Any:
     return result
 
 
-@formula
-def maximum(x: Any, lanes: Any) -> Any:
-    """The largest of more than 128 entries, in no particular order; -inf if nothing else is there but NaN."""
-    n, top = len(x), lanes.dtype.type(-np.inf)
-    whole = n // LANES * LANES
-    for lane in range(LANES):
-        lanes[lane] = top
-    for base in range(0, whole, LANES):
-        a = x[base : base + LANES]
-        for lane in range(LANES):
-            lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    a = x[whole:n]
-    for lane in range(len(a)):
-        lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    for lane in range(LANES):
-        top = lanes[lane] if lanes[lane] > top else top
-    return top
+# The same for rows that end in as many zeros as make whole vectors.
+
+
+@inlined
+def padded_dot(x: Any, y: Any, lanes: Any) -> Any:
+    """``sum_j x_j y_j``."""
+    zero = lanes.dtype.type(0)
+    result = zero
+    for start in range(0, len(x), SEGMENT):
+        stop = min(start + SEGMENT, len(x))
+        for lane in range(0, LANES, WIDTH):
+            sums = broadcast(zero)
+            for j in range(start + lane, stop, LANES):
+                sums = fma(load(x, j), load(y, j), sums)
+            store(lanes, lane, sums)
+        result += _fold(lanes)
+    return result
+
+
+@inlined
+def padded_total(x: Any, lanes: Any) -> Any:
+    """``sum_j x_j``."""
+    zero = lanes.dtype.type(0)
+    result = zero
+    for start in range(0, len(x), SEGMENT):
+        stop = min(start + SEGMENT, len(x))
+        for lane in range(0, LANES, WIDTH):
+            sums = broadcast(zero)
+            for j in range(start + lane, stop, LANES):
+                sums = sums + load(x, j)
+            store(lanes, lane, sums)
+        result += _fold(lanes)
+    return result

@@ -22,6 +22,7 @@ __all__ = [
     "WIDTH",
     "Vector",
     "as_vector",
+    "before",
     "broadcast",
     "clear_rows",
     "is_any",
@@ -29,8 +30,10 @@ __all__ = [
     "load",
     "load_columns",
     "load_entries",
+    "load_part",
     "store",
     "store_columns",
+    "store_part",
 ]
 
 WIDTH = 16
@@ -170,10 +173,11 @@ def lane(typing: Any, vector: Any, i: Any) -> Any:
     return vector.element(vector, types.int64), generate
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, i: Any, element: Any) -> Any:
-    """To entry i, in C order, of an array, as to a vector of `element`."""
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
+    """To a vector from entry i on of an array of one axis."""
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [i]), ir.VectorType(element, WIDTH).as_pointer())
+    vector = ir.VectorType(context.get_value_type(kind.dtype), WIDTH)
+    return builder.bitcast(builder.gep(data, [i]), vector.as_pointer())
 
 
 @intrinsic
@@ -181,8 +185,7 @@ def load(typing: Any, array: Any, i: Any) -> Any:
     """Sixteen entries from entry i on of an array of one axis, in which they lie close together."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element = context.get_value_type(array.dtype)
-        return builder.load(_pointer(context, builder, array, args[0], args[1], element), align=array.dtype.bitwidth // 8)
+        return builder.load(_pointer(context, builder, array, *args), align=array.dtype.bitwidth // 8)
 
     return Vector(array.dtype)(array, types.int64), generate
 
@@ -192,12 +195,105 @@ def store(typing: Any, array: Any, i: Any, vector: Any) -> Any:
     """The same, written."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element = context.get_value_type(array.dtype)
-        pointer = _pointer(context, builder, array, args[0], args[1], element)
+        pointer = _pointer(context, builder, array, args[0], args[1])
         builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, vector), generate
+
+
+# ------------------------------------------------------------------------------------------------ parts of rows
+
+# Entries beyond a row's end are masked: neither read nor written. In a vector integers and bools are the low bits of
+# slots as wide as the numbers that are computed with.
+
+_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
+_AHEAD = 8192  # bytes: the widest tile, in float32
+
+
+def _before(builder: Any, count: Any) -> Any:
+    return builder.icmp_signed("<", _PLACES, _splat(builder, count))
+
+
+class _Place:
+    """Where the entries of an array of two axes are."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, array: Any) -> None:
+        self.builder = builder
+        self.array = context.make_array(kind)(context, builder, array)
+        self.choices = cgutils.unpack_tuple(builder, self.array.shape)[1]
+        self.element = context.get_data_type(kind.dtype)
+        self.vector = ir.VectorType(self.element, WIDTH)
+        self.size = _INT32(context.get_abi_sizeof(self.element))
+        suffix = {"float": "f32", "double": "f64"}.get(str(self.element), str(self.element))
+        self.suffix = f"v{WIDTH}{suffix}.p0"
+
+    def before(self, column: Any) -> Any:
+        """Which of sixteen entries from `column` on are of the same row."""
+        return _before(self.builder, self.builder.sub(self.choices, column))
+
+    def load(self, row: Any, column: Any, inside: Any, slot: Any) -> Any:
+        pointer = self._pointer(row, column, 0)
+        zeros = ir.Constant(self.vector, None)
+        entries = self._call("llvm.masked.load." + self.suffix, self.vector, pointer, self.size, inside, zeros)
+        if isinstance(self.element, ir.IntType):
+            bits = ir.IntType(slot.bitwidth)
+            number = ir.FloatType() if slot.bitwidth == 32 else ir.DoubleType()
+            entries = self.builder.zext(entries, ir.VectorType(bits, WIDTH))
+            entries = self.builder.bitcast(entries, ir.VectorType(number, WIDTH))
+        return entries
+
+    def store(self, entries: Any, row: Any, column: Any, inside: Any) -> None:
+        pointer = self._pointer(row, column, 1)
+        if isinstance(self.element, ir.IntType):
+            entries = self.builder.bitcast(entries, ir.VectorType(_INT32, WIDTH))
+            entries = self.builder.trunc(entries, self.vector)
+        self._call("llvm.masked.store." + self.suffix, ir.VoidType(), entries, pointer, self.size, inside)
+
+    def _pointer(self, row: Any, column: Any, write: int) -> Any:
+        """To an entry. What lies ahead of it is fetched: that rows are gone through side by side is not foreseen."""
+        place = self.builder.add(self.builder.mul(row, self.choices), column)
+        pointer = self.builder.gep(self.array.data, [place])
+        ahead = self.builder.gep(self.builder.bitcast(pointer, ir.IntType(8).as_pointer()), [_INT64(_AHEAD)])
+        self._call("llvm.prefetch.p0", ir.VoidType(), ahead, _INT32(write), _INT32(3), _INT32(1))
+        return self.builder.bitcast(pointer, self.vector.as_pointer())
+
+    def _call(self, name: str, result: Any, *args: Any) -> Any:
+        function_type = ir.FunctionType(result, [arg.type for arg in args])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, function_type, name), args)
+
+
+@intrinsic
+def before(typing: Any, count: Any) -> Any:
+    """Which of the sixteen places come before place `count`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _before(builder, args[0])
+
+    return Vector(types.boolean)(types.int64), generate
+
+
+@intrinsic
+def load_part(typing: Any, array: Any, row: Any, column: Any, slots: Any) -> Any:
+    """Sixteen entries of a row from `column` on, 0 beyond its end; as wide as those of the array `slots`."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = _Place(context, builder, array, args[0])
+        return place.load(args[1], args[2], place.before(args[2]), slots.dtype)
+
+    return Vector(slots.dtype)(array, types.int64, types.int64, slots), generate
+
+
+@intrinsic
+def store_part(typing: Any, vector: Any, array: Any, row: Any, column: Any) -> Any:
+    """The same, written, as far as the row goes."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        place = _Place(context, builder, array, args[1])
+        place.store(args[0], args[2], args[3], place.before(args[3]))
+        return context.get_dummy_value()
+
+    return types.none(vector, array, types.int64, types.int64), generate
 
 
 @intrinsic
@@ -232,13 +328,11 @@ def load_entries(typing: Any, array: Any, first: Any, last: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------ rows as columns
 
-# Sixteen rows of sixteen numbers are turned by four passes, each of which puts the even places of all 256 before the odd
+# Sixteen rows of sixteen numbers are turned by four passes, each of which puts the even places of all before the odd
 # ones: the bits of a number's place, rrrrcccc, move round by one, and after four passes they are ccccrrrr.
-# A tile holds them turned, in numbers as wide as it computes in: integers and bools as the bits of such a number.
 
 _EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
 _ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
-_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
 
 
 def _at_most(builder: Any, a: Any, b: Any) -> Any:
@@ -252,48 +346,19 @@ def _turned(builder: Any, vectors: list[Any]) -> list[Any]:
     return vectors
 
 
-def _masked(context: Any, builder: Any, name: str, result: Any, vector: Any, args: list[Any]) -> Any:
-    element = str(vector.element).replace("float", "f32").replace("double", "f64")
-    function_type = ir.FunctionType(result, [arg.type for arg in args])
-    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.masked.{name}.v{WIDTH}{element}.p0")
-    return builder.call(function, args)
-
-
-_AHEAD = 8192  # bytes: the widest tile, in float32
-
-
-def _prefetch(builder: Any, pointer: Any, write: int) -> None:
-    """Into the cache with what lies ahead: processors do not foresee that rows are read or written side by side."""
-    bytes_ = builder.bitcast(pointer, ir.IntType(8).as_pointer())
-    function_type = ir.FunctionType(ir.VoidType(), [bytes_.type, _INT32, _INT32, _INT32])
-    function = cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0")
-    builder.call(function, [builder.gep(bytes_, [_INT64(_AHEAD)]), _INT32(write), _INT32(3), _INT32(1)])
-
-
 @intrinsic
 def load_columns(typing: Any, array: Any, first: Any, last: Any, column: Any, tile: Any) -> Any:
     """Sixteen columns from `column` on of the rows from `first` on into the tile; `last` again for rows beyond it."""
-    stored, slot = array.dtype, tile.dtype
-    size = 1 if stored == types.boolean else stored.bitwidth // 8
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rows = context.make_array(array)(context, builder, args[0])
-        choices = cgutils.unpack_tuple(builder, rows.shape)[1]
-        element = context.get_data_type(stored)
-        vector = ir.VectorType(element, WIDTH)
-        mask = builder.icmp_signed("<", _PLACES, _splat(builder, builder.sub(choices, args[3])))
-        turned = []
-        for i in range(WIDTH):
-            row = _at_most(builder, builder.add(args[1], _INT64(i)), args[2])
-            place = builder.add(builder.mul(row, choices), args[3])
-            pointer = builder.bitcast(builder.gep(rows.data, [place]), vector.as_pointer())
-            _prefetch(builder, pointer, 0)
-            arguments = [pointer, _INT32(size), mask, ir.Constant(vector, None)]
-            turned.append(_slots(context, builder, _masked(context, builder, "load", vector, vector, arguments), slot))
-        for i, entries in enumerate(_turned(builder, turned)):
-            place = builder.mul(builder.add(args[3], _INT64(i)), _INT64(WIDTH))
-            pointer = _pointer(context, builder, tile, args[4], place, entries.type.element)
-            builder.store(entries, pointer, align=slot.bitwidth // 8)
+        place = _Place(context, builder, array, args[0])
+        inside = place.before(args[3])
+        rows = [_at_most(builder, builder.add(args[1], _INT64(i)), args[2]) for i in range(WIDTH)]
+        loaded = [place.load(row, args[3], inside, tile.dtype) for row in rows]
+        for i, entries in enumerate(_turned(builder, loaded)):
+            start = builder.mul(builder.add(args[3], _INT64(i)), _INT64(WIDTH))
+            pointer = _pointer(context, builder, tile, args[4], start)
+            builder.store(entries, pointer, align=tile.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, types.int64, types.int64, tile), generate
@@ -302,38 +367,17 @@ def load_columns(typing: Any, array: Any, first: Any, last: Any, column: Any, ti
 @intrinsic
 def store_columns(typing: Any, tile: Any, array: Any, first: Any, last: Any, column: Any) -> Any:
     """The tile's columns from `column` on, sixteen at most, into the rows from `first` to `last`."""
-    size = array.dtype.bitwidth // 8
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        rows = context.make_array(array)(context, builder, args[1])
-        choices = cgutils.unpack_tuple(builder, rows.shape)[1]
-        element = context.get_value_type(array.dtype)
-        vector = ir.VectorType(element, WIDTH)
-        slot = context.get_value_type(tile.dtype)
-        columns = []
-        for i in range(WIDTH):
-            place = builder.mul(builder.add(args[4], _INT64(i)), _INT64(WIDTH))
-            pointer = _pointer(context, builder, tile, args[0], place, slot)
-            columns.append(builder.load(pointer, align=tile.dtype.bitwidth // 8))
-        mask = builder.icmp_signed("<", _PLACES, _splat(builder, builder.sub(choices, args[4])))
+        place = _Place(context, builder, array, args[1])
+        inside = place.before(args[4])
+        starts = [builder.mul(builder.add(args[4], _INT64(i)), _INT64(WIDTH)) for i in range(WIDTH)]
+        pointers = [_pointer(context, builder, tile, args[0], start) for start in starts]
+        columns = [builder.load(pointer, align=tile.dtype.bitwidth // 8) for pointer in pointers]
         for i, entries in enumerate(_turned(builder, columns)):
             row = builder.add(args[2], _INT64(i))
-            place = builder.add(builder.mul(row, choices), args[4])
-            pointer = builder.bitcast(builder.gep(rows.data, [place]), vector.as_pointer())
-            _prefetch(builder, pointer, 1)
-            if isinstance(array.dtype, types.Integer):
-                bits = builder.bitcast(entries, ir.VectorType(_INT32, WIDTH))
-                entries = builder.trunc(bits, vector)
             with builder.if_then(builder.icmp_signed("<=", row, args[3])):
-                _masked(context, builder, "store", ir.VoidType(), vector, [entries, pointer, _INT32(size), mask])
+                place.store(entries, row, args[4], inside)
         return context.get_dummy_value()
 
     return types.none(tile, array, types.int64, types.int64, types.int64), generate
-
-
-def _slots(context: Any, builder: Any, entries: Any, slot: Any) -> Any:
-    """Integers and bools as the bits of numbers as wide as a tile's."""
-    vector = ir.VectorType(context.get_value_type(slot), WIDTH)
-    if entries.type == vector:
-        return entries
-    return builder.bitcast(builder.zext(entries, ir.VectorType(ir.IntType(slot.bitwidth), WIDTH)), vector)
