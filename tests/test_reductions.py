@@ -24,6 +24,20 @@ def _dot(x: Any, y: Any, lanes: Any) -> Any:
     return reductions.dot(x, y, lanes)
 
 
+@njit
+def _padded_total(x: Any, lanes: Any) -> Any:
+    return reductions.padded_total(x, lanes)
+
+
+@njit
+def _padded_dot(x: Any, y: Any, lanes: Any) -> Any:
+    return reductions.padded_dot(x, y, lanes)
+
+
+def padded(x: Any) -> Any:
+    return np.append(x, np.zeros(-len(x) % 16, x.dtype))
+
+
 def in_order(terms: Any) -> Any:
     """The sum as the page has it, every lane taking part."""
     result = terms.dtype.type(0)
@@ -51,6 +65,8 @@ def test_order(kind: Any, n: int) -> None:
         assert found == in_order(x)
     for function in (_dot, reductions.dot):
         assert function(x, np.ones(n, kind), lanes) == in_order(x)
+    assert _padded_total(padded(x), lanes) == in_order(x)
+    assert _padded_dot(padded(x), padded(np.full(n, kind(2.0))), lanes) == in_order(kind(2.0) * x)
 
 
 @types
@@ -63,3 +79,5 @@ def test_no_sum_is_negative_zero(kind: Any, n: int) -> None:
         assert not np.signbit(function(zeros, lanes))
     for function in (_dot, reductions.dot):
         assert not np.signbit(function(tiny, np.full(n, kind(-0.25)), lanes))
+    assert not np.signbit(_padded_total(padded(zeros), lanes))
+    assert not np.signbit(_padded_dot(padded(tiny), padded(np.full(n, kind(-0.25))), lanes))

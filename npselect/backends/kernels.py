@@ -12,21 +12,11 @@ from typing import Any
 import numpy as np
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
+from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
+from npselect.backends.parts import before, clear_rows, load_part, store_part
 from npselect.backends.primitives import bits_of, fma, formula, inlined, kernel, select
 from npselect.backends.reductions import LANES, padded_dot, padded_total, total
 from npselect.backends.storage import narrow, narrow_slots, widen, widen_slots
-from npselect.backends.vectors import (
-    WIDTH,
-    before,
-    broadcast,
-    clear_rows,
-    is_any,
-    lane,
-    load,
-    load_part,
-    store,
-    store_part,
-)
 
 __all__ = [
     "NOTHING",
@@ -47,7 +37,7 @@ __all__ = [
 
 @formula
 def padded(n: int) -> int:
-    """The entries that a row of n has in scratch memory: whole vectors."""
+    """The entries that a row of n has in scratch memory: whole packs."""
     return (n + WIDTH - 1) // WIDTH * WIDTH
 
 

@@ -17,7 +17,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
-from npselect.backends.vectors import WIDTH, Vector, as_vector
+from npselect.backends.packs import WIDTH, Pack, as_pack
 
 __all__ = [
     "bits_of",
@@ -112,27 +112,27 @@ def select(condition: Any, a: Any, b: Any) -> Any:
 
 @intrinsic
 def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    vector = _vector_among(a, b, c)
+    pack = _pack_among(a, b, c)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if vector is None:
+        if pack is None:
             return builder.fma(*args)
-        args = [as_vector(context, builder, x, kind, vector) for x, kind in zip(args, signature.args, strict=True)]
-        name = f"llvm.fma.v{WIDTH}f{vector.element.bitwidth}"
+        args = [as_pack(context, builder, x, kind, pack) for x, kind in zip(args, signature.args, strict=True)]
+        name = f"llvm.fma.v{WIDTH}f{pack.element.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type] * 3), name),
             args,
         )
 
-    return (vector or a)(a, b, c), generate
+    return (pack or a)(a, b, c), generate
 
 
 @intrinsic
 def _llvm_select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
-    result = _vector_among(a, b) or _like(condition, typing.unify_types(types.unliteral(a), types.unliteral(b)))
+    result = _pack_among(a, b) or _like(condition, typing.unify_types(types.unliteral(a), types.unliteral(b)))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        convert = as_vector if isinstance(result, Vector) else _as_scalar
+        convert = as_pack if isinstance(result, Pack) else _as_scalar
         values = [
             convert(context, builder, x, kind, result) for x, kind in zip(args[1:], signature.args[1:], strict=True)
         ]
@@ -145,18 +145,18 @@ def _as_scalar(context: Any, builder: Any, value: Any, kind: Any, result: Any) -
     return context.cast(builder, value, kind, result)
 
 
-def _vector_among(*kinds: Any) -> Any:
-    return next((kind for kind in kinds if isinstance(kind, Vector)), None)
+def _pack_among(*kinds: Any) -> Any:
+    return next((kind for kind in kinds if isinstance(kind, Pack)), None)
 
 
 def _like(kind: Any, element: Any) -> Any:
     """The type of as many numbers of the type `element`."""
-    return Vector(element) if isinstance(kind, Vector) else element
+    return Pack(element) if isinstance(kind, Pack) else element
 
 
 def element(kind: Any) -> Any:
-    """The type of one number of a vector's, or the type itself."""
-    return kind.element if isinstance(kind, Vector) else kind
+    """The type of one number of a pack's, or the type itself."""
+    return kind.element if isinstance(kind, Pack) else kind
 
 
 @intrinsic

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from npselect.backends.packs import WIDTH, broadcast, load, store
 from npselect.backends.primitives import fma, formula, inlined
-from npselect.backends.vectors import WIDTH, broadcast, load, store
 
 __all__ = ["LANES", "dot", "padded_dot", "padded_total", "total"]
 
@@ -76,7 +76,7 @@ def total(x: Any, lanes: Any) -> Any:
     return result
 
 
-# The same for rows that end in as many zeros as make whole vectors.
+# The same for rows that end in as many zeros as make whole packs.
 
 
 @inlined

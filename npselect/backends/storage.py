@@ -97,7 +97,7 @@ def _narrow(x: Any, storage: Any) -> Any:
 
 def widen_slots(slots: Any, storage: Any) -> Any:
     """The numbers of a tile's column as loaded from the array `storage`: 16 bits are the low ones of 32."""
-    raise NotImplementedError("vectors are numbers of compiled code alone")
+    raise NotImplementedError("packs are for compiled code alone")
 
 
 @compiles(widen_slots)
@@ -111,7 +111,7 @@ def _widen_slots(slots: Any, storage: Any) -> Any:
 
 def narrow_slots(x: Any, storage: Any) -> Any:
     """Computed numbers as a tile holds them for the array `storage`."""
-    raise NotImplementedError("vectors are numbers of compiled code alone")
+    raise NotImplementedError("packs are for compiled code alone")
 
 
 @compiles(narrow_slots)

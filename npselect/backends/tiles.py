@@ -13,20 +13,10 @@ import numpy as np
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
 from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected
+from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
+from npselect.backends.parts import clear_rows, load_columns, load_entries, store_columns
 from npselect.backends.primitives import bits_of, fma, inlined, kernel, select
 from npselect.backends.storage import narrow, narrow_slots, widen_slots
-from npselect.backends.vectors import (
-    WIDTH,
-    broadcast,
-    clear_rows,
-    is_any,
-    lane,
-    load,
-    load_columns,
-    load_entries,
-    store,
-    store_columns,
-)
 
 __all__ = [
     "CHOICES",
