@@ -2,7 +2,7 @@
 
 Formulas as in `npselect.reference`, operations from `npselect.backends.arithmetic`. What a row yields depends on that
 row alone. Each kernel takes logits first and results last, then the range and scratch memory of its own: `LANES` and
-as many rows as it says.
+as many padded rows as it says. `npselect.backends.tiles` has the same for short rows.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ __all__ = [
     "fill_unselected",
     "index_rows",
     "mask_rows",
+    "padded",
     "soft_rows",
     "sum_rows",
 ]
@@ -35,13 +36,13 @@ __all__ = [
 # ------------------------------------------------------------------------------------------------ selecting
 
 
+NOTHING, POISONED = -1, -2  # no candidate offered: a row of zeros; NaN, +inf or only -inf: a row of NaN
+
+
 @formula
-def padded(n: int) -> int:
+def padded(n: Any) -> Any:
     """The entries that a row of n has in scratch memory: whole packs."""
     return (n + WIDTH - 1) // WIDTH * WIDTH
-
-
-NOTHING, POISONED = -1, -2  # no candidate offered: a row of zeros; NaN, +inf or only -inf: a row of NaN
 
 
 @inlined
