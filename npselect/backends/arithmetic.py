@@ -14,10 +14,12 @@ from numba import types
 from npselect.backends.primitives import (
     bits_of,
     compiles,
+    element,
     float32_of,
     float64_of,
     fma,
     formula,
+    select,
     two_sum,
 )
 
@@ -72,7 +74,7 @@ def _exp32(t: Any, tail: Any) -> Any:
     exponent = bits_of(shifted) - bits_of(_ROUND32)
     half = exponent >> 1
     result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
-    return result if t >= _LOWEST32 else _ZERO32
+    return select(t >= _LOWEST32, result, _ZERO32)
 
 
 @formula
@@ -87,7 +89,7 @@ def _exp64(t: Any, tail: Any) -> Any:
     exponent = bits_of(shifted) - bits_of(_ROUND64)
     half = exponent >> 1
     result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
-    return result if t >= _LOWEST64 else _ZERO64
+    return select(t >= _LOWEST64, result, _ZERO64)
 
 
 def exp(t: Any, tail: Any) -> Any:
@@ -97,7 +99,7 @@ def exp(t: Any, tail: Any) -> Any:
 
 @compiles(exp)
 def _exp(t: Any, tail: Any) -> Any:
-    if t == types.float32:
+    if element(t) == types.float32:
         return lambda t, tail: _exp32(t, tail)
     return lambda t, tail: _exp64(t, tail)
 
@@ -127,8 +129,8 @@ _UP64, _DOWN64 = np.float64(2.0**512), np.float64(2.0**-512)
 
 @formula
 def _prepared(temp: Any, up: Any, down: Any, one: Any) -> Any:
-    before = down if temp >= up else one
-    after = up if temp < down else one
+    before = select(temp >= up, down, one)
+    after = select(temp < down, up, one)
     scale = before * after
     scaled = temp * scale
     high = one / scaled
@@ -145,7 +147,7 @@ def prepared(temp: Any) -> Any:
 
 @compiles(prepared)
 def _prepared_(temp: Any) -> Any:
-    if temp == types.float32:
+    if element(temp) == types.float32:
         return lambda temp: _prepared(temp, _UP32, _DOWN32, _ONE32)
     return lambda temp: _prepared(temp, _UP64, _DOWN64, _ONE64)
 

@@ -15,8 +15,9 @@ from numba import types
 
 from npselect.backends.logarithms import log, log_triple_word
 from npselect.backends.primitives import bits_of, compiles, float64_of, formula, inlined, kernel
+from npselect.backends.storage import widen
 
-__all__ = ["draw", "draw_at", "gumbel", "philox", "uniform"]
+__all__ = ["add_rows", "draw", "draw_at", "gumbel", "perturb", "perturb_at", "philox", "uniform"]
 
 _MULTIPLIER0, _MULTIPLIER1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL0, _WEYL1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -124,21 +125,25 @@ def _gumbels(u: Any, out: Any) -> Any:  # noqa: ARG001
 _BLOCK = 4096  # uniforms that are kept at a time; even
 
 
+@formula
+def _draw(seed: Any, number: Any, u: Any, out: Any) -> Any:
+    """From even to odd, as two numbers come of one block; `u` has room for two more."""
+    skipped = np.int64(number & _BIT)
+    used = skipped + len(out)
+    counter = number >> _BIT
+    for i in range((used + 1) // 2):
+        even, odd = _block(counter + np.uint64(i), seed)
+        u[2 * i], u[2 * i + 1] = uniform(even), uniform(odd)
+    gumbels(u[skipped:used], out)
+
+
 @kernel
 def draw(seed: Any, first: Any, out: Any) -> Any:
-    """The numbers `first`, ``first + 1``, ... of the stream: from even to odd, as two come of one block."""
+    """The numbers `first`, ``first + 1``, ... of the stream."""
     n = len(out)
     u = np.empty(min(n, _BLOCK) + 2)
     for start in range(0, n, _BLOCK):
-        stop = min(start + _BLOCK, n)
-        number = first + np.uint64(start)
-        skipped = np.int64(number & _BIT)
-        used = skipped + stop - start
-        counter = number >> _BIT
-        for i in range((used + 1) // 2):
-            even, odd = _block(counter + np.uint64(i), seed)
-            u[2 * i], u[2 * i + 1] = uniform(even), uniform(odd)
-        gumbels(u[skipped:used], out[start:stop])
+        _draw(seed, first + np.uint64(start), u, out[start : min(start + _BLOCK, n)])
 
 
 @kernel
@@ -149,3 +154,32 @@ def draw_at(seed: Any, numbers: Any, out: Any) -> Any:
         even, odd = _block(numbers[i] >> _BIT, seed)
         u[i] = uniform(odd if numbers[i] & _BIT else even)
     gumbels(u, out)
+
+
+@kernel
+def perturb(logits: Any, seed: Any, first: Any, out: Any) -> Any:
+    """``logits + noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
+    n = len(out)
+    u = np.empty(min(n, _BLOCK) + 2)
+    for start in range(0, n, _BLOCK):
+        values, noise = logits[start : start + _BLOCK], out[start : start + _BLOCK]
+        _draw(seed, first + np.uint64(start), u, noise)
+        for i in range(len(noise)):
+            noise[i] += widen(values[i])
+
+
+@kernel
+def perturb_at(logits: Any, seed: Any, numbers: Any, out: Any) -> Any:
+    """The same with any numbers of the stream."""
+    draw_at(seed, numbers, out)
+    for i in range(len(out)):
+        out[i] += widen(logits[i])
+
+
+@kernel
+def add_rows(logits: Any, noise: Any, out: Any) -> Any:
+    """``logits + noise``, the noise given: a row for each, or one for all."""
+    for r in range(len(out)):
+        values, added, row = logits[r], noise[r if len(noise) > 1 else 0], out[r]
+        for j in range(len(row)):
+            row[j] = widen(values[j]) + added[j]

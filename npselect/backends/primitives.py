@@ -14,11 +14,15 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
+
+from npselect.backends.packs import WIDTH, Pack, as_pack
 
 __all__ = [
     "bits_of",
     "compiles",
+    "element",
     "fast_two_sum",
     "float32_of",
     "float64_of",
@@ -26,6 +30,7 @@ __all__ = [
     "formula",
     "inlined",
     "kernel",
+    "select",
     "two_product",
     "two_sum",
 ]
@@ -100,17 +105,63 @@ def float64_of(bits: Any) -> Any:
     return np.int64(bits).view(np.float64)
 
 
+def select(condition: Any, a: Any, b: Any) -> Any:
+    """``a if condition else b``, both computed."""
+    return a if condition else b
+
+
 @intrinsic
 def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fma(*args)
+    pack = _pack_among(a, b, c)
 
-    return a(a, a, a), generate
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if pack is None:
+            return builder.fma(*args)
+        args = [as_pack(context, builder, x, kind, pack) for x, kind in zip(args, signature.args, strict=True)]
+        name = f"llvm.fma.v{WIDTH}f{pack.element.bitwidth}"
+        return builder.call(
+            cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type] * 3), name),
+            args,
+        )
+
+    return (pack or a)(a, b, c), generate
+
+
+@intrinsic
+def _llvm_select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    result = _pack_among(a, b) or _like(condition, typing.unify_types(types.unliteral(a), types.unliteral(b)))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        convert = as_pack if isinstance(result, Pack) else _as_scalar
+        values = [
+            convert(context, builder, x, kind, result) for x, kind in zip(args[1:], signature.args[1:], strict=True)
+        ]
+        return builder.select(args[0], *values)
+
+    return result(condition, a, b), generate
+
+
+def _as_scalar(context: Any, builder: Any, value: Any, kind: Any, result: Any) -> Any:
+    return context.cast(builder, value, kind, result)
+
+
+def _pack_among(*kinds: Any) -> Any:
+    return next((kind for kind in kinds if isinstance(kind, Pack)), None)
+
+
+def _like(kind: Any, element: Any) -> Any:
+    """The type of as many numbers of the type `element`."""
+    return Pack(element) if isinstance(kind, Pack) else element
+
+
+def element(kind: Any) -> Any:
+    """The type of one number of a pack's, or the type itself."""
+    return kind.element if isinstance(kind, Pack) else kind
 
 
 @intrinsic
 def _llvm_bits(typing: Any, x: Any) -> Any:
-    integer = types.int32 if x == types.float32 else types.int64
+    integer = _like(x, types.int32 if element(x) == types.float32 else types.int64)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(integer))
@@ -121,23 +172,28 @@ def _llvm_bits(typing: Any, x: Any) -> Any:
 @intrinsic
 def _llvm_float32(typing: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        low = args[0] if bits.bitwidth == 32 else builder.trunc(args[0], ir.IntType(32))
-        return builder.bitcast(low, ir.FloatType())
+        low = args[0] if element(bits).bitwidth == 32 else builder.trunc(args[0], ir.IntType(32))
+        return builder.bitcast(low, context.get_value_type(signature.return_type))
 
-    return types.float32(bits), generate
+    return _like(bits, types.float32)(bits), generate
 
 
 @intrinsic
 def _llvm_float64(typing: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.bitcast(args[0], ir.DoubleType())
+        return builder.bitcast(args[0], context.get_value_type(signature.return_type))
 
-    return types.float64(bits), generate
+    return _like(bits, types.float64)(bits), generate
 
 
 @compiles(fma)
 def _fma(a: Any, b: Any, c: Any) -> Any:
     return lambda a, b, c: _llvm_fma(a, b, c)
+
+
+@compiles(select)
+def _select(condition: Any, a: Any, b: Any) -> Any:
+    return lambda condition, a, b: _llvm_select(condition, a, b)
 
 
 @compiles(bits_of)

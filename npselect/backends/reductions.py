@@ -1,11 +1,11 @@
-"""Sums and maxima over a row, the order of every sum being a function of K alone.
+"""Sums over a row, the order of every sum being a function of K alone.
 
 - the columns come in segments of 1024; in a segment, column j belongs to lane j mod 128;
 - each lane adds its (up to eight) terms in rising j;
 - the 128 lanes fold in fours, (0 + 2) + (1 + 3), and the 32 sums by halves: 16, 8, 4, 2, 1;
 - the segments' sums are added in rising order.
 
-Lanes without a column hold 0, and adding 0 changes nothing, so a row of at most 128 columns, one a lane, skips them.
+Lanes without a column hold 0. Adding 0 changes nothing, as no sum is -0: what is left of a fold has 0 added.
 The scratch memory `lanes` has room for `LANES` numbers of the compute type.
 """
 
@@ -13,44 +13,33 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
+from npselect.backends.packs import WIDTH, broadcast, load, store
+from npselect.backends.primitives import fma, formula, inlined
 
-from npselect.backends.primitives import fma, formula
-
-__all__ = ["LANES", "dot", "maximum", "total"]
+__all__ = ["LANES", "dot", "padded_dot", "padded_total", "total"]
 
 SEGMENT = 1024
 LANES = 128
 
 
 @formula
-def _fold(lanes: Any, used: Any) -> Any:
-    """The sum of the first `used` lanes: in fours, then by halves; a level that would only add zeros is skipped."""
-    quads = (used + 3) // 4
-    for i in range(used, 4 * quads):
-        lanes[i] = 0
+def _fold(lanes: Any) -> Any:
+    """The sum of the lanes, never -0: in fours, then by halves."""
+    quads = LANES // 4
     for i in range(quads):
         lanes[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3])
-    width = 16
-    while width >= quads:
-        width //= 2
-    for i in range(quads, 2 * width):
-        lanes[i] = 0
+    width = quads // 2
     while width > 0:
         for i in range(width):
             lanes[i] += lanes[i + width]
         width //= 2
-    return lanes[0]
+    return lanes[0] + lanes.dtype.type(0)
 
 
 @formula
 def dot(x: Any, y: Any, lanes: Any) -> Any:
     """``sum_j x_j y_j``."""
     n, result = len(x), lanes.dtype.type(0)
-    if n <= LANES:
-        for lane in range(n):
-            lanes[lane] = fma(x[lane], y[lane], result)
-        return _fold(lanes, n)
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
@@ -63,7 +52,7 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
         a, b = x[whole:stop], y[whole:stop]
         for lane in range(len(a)):
             lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        result += _fold(lanes, LANES)
+        result += _fold(lanes)
     return result
 
 
@@ -71,10 +60,6 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
 def total(x: Any, lanes: Any) -> Any:
     """``sum_j x_j``."""
     n, result = len(x), lanes.dtype.type(0)
-    if n <= LANES:
-        for lane in range(n):
-            lanes[lane] = x[lane]
-        return _fold(lanes, n)
     for start in range(0, n, SEGMENT):
         stop = min(start + SEGMENT, n)
         whole = start + (stop - start) // LANES * LANES
@@ -87,24 +72,40 @@ def total(x: Any, lanes: Any) -> Any:
         a = x[whole:stop]
         for lane in range(len(a)):
             lanes[lane] += a[lane]
-        result += _fold(lanes, LANES)
+        result += _fold(lanes)
     return result
 
 
-@formula
-def maximum(x: Any, lanes: Any) -> Any:
-    """The largest of more than 128 entries, in no particular order; -inf if nothing else is there but NaN."""
-    n, top = len(x), lanes.dtype.type(-np.inf)
-    whole = n // LANES * LANES
-    for lane in range(LANES):
-        lanes[lane] = top
-    for base in range(0, whole, LANES):
-        a = x[base : base + LANES]
-        for lane in range(LANES):
-            lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    a = x[whole:n]
-    for lane in range(len(a)):
-        lanes[lane] = a[lane] if a[lane] > lanes[lane] else lanes[lane]
-    for lane in range(LANES):
-        top = lanes[lane] if lanes[lane] > top else top
-    return top
+# The same for rows that end in as many zeros as make whole packs.
+
+
+@inlined
+def padded_dot(x: Any, y: Any, lanes: Any) -> Any:
+    """``sum_j x_j y_j``."""
+    zero = lanes.dtype.type(0)
+    result = zero
+    for start in range(0, len(x), SEGMENT):
+        stop = min(start + SEGMENT, len(x))
+        for lane in range(0, LANES, WIDTH):
+            sums = broadcast(zero)
+            for j in range(start + lane, stop, LANES):
+                sums = fma(load(x, j), load(y, j), sums)
+            store(lanes, lane, sums)
+        result += _fold(lanes)
+    return result
+
+
+@inlined
+def padded_total(x: Any, lanes: Any) -> Any:
+    """``sum_j x_j``."""
+    zero = lanes.dtype.type(0)
+    result = zero
+    for start in range(0, len(x), SEGMENT):
+        stop = min(start + SEGMENT, len(x))
+        for lane in range(0, LANES, WIDTH):
+            sums = broadcast(zero)
+            for j in range(start + lane, stop, LANES):
+                sums = sums + load(x, j)
+            store(lanes, lane, sums)
+        result += _fold(lanes)
+    return result

@@ -21,54 +21,53 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from npselect.backends.primitives import bits_of, compiles, float32_of, formula
+from npselect.backends.primitives import bits_of, compiles, float32_of, formula, select
 
-__all__ = ["compute_type", "narrow", "stored", "widen"]
+__all__ = ["compute_type", "narrow", "narrow_slots", "stored", "widen", "widen_slots"]
 
 Array = npt.NDArray[Any]
 
 _FROM_HALF = np.float32(2.0**112)  # the exponents' biases differ by 112
+_HALF = np.float32(0.5)
 
 
 @formula
 def _widen_float16(bits: Any) -> Any:
-    sign = (bits & 0x8000) << 16
     magnitude = bits_of(float32_of((bits & 0x7FFF) << 13) * _FROM_HALF)
-    if (bits & 0x7C00) == 0x7C00:
-        magnitude = magnitude | 0x7F800000
-    return float32_of(sign | np.int64(magnitude))
-
-
-@formula
-def _narrow_float16(x: Any) -> Any:
-    bits = np.int64(bits_of(x)) & 0xFFFFFFFF
-    magnitude = bits & 0x7FFFFFFF
-    normal = (magnitude - (112 << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13
-    subnormal = np.int64(bits_of(abs(x) + np.float32(0.5))) - 0x3F000000  # the sum rounds at 2**-24, half's last place
-    special = 0x7E00 if magnitude > 0x7F800000 else 0x7C00
-    result = special if magnitude >= 0x47800000 else (subnormal if magnitude < 0x38800000 else normal)
-    return np.uint16(result | ((bits >> 16) & 0x8000))
+    magnitude = select((bits & 0x7C00) == 0x7C00, magnitude | 0x7F800000, magnitude)
+    return float32_of(((bits & 0x8000) << 16) | magnitude)
 
 
 @formula
 def _widen_bfloat16(bits: Any) -> Any:
-    return float32_of((np.int64(bits) & 0xFFFF) << 16)
+    return float32_of(bits << 16)
 
 
 @formula
-def _narrow_bfloat16(x: Any) -> Any:
-    bits = np.int64(bits_of(x)) & 0xFFFFFFFF
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    quiet = (bits >> 16) | 0x40
-    result = quiet if (bits & 0x7FFFFFFF) > 0x7F800000 else rounded
-    return np.int16(result - 0x10000 if result >= 0x8000 else result)
+def _float16_bits(x: Any) -> Any:
+    bits = bits_of(x)
+    magnitude = bits & 0x7FFFFFFF
+    normal = (magnitude - (112 << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13
+    subnormal = bits_of(float32_of(magnitude) + _HALF) - 0x3F000000  # the sum rounds at 2**-24, half's last place
+    result = select(magnitude < 0x38800000, subnormal, normal)
+    result = select(magnitude >= 0x47800000, 0x7C00, result)
+    result = select(magnitude > 0x7F800000, 0x7E00, result)
+    return result | ((bits >> 16) & 0x8000)
+
+
+@formula
+def _bfloat16_bits(x: Any) -> Any:
+    bits = bits_of(x)
+    high = bits >> 16
+    rounded = high + (((bits & 0xFFFF) + 0x7FFF + (high & 1)) >> 16)
+    return select((bits & 0x7FFFFFFF) > 0x7F800000, high | 0x40, rounded)
 
 
 def widen(stored: Any) -> Any:
     """A stored number in its compute type, exactly."""
     if isinstance(stored, np.uint16):
-        return _widen_float16(int(stored))
-    return _widen_bfloat16(stored) if isinstance(stored, np.int16) else stored
+        return _widen_float16(np.int32(stored))
+    return _widen_bfloat16(np.int32(stored)) if isinstance(stored, np.int16) else stored
 
 
 @compiles(widen)
@@ -76,23 +75,51 @@ def _widen(stored: Any) -> Any:
     if stored == types.uint16:
         return lambda stored: _widen_float16(np.int64(stored))
     if stored == types.int16:
-        return lambda stored: _widen_bfloat16(stored)
+        return lambda stored: _widen_bfloat16(np.int64(stored))
     return lambda stored: stored
 
 
 def narrow(x: Any, storage: Any) -> Any:
     """A computed number in the type of the array `storage`, rounded to nearest, ties to even."""
     if storage.dtype == np.uint16:
-        return _narrow_float16(x)
-    return _narrow_bfloat16(x) if storage.dtype == np.int16 else x
+        return np.uint16(_float16_bits(x))
+    return np.int16(_bfloat16_bits(x)) if storage.dtype == np.int16 else x
 
 
 @compiles(narrow)
 def _narrow(x: Any, storage: Any) -> Any:
     if storage.dtype == types.uint16:
-        return lambda x, storage: _narrow_float16(x)
+        return lambda x, storage: np.uint16(_float16_bits(x))
     if storage.dtype == types.int16:
-        return lambda x, storage: _narrow_bfloat16(x)
+        return lambda x, storage: np.int16(_bfloat16_bits(x))
+    return lambda x, storage: x
+
+
+def widen_slots(slots: Any, storage: Any) -> Any:
+    """The numbers of a tile's column as loaded from the array `storage`: 16 bits are the low ones of 32."""
+    raise NotImplementedError("packs are for compiled code alone")
+
+
+@compiles(widen_slots)
+def _widen_slots(slots: Any, storage: Any) -> Any:
+    if storage.dtype == types.uint16:
+        return lambda slots, storage: _widen_float16(bits_of(slots))
+    if storage.dtype == types.int16:
+        return lambda slots, storage: _widen_bfloat16(bits_of(slots))
+    return lambda slots, storage: slots
+
+
+def narrow_slots(x: Any, storage: Any) -> Any:
+    """Computed numbers as a tile holds them for the array `storage`."""
+    raise NotImplementedError("packs are for compiled code alone")
+
+
+@compiles(narrow_slots)
+def _narrow_slots(x: Any, storage: Any) -> Any:
+    if storage.dtype == types.uint16:
+        return lambda x, storage: float32_of(_float16_bits(x))
+    if storage.dtype == types.int16:
+        return lambda x, storage: float32_of(_bfloat16_bits(x))
     return lambda x, storage: x
 
 

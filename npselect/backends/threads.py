@@ -38,7 +38,10 @@ def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None
     or raises, an interrupt included, no range is still being worked on.
     """
     size = rows * choices
-    threads = 1 if size < 2 * _WORTH_A_THREAD else thread_count()
+    if size < 2 * _WORTH_A_THREAD:
+        part(0, rows)
+        return
+    threads = thread_count()
     parts = 1 if threads == 1 else min(4 * threads, size // _WORTH_A_THREAD)
     parts = min(max(parts, size // _AT_A_TIME), rows)
     bounds = [rows * i // parts for i in range(parts + 1)]

@@ -1,0 +1,184 @@
+"""Sixteen numbers as one value of compiled code: the scalar formulas take them as they stand, and so the same bits.
+
+A `Pack` is a vector of LLVM's, which lowers it for whatever registers a processor has. It holds a number of each of
+sixteen rows, or sixteen neighbours in memory. Operators work on each number by itself; a scalar beside a pack stands
+for sixteen of the pack's type, and comparisons give a pack of bools.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global, signature
+from numba.extending import intrinsic, models, register_model
+
+__all__ = ["WIDTH", "Pack", "as_pack", "broadcast", "is_any", "lane", "load", "pointer_to", "splat", "store"]
+
+WIDTH = 16
+_INT32 = ir.IntType(32)
+_INT64 = ir.IntType(64)
+
+
+class Pack(types.Type):  # type: ignore[misc]
+    """numba's type of sixteen numbers of the type `element`."""
+
+    def __init__(self, element: Any) -> None:
+        self.element = element
+        super().__init__(f"Pack({element})")
+
+
+@register_model(Pack)
+class _PackModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, pack: Any) -> None:
+        super().__init__(manager, pack, ir.VectorType(manager.lookup(pack.element).get_value_type(), WIDTH))
+
+
+def as_pack(context: Any, builder: Any, value: Any, kind: Any, pack: Any) -> Any:
+    """A pack as it is; a scalar, converted to the pack's type, sixteen times."""
+    if isinstance(kind, Pack):
+        return value
+    scalar = context.cast(builder, value, kind, pack.element)
+    return splat(builder, scalar)
+
+
+def splat(builder: Any, scalar: Any) -> Any:
+    """LLVM's vector of sixteen times the same number."""
+    vector = ir.VectorType(scalar.type, WIDTH)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _INT32(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, WIDTH), [0] * WIDTH))
+
+
+# ------------------------------------------------------------------------------------------------ operators
+
+
+def _define(operation: Any, result: Callable[[Any], Any], instruction: Callable[..., Any]) -> None:
+    """An operator of one or two operands, at least one of them a pack."""
+
+    def generic(self: Any, args: Any, keywords: Any) -> Any:
+        for kind in args:
+            if isinstance(kind, Pack):
+                operands = [kind if isinstance(other, Pack) else other for other in args]
+                return signature(result(kind), *operands)
+        return None
+
+    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pack = next(kind for kind in sig.args if isinstance(kind, Pack))
+        operands = [as_pack(context, builder, value, kind, pack) for value, kind in zip(args, sig.args, strict=True)]
+        return instruction(builder, isinstance(pack.element, types.Float), *operands)
+
+    infer_global(operation)(type(f"_{operation.__name__}", (AbstractTemplate,), {"key": operation, "generic": generic}))
+    for operands in ((Pack,), (Pack, Pack), (Pack, types.Any), (types.Any, Pack)):
+        lower_builtin(operation, *operands)(lower)
+
+
+def _same(pack: Any) -> Any:
+    return pack
+
+
+def _bools(pack: Any) -> Any:
+    return Pack(types.boolean)
+
+
+def _binary(floats: str, integers: str) -> Callable[..., Any]:
+    return lambda builder, is_float, a, b: getattr(builder, floats if is_float else integers)(a, b)
+
+
+def _comparison(sign: str) -> Callable[..., Any]:
+    def instruction(builder: Any, is_float: bool, a: Any, b: Any) -> Any:
+        if not is_float:
+            return builder.icmp_signed(sign, a, b)
+        return builder.fcmp_unordered(sign, a, b) if sign == "!=" else builder.fcmp_ordered(sign, a, b)
+
+    return instruction
+
+
+for _operation, _floats, _integers in (
+    (operator.add, "fadd", "add"),
+    (operator.sub, "fsub", "sub"),
+    (operator.mul, "fmul", "mul"),
+    (operator.truediv, "fdiv", ""),
+    (operator.and_, "", "and_"),
+    (operator.or_, "", "or_"),
+    (operator.lshift, "", "shl"),
+    (operator.rshift, "", "ashr"),
+):
+    _define(_operation, _same, _binary(_floats, _integers))
+for _operation, _sign in (
+    (operator.lt, "<"),
+    (operator.le, "<="),
+    (operator.gt, ">"),
+    (operator.ge, ">="),
+    (operator.eq, "=="),
+    (operator.ne, "!="),
+):
+    _define(_operation, _bools, _comparison(_sign))
+_define(operator.neg, _same, lambda builder, is_float, a: builder.fneg(a) if is_float else builder.neg(a))
+_define(operator.invert, _same, lambda builder, is_float, a: builder.not_(a))
+
+
+# ------------------------------------------------------------------------------------------------ in and out of packs
+
+
+@intrinsic
+def broadcast(typing: Any, scalar: Any) -> Any:
+    """Sixteen times the same number."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return splat(builder, args[0])
+
+    return Pack(scalar)(scalar), generate
+
+
+@intrinsic
+def is_any(typing: Any, bools: Any) -> Any:
+    """Whether any of sixteen bools is true."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(WIDTH))
+        return builder.icmp_unsigned("!=", bits, bits.type(0))
+
+    return types.boolean(bools), generate
+
+
+@intrinsic
+def lane(typing: Any, pack: Any, i: Any) -> Any:
+    """Number i of the sixteen."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.extract_element(*args)
+
+    return pack.element(pack, types.int64), generate
+
+
+def pointer_to(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
+    """To a pack from entry i on of an array of one axis."""
+    data = context.make_array(kind)(context, builder, array).data
+    vector = ir.VectorType(context.get_value_type(kind.dtype), WIDTH)
+    return builder.bitcast(builder.gep(data, [i]), vector.as_pointer())
+
+
+@intrinsic
+def load(typing: Any, array: Any, i: Any) -> Any:
+    """Sixteen entries from entry i on of an array of one axis, in which they lie close together."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.load(pointer_to(context, builder, array, *args), align=array.dtype.bitwidth // 8)
+
+    return Pack(array.dtype)(array, types.int64), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, i: Any, pack: Any) -> Any:
+    """The same, written."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = pointer_to(context, builder, array, args[0], args[1])
+        builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, pack), generate

@@ -1,0 +1,347 @@
+"""The CPU tier's kernels for rows of up to 128 choices: sixteen rows at a time, each a lane of the processor's vectors.
+
+The same operations on the same numbers, in the same order, as in `npselect.backends.kernels`, whose arguments these
+take too, with scratch memory for as many tiles as they say. A tile holds the rows' columns one after another, sixteen
+numbers each; that at the end of a range repeats the last row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from npselect.backends.arithmetic import divided_difference, exp, prepared
+from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected
+from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
+from npselect.backends.parts import clear_rows, load_columns, load_entries, store_columns
+from npselect.backends.primitives import bits_of, fma, inlined, kernel, select
+from npselect.backends.storage import narrow, narrow_slots, widen_slots
+
+__all__ = [
+    "CHOICES",
+    "TILE",
+    "backward_rows",
+    "backward_temp_rows",
+    "double_backward_rows",
+    "index_rows",
+    "mask_rows",
+    "soft_rows",
+    "sum_rows",
+]
+
+CHOICES = 128
+TILE = CHOICES * WIDTH  # numbers
+
+
+@inlined
+def _tile(scratch: Any, k: Any) -> Any:
+    return scratch[k * TILE : (k + 1) * TILE]
+
+
+@inlined
+def _load(array: Any, first: Any, last: Any, tile: Any) -> Any:
+    """Rows of an array, or the one that is shared by the rows, as columns of a tile."""
+    if len(array) == 1:
+        first, last = 0, 0
+    for column in range(0, array.shape[1], WIDTH):
+        load_columns(array, first, last, column, tile)
+
+
+@inlined
+def _store(tile: Any, out: Any, first: Any, last: Any) -> Any:
+    for column in range(0, out.shape[1], WIDTH):
+        store_columns(tile, out, first, last, column)
+
+
+# ------------------------------------------------------------------------------------------------ selecting
+
+
+@inlined
+def _choose(logits: Any, where: Any, first: Any, last: Any, w: Any, offers: Any) -> Any:
+    """Each row's selected candidate and its logit; the rows in their compute type in `w`, -inf at excluded entries."""
+    infinity = w.dtype.type(np.inf)
+    top = broadcast(-infinity)
+    m = broadcast(np.int32(POISONED))
+    unordered = top == infinity
+    offered = unordered
+    _load(logits, first, last, w)
+    if len(where) > 0:
+        _load(where, first, last, offers)
+    for j in range(logits.shape[1]):
+        x = widen_slots(load(w, j * WIDTH), logits)
+        if len(where) > 0:
+            offer = bits_of(load(offers, j * WIDTH)) != 0
+            offered = offered | offer
+            x = select(offer, x, -infinity)
+        store(w, j * WIDTH, x)
+        unordered = unordered | ~(x < infinity)
+        better = x > top
+        m = select(better, j, m)
+        top = select(better, x, top)
+    m = select(unordered, POISONED, m)
+    if len(where) > 0:
+        m = select(offered, m, NOTHING)
+    return m, top
+
+
+@kernel
+def index_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
+    """Index of the selected candidate, -1 where nothing is selected."""
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, _ = _choose(logits, where, first, last, _tile(scratch, 0), _tile(scratch, 1))
+        for i in range(last - first + 1):
+            out[first + i] = max(lane(m, i), -1)
+
+
+@kernel
+def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
+    """The exact one-hot of the selected candidate."""
+    one = narrow(scratch.dtype.type(1), out)
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, _ = _choose(logits, where, first, last, _tile(scratch, 0), _tile(scratch, 1))
+        clear_rows(out, first, last)
+        for i in range(last - first + 1):
+            selected = lane(m, i)
+            if selected >= 0:
+                out[first + i, selected] = one
+            elif selected == POISONED:
+                fill_unselected(out, first + i, selected, scratch)
+
+
+# ------------------------------------------------------------------------------------------------ sums
+
+
+@inlined
+def _fold(sums: Any, choices: Any) -> Any:
+    """What is left of the sums of four columns each, by halves."""
+    zero = broadcast(sums.dtype.type(0))
+    quads = (choices + 3) // 4
+    width = 16
+    while width >= quads:
+        width //= 2
+    for i in range(quads, 2 * width):
+        store(sums, i * WIDTH, zero)
+    while width > 0:
+        for i in range(width):
+            store(sums, i * WIDTH, load(sums, i * WIDTH) + load(sums, (i + width) * WIDTH))
+        width //= 2
+    return load(sums, 0) + zero
+
+
+@inlined
+def _pad(x: Any, choices: Any) -> Any:
+    """Zeros up to a number of columns that is divisible by four."""
+    for j in range(choices, (choices + 3) // 4 * 4):
+        store(x, j * WIDTH, broadcast(x.dtype.type(0)))
+
+
+@inlined
+def _total(x: Any, choices: Any, sums: Any) -> Any:
+    """``sum_j x_j``."""
+    for j in range(0, choices, 4):
+        i = j * WIDTH
+        even = load(x, i) + load(x, i + 2 * WIDTH)
+        store(sums, i // 4, even + (load(x, i + WIDTH) + load(x, i + 3 * WIDTH)))
+    return _fold(sums, choices)
+
+
+@inlined
+def _dot(x: Any, y: Any, choices: Any, sums: Any) -> Any:
+    """``sum_j x_j y_j``."""
+    zero = broadcast(x.dtype.type(0))
+    for j in range(0, choices, 4):
+        i = j * WIDTH
+        a = fma(load(x, i), load(y, i), zero)
+        b = fma(load(x, i + WIDTH), load(y, i + WIDTH), zero)
+        c = fma(load(x, i + 2 * WIDTH), load(y, i + 2 * WIDTH), zero)
+        d = fma(load(x, i + 3 * WIDTH), load(y, i + 3 * WIDTH), zero)
+        store(sums, i // 4, (a + c) + (b + d))
+    return _fold(sums, choices)
+
+
+@kernel
+def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
+    """Each row added up."""
+    choices = x.shape[1]
+    tile, sums = _tile(scratch, 0), _tile(scratch, 1)
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        _load(x, first, last, tile)
+        _pad(tile, choices)
+        s = _total(tile, choices, sums)
+        for i in range(last - first + 1):
+            out[first + i] = narrow(lane(s, i), out)
+
+
+# ------------------------------------------------------------------------------------------------ the soft passes
+
+
+@inlined
+def _temperature(temp: Any, first: Any, last: Any) -> Any:
+    return prepared(load_entries(temp, first, last) if len(temp) > 1 else broadcast(temp[0]))
+
+
+@inlined
+def _exponentials(w: Any, top: Any, tau: Any, choices: Any) -> Any:
+    """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
+    for j in range(choices):
+        t, tail = divided_difference(load(w, j * WIDTH), top, tau)
+        store(w, j * WIDTH, exp(t, tail))
+    _pad(w, choices)
+
+
+@inlined
+def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, h: Any) -> Any:
+    """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
+    zero = w.dtype.type(0)
+    choices = cotangent.shape[1]
+    selected = broadcast(zero)
+    _load(cotangent, first, last, h)
+    for j in range(choices):
+        g = widen_slots(load(h, j * WIDTH), cotangent)
+        store(h, j * WIDTH, g)
+        selected = select(m == j, g, selected)
+    for j in range(choices):
+        excluded = load(w, j * WIDTH) == w.dtype.type(-np.inf)
+        store(h, j * WIDTH, select(excluded, zero, load(h, j * WIDTH) - selected))
+    _pad(h, choices)
+
+
+@inlined
+def _unfinished(m: Any, x: Any) -> Any:
+    """Whether a row has nothing selected, or its `x` is not finite."""
+    return (m < 0) | ~((x < np.inf) & (x > -np.inf))
+
+
+@inlined
+def _finish(out: Any, first: Any, last: Any, m: Any, x: Any, logits: Any, where: Any, scratch: Any) -> Any:
+    """The rows of which `_unfinished` speaks, as they have to be."""
+    if not is_any(_unfinished(m, x)):
+        return
+    for i in range(last - first + 1):
+        if lane(m, i) < 0:
+            fill_unselected(out, first + i, lane(m, i), scratch)
+        elif not abs(lane(x, i)) < np.inf:
+            fill_candidates(out, first + i, logits, where, scratch)
+
+
+@kernel
+def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
+    """``probs = softmax(logits / temp)``."""
+    choices = logits.shape[1]
+    w, sums = _tile(scratch, 0), _tile(scratch, 1)
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, top = _choose(logits, where, first, last, w, sums)
+        _exponentials(w, top, _temperature(temp, first, last), choices)
+        s = _total(w, choices, sums)
+        for j in range(choices):
+            store(w, j * WIDTH, narrow_slots(load(w, j * WIDTH) / s, out))
+        _store(w, out, first, last)
+        _finish(out, first, last, m, top, logits, where, scratch)
+
+
+@kernel
+def backward_rows(
+    logits: Any, grad_mask: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any
+) -> Any:
+    """The softmax's Jacobian times `grad_mask`."""
+    choices = logits.shape[1]
+    w, h, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2)
+    one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, top = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last)
+        _from_selected(grad_mask, first, last, w, m, h)
+        _exponentials(w, top, tau, choices)
+        s = _total(w, choices, sums)
+        d = _dot(w, h, choices, sums) / s
+        # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
+        q = one / (s * tau.scaled)
+        for j in range(choices):
+            e, difference = load(w, j * WIDTH), load(h, j * WIDTH) - d
+            store(w, j * WIDTH, narrow_slots(fma(e * difference * q, tau.scale, zero), out))
+        _store(w, out, first, last)
+        _finish(out, first, last, m, d, logits, where, scratch)
+
+
+@kernel
+def backward_temp_rows(
+    logits: Any, grad_mask: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any
+) -> Any:
+    """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
+    choices = logits.shape[1]
+    w, h, t, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2), _tile(scratch, 3)
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, top = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last)
+        _from_selected(grad_mask, first, last, w, m, h)
+        for j in range(choices):
+            difference, _ = divided_difference(load(w, j * WIDTH), top, tau)
+            store(t, j * WIDTH, difference)
+        _exponentials(w, top, tau, choices)
+        s = _total(w, choices, sums)
+        d = _dot(w, h, choices, sums) / s
+        for j in range(choices):
+            e = load(w, j * WIDTH)
+            store(t, j * WIDTH, select(e > 0, load(t, j * WIDTH), e))  # an infinite t belongs to e = 0
+            store(h, j * WIDTH, e * (load(h, j * WIDTH) - d))
+        _pad(t, choices)
+        share = -_dot(h, t, choices, sums) / (s * tau.scaled) * tau.scale
+        for i in range(last - first + 1):
+            selected = lane(m, i)
+            out[first + i] = lane(share, i) if selected >= 0 else (0 if selected == NOTHING else np.nan)
+
+
+@kernel
+def double_backward_rows(
+    logits: Any,
+    grad_grad_logits: Any,
+    grad_mask: Any,
+    temp: Any,
+    where: Any,
+    out_grad_mask: Any,
+    out_logits: Any,
+    start: Any,
+    stop: Any,
+    scratch: Any,
+) -> Any:
+    """The gradient of `backward_rows`."""
+    choices = logits.shape[1]
+    w, a, b, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2), _tile(scratch, 3)
+    one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, top = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last)
+        _from_selected(grad_mask, first, last, w, m, a)
+        _from_selected(grad_grad_logits, first, last, w, m, b)
+        _exponentials(w, top, tau, choices)
+        s = _total(w, choices, sums)
+        q = one / (s * tau.scaled)
+        # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
+        mean = _dot(w, b, choices, sums) / s
+        for j in range(choices):
+            difference = load(b, j * WIDTH) - mean
+            store(b, j * WIDTH, difference)
+            result = fma(load(w, j * WIDTH) * difference * q, tau.scale, zero)
+            store(sums, j * WIDTH, narrow_slots(result, out_grad_mask))
+        _store(sums, out_grad_mask, first, last)
+        _finish(out_grad_mask, first, last, m, mean, logits, where, scratch)
+        # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
+        mean = _dot(w, a, choices, sums) / s
+        for j in range(choices):
+            store(a, j * WIDTH, (load(a, j * WIDTH) - mean) * load(b, j * WIDTH))
+        _pad(a, choices)
+        mean = _dot(w, a, choices, sums) / s
+        for j in range(choices):
+            e, difference = load(w, j * WIDTH), load(a, j * WIDTH) - mean
+            result = fma(e * difference * q * tau.scale * tau.high, tau.scale, zero)
+            store(sums, j * WIDTH, narrow_slots(result, out_logits))
+        _store(sums, out_logits, first, last)
+        _finish(out_logits, first, last, m, mean, logits, where, scratch)

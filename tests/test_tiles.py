@@ -1,0 +1,220 @@
+"""Sixteen rows at a time: what a row yields is its own, and the same as what the kernels for long rows make of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import inputs
+import numpy as np
+import pytest
+from inputs import DTYPES, Batch
+from numba import njit
+from test_cpu import THREADS, all_functions, fixed, same
+
+from npselect import gumbel_softmax, straight_through
+from npselect.backends import arithmetic, cpu, kernels, packs, storage, tiles
+from npselect.backends.primitives import fma, select
+
+dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
+CHOICES = [1, 2, 3, 4, 5, 8, 10, 15, 16, 17, 31, 33, 64, 100, 127, 128]
+
+
+def special(dtype: str, rows: int, choices: int) -> Batch:
+    """A batch whose middle rows hold what a row may hold: each kind is alone among ordinary rows of its tile."""
+    made = inputs.random(dtype, rows, choices, choices)
+    where = np.ones((rows, choices), bool)
+    made.logits[3, choices // 2], made.logits[4, -1] = np.nan, np.inf
+    made.logits[5] = -np.inf
+    made.logits[6, choices // 2] = -np.inf
+    made.logits[7] = made.logits[7, 0]
+    made.logits[8, ::2], made.logits[8, 1::2] = -0.0, 0.0
+    made.g[9, choices // 2], made.g[10, 0] = np.nan, -np.inf
+    where[11] = False
+    where[12, ::2] = False
+    where[13, 1:] = False
+    made.g[13, 1:] = np.nan
+    made.logits[18, 0] = np.nan
+    return made._replace(where=where)
+
+
+@dtypes
+@pytest.mark.parametrize("choices", CHOICES)
+def test_rows_are_their_own(dtype: str, choices: int) -> None:
+    """Each row alone, and the batch from any row on: the borders of tiles fall everywhere."""
+    batch = special(dtype, 37, choices)
+    for offered in (batch, batch._replace(where=None)):
+        expected = all_functions(offered)
+        for r in range(37):
+            assert same(all_functions(offered.rows(slice(r, r + 1))), [result[r : r + 1] for result in expected]), r
+        for first, stop in ((1, 37), (5, 21), (5, 22), (15, 32), (16, 33), (20, 36)):
+            part = slice(first, stop)
+            assert same(all_functions(offered.rows(part)), [result[part] for result in expected]), part
+
+
+@dtypes
+@pytest.mark.parametrize("choices", CHOICES)
+def test_same_bits_as_for_long_rows(dtype: str, choices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [special(dtype, 37, choices), fixed(dtype, 37, choices)]
+    results = [all_functions(batch) for batch in batches]
+    monkeypatch.setattr(tiles, "CHOICES", 0)
+    assert all(same(all_functions(batch), expected) for batch, expected in zip(batches, results, strict=True))
+
+
+@dtypes
+def test_nothing_is_written_beside_the_rows(dtype: str) -> None:
+    """Entries before and behind `out` stay as they are, at every length of a tile's and a row's last part."""
+    for choices in (1, 3, 15, 16, 17, 33, 100, 130, 1025):
+        for rows in (1, 15, 16, 17):
+            batch = inputs.random(dtype, rows, choices, rows)
+            guarded = np.full(rows * choices + 128, 7, DTYPES[dtype])
+            out = guarded[64 : 64 + rows * choices].reshape(rows, choices)
+            for call in (
+                partial(straight_through.forward, batch.logits),
+                partial(straight_through.soft, batch.logits, batch.temp),
+                partial(straight_through.backward, batch.g, batch.logits, batch.temp),
+            ):
+                call(out=out)
+                assert np.all(guarded[:64] == 7)
+                assert np.all(guarded[64 + rows * choices :] == 7)
+
+
+# ------------------------------------------------------------------------------------------------ packs
+
+
+@njit(error_model="numpy")
+def _by_one(w: Any, top: Any, temp: Any, out: Any) -> None:
+    for i in range(len(w)):
+        t, tail = arithmetic.divided_difference(w[i], top[i], arithmetic.prepared(temp[i]))
+        out[i] = select(w[i] != top[i], fma(arithmetic.exp(t, tail), t, -tail), tail)
+
+
+@njit(error_model="numpy")
+def _by_sixteen(w: Any, top: Any, temp: Any, out: Any) -> None:
+    for i in range(0, len(w), packs.WIDTH):
+        a, b = packs.load(w, i), packs.load(top, i)
+        t, tail = arithmetic.divided_difference(a, b, arithmetic.prepared(packs.load(temp, i)))
+        packs.store(out, i, select(a != b, fma(arithmetic.exp(t, tail), t, -tail), tail))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_formulas_take_packs(kind: Any) -> None:
+    rng = np.random.default_rng(3)
+    w = (rng.normal(size=16_000) * np.exp(rng.uniform(-80, 80, 16_000))).astype(kind)
+    top = np.where(rng.random(16_000) < 0.1, w, np.abs(w) * kind(1.5)).astype(kind)
+    w[::50], w[1::50] = -np.inf, -top[1::50]
+    temp = np.exp(rng.uniform(-85, 85, 16_000)).astype(kind)
+    one, sixteen = np.empty_like(w), np.empty_like(w)
+    _by_one(w, top, temp, one)
+    _by_sixteen(w, top, temp, sixteen)
+    assert np.count_nonzero(one) > 10_000
+    assert one.tobytes() == sixteen.tobytes()
+
+
+@njit
+def _widened(slots: Any, like: Any, out: Any) -> None:
+    for i in range(0, len(slots), packs.WIDTH):
+        packs.store(out, i, storage.widen_slots(packs.load(slots, i), like))
+
+
+@njit
+def _narrowed(x: Any, like: Any, out: Any) -> None:
+    for i in range(0, len(x), packs.WIDTH):
+        packs.store(out, i, storage.narrow_slots(packs.load(x, i), like))
+
+
+@njit
+def _narrowed_by_one(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = storage.narrow(x[i], out)
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(np.uint16, "float16"), (np.int16, "bfloat16")])
+def test_storage_takes_packs(bits: Any, dtype: str) -> None:
+    patterns = np.arange(65536, dtype=np.uint32)
+    like = patterns.astype(np.uint16).view(bits)
+    wide = np.empty(65536, np.float32)
+    _widened(patterns.view(np.float32), like, wide)
+    expected = np.array([storage.widen(pattern) for pattern in like])
+    assert wide.tobytes() == expected.tobytes()
+    x = np.random.default_rng(4).integers(0, 2**32, 2**20, np.uint32)
+    x[:65536] = wide.view(np.uint32) + 1
+    slots, one = np.empty(2**20, np.float32), np.empty(2**20, bits)
+    _narrowed(x.view(np.float32), like, slots)
+    _narrowed_by_one(x.view(np.float32), one)
+    assert np.array_equal(slots.view(np.uint32).astype(np.uint16).view(bits), one)
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+def memory_calls(choices: int) -> list[Callable[[], Any]]:
+    """Calls with everything given that can be."""
+    x = np.random.default_rng(5).normal(size=(2**22 // choices, choices)).astype(np.float32)
+    out = np.empty_like(x)
+    return [
+        partial(straight_through.forward, x, out=out),
+        partial(straight_through.soft, x, out=out),
+        partial(straight_through.backward, x, x, out=out),
+        partial(gumbel_softmax.forward, x, seed=1, out=out),
+        partial(gumbel_softmax.backward, x, x, seed=1, out=out),
+    ]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("choices", [2, 8, 64, 1024, 32768])
+def test_temporary_memory(choices: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(THREADS, str(threads))
+    for call in memory_calls(choices):
+        call()
+        tracemalloc.start()
+        call()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < threads * 2**20, call.func
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of resident memory is reset and read by way of /proc")
+def test_resident_memory() -> None:
+    """What the kernels allocate tracemalloc does not see: the peak of the process, after a first call of each."""
+    script = """
+        import sys
+        sys.path.insert(0, {tests!r})
+        from pathlib import Path
+        import test_tiles
+
+        def resident(name):
+            line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
+            return int(line.split()[1])
+
+        for choices in (2, 64, 1024, 32768):
+            for call in test_tiles.memory_calls(choices):
+                call()
+                try:
+                    Path("/proc/self/clear_refs").write_text("5")
+                except OSError:
+                    print(0)
+                    continue
+                before = resident("VmRSS")
+                call()
+                print(resident("VmHWM") - before)
+    """
+    script = textwrap.dedent(script.format(tests=os.path.dirname(__file__)))  # noqa: PTH120
+    environment = {**os.environ, THREADS: "2"}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=200)
+    assert done.returncode == 0, done.stderr
+    grown = [int(line) for line in done.stdout.split()]
+    assert len(grown) == 20
+    assert max(grown) < 2 * 1024
+
+
+def test_the_two_kinds_of_kernels_are_alike() -> None:
+    rows = [name for name in kernels.__all__ if name.endswith("_rows")]
+    assert rows == [name for name in tiles.__all__ if name.endswith("_rows")]
+    assert cpu.tiles.CHOICES == 128
