@@ -1,0 +1,62 @@
+"""The same number of threads for every peer, in one place."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from npselect.backends.threads import VARIABLE, thread_count
+
+__all__ = ["VARIABLES", "configure", "numbers", "thread_count", "threads_are"]
+
+VARIABLES = (
+    VARIABLE,  # npselect, read at every call
+    "OMP_NUM_THREADS",  # PyTorch, compiled or not, read when it is loaded
+    "NPROC",  # XLA, behind JAX: the size of its pool, read when it starts
+    "TF_NUM_INTRAOP_THREADS",  # TensorFlow, read when it starts
+    "TF_NUM_INTEROP_THREADS",
+)
+"""What is set to the number of threads. NumPy and SciPy compute all of this in one thread, and can do no other."""
+
+
+@contextmanager
+def threads_are(count: int) -> Iterator[None]:
+    """Set the variables that the packages read, and set them back afterwards.
+
+    A framework that has started already keeps its number, unless `configure` can change it.
+    """
+    before = {name: os.environ.get(name) for name in VARIABLES}
+    os.environ.update(dict.fromkeys(VARIABLES, str(count)))
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a page of remarks on stderr
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def configure(framework: Any) -> None:
+    """Tell a framework that has just been imported, in its own words."""
+    count = thread_count()
+    if framework.__name__ == "torch":
+        framework.set_num_threads(count)
+    elif framework.__name__ == "tensorflow":
+        with suppress(RuntimeError):  # it has started already
+            framework.config.threading.set_intra_op_parallelism_threads(count)
+            framework.config.threading.set_inter_op_parallelism_threads(count)
+
+
+def numbers() -> dict[str, int]:
+    """What the packages that are loaded, and can tell, say of themselves."""
+    said = {"npselect": thread_count()}
+    if "torch" in sys.modules:
+        said["torch"] = sys.modules["torch"].get_num_threads()
+    if "tensorflow" in sys.modules:
+        said["tensorflow"] = sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads()
+    return said
