@@ -237,7 +237,7 @@ def compare(
     try:
         with copies(moved) as limits, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for times in turns({**limits, **functions}, effort.rounds, effort.seconds, clock):
+            for times in turns({**limits, **functions}, effort.rounds, effort.seconds, clock):  # noqa: B007 see finally
                 turn += 1
                 tell(f"round {turn} of {effort.rounds}")
     finally:

@@ -147,9 +147,11 @@ class BenchReport:
         """Note the circumstances."""
         self.own = list(dict.fromkeys(own))
         self.settings = {"rounds": rounds, "seconds_a_turn": seconds, "temp": temp, "threads": thread_count()}
-        self.settings["variables"] = dict.fromkeys(VARIABLES, str(thread_count()))
+        self.settings["variables"] = {name: os.environ.get(name, "") for name in (*VARIABLES, "OMP_WAIT_POLICY")}
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.machine = {"cpu": cpu_model(), "processors": processors, "platform": platform.platform()}
+        if hasattr(os, "getloadavg"):
+            self.machine["load"] = os.getloadavg()[0]  # of other programs, over the last minute
         self.machine["date"] = datetime.now(UTC).date().isoformat()
 
     def note(self, peer: str, why: str) -> None:
@@ -182,9 +184,10 @@ class BenchReport:
         """The lines above the tables."""
         packages = ", ".join(f"{name} {version}" for name, version in self.versions.items())
         settings, machine = self.settings, self.machine
-        variables = ", ".join(settings.get("variables", ()))
+        variables = ", ".join(f"{name}={value}" for name, value in settings["variables"].items())
         return [
             "{cpu}, {processors} processors, {platform}, {date}".format_map(machine),
+            f"load before: {machine['load']:.2f} of {machine['processors']}" if "load" in machine else "load before: -",
             packages,
             f"{settings['threads']} threads for everybody ({variables}), but for NumPy and SciPy, which have one",
             f"{settings['rounds']} turns each, interleaved, of {settings['seconds_a_turn']} s at the least; "

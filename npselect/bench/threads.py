@@ -10,7 +10,7 @@ from typing import Any
 
 from npselect.backends.threads import VARIABLE, thread_count
 
-__all__ = ["VARIABLES", "configure", "numbers", "thread_count", "threads_are"]
+__all__ = ["OTHERS", "VARIABLES", "configure", "numbers", "thread_count", "threads_are"]
 
 VARIABLES = (
     VARIABLE,  # npselect, read at every call
@@ -22,15 +22,22 @@ VARIABLES = (
 """What is set to the number of threads. NumPy and SciPy compute all of this in one thread, and can do no other."""
 
 
+OTHERS = {
+    "OMP_WAIT_POLICY": "passive",  # PyTorch's threads wait asleep, like all others', not taking time from who is next
+    "TF_CPP_MIN_LOG_LEVEL": "3",  # TensorFlow has a page of remarks on stderr
+}
+"""What is set as well, unless it is set already."""
+
+
 @contextmanager
 def threads_are(count: int) -> Iterator[None]:
     """Set the variables that the packages read, and set them back afterwards.
 
     A framework that has started already keeps its number, unless `configure` can change it.
     """
-    before = {name: os.environ.get(name) for name in VARIABLES}
-    os.environ.update(dict.fromkeys(VARIABLES, str(count)))
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # a page of remarks on stderr
+    wanted = {**dict.fromkeys(VARIABLES, str(count)), **{name: os.environ.get(name, to) for name, to in OTHERS.items()}}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:
