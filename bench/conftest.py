@@ -1,9 +1,11 @@
 """What the benchmarks share: which problems and peers there are, and one benchmark of one peer.
 
 Peers, shapes, the judgement of results, bytes and the copy are those of `npselect.bench`; pytest-benchmark takes the
-times. With ``--benchmark-disable``, small batches do, and peers that compile for long are left out.
+times. With ``--benchmark-disable``, one small batch of each kind and two dtypes do, and peers that compile for long are
+left out.
 """
 
+from collections import deque
 from functools import lru_cache
 
 import pytest
@@ -47,8 +49,11 @@ def pytest_generate_tests(metafunc):
     asked = []
     for mark in marks:
         (operator,) = mark.args
-        shapes = mark.kwargs.get("shapes") or BATCHES["quick" if quick else "full"]
-        for problem in problems(operator, mark.kwargs.get("dtypes", DTYPES), shapes):
+        shapes = mark.kwargs.get("shapes", BATCHES["quick" if quick else "full"])
+        dtypes = mark.kwargs.get("dtypes", DTYPES)
+        if quick:
+            shapes, dtypes = shapes[-1:], ["float32"] if "shapes" in mark.kwargs else [dtypes[0], dtypes[-1]]
+        for problem in problems(operator, dtypes, shapes):
             peers = [peer for peer in PEERS if operator in peer.operators and (peer.quick or not quick)]
             asked += [(problem, call, peer) for call in CALLS if call in problem.calls for peer in peers]
     names = [f"{p.operator}-{p.dtype}-{p.rows}x{p.choices}-{call}-{peer}" for p, call, peer in asked]
@@ -64,10 +69,8 @@ def kept(problem):
 @lru_cache
 def copy_seconds(moved):
     """Of the faster copy of as many bytes, in this run."""
-    times = {}
     with copies(moved) as functions:
-        for times in turns(functions, rounds=7, seconds=0.02):
-            pass
+        (times,) = deque(turns(functions, rounds=7, seconds=0.02), maxlen=1)
     return min(one.median for one in times.values())
 
 

@@ -1,4 +1,4 @@
-"""Forward, backward and both of batches, `npselect.straight_through` beside its peers. Run ``python -m pytest bench``."""
+"""Forward, backward and both, `npselect.straight_through` beside its peers. Run ``python -m pytest bench``."""
 
 import pytest
 

@@ -66,7 +66,10 @@ class Problem:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "temp", rounded(self.temp, self.form))
+        temp = rounded(self.temp, self.form)
+        if not 0 < temp < np.inf:
+            raise ValueError(f"temp is {self.temp}, in {self.dtype} {temp}; it must be positive and finite")
+        object.__setattr__(self, "temp", temp)
 
     @property
     def shape(self) -> tuple[int, int]:

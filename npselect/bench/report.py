@@ -23,6 +23,7 @@ from npselect.testing.report import aligned
 __all__ = ["SCHEMA", "BenchReport", "Table", "Timing", "cpu_model"]
 
 SCHEMA = "npselect-bench/1"
+_UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 _PACKAGES = ("numba", "scipy", "torch", "jax", "tensorflow", "ml_dtypes")
 
 
@@ -263,10 +264,9 @@ def _median(timing: Timing | None) -> str:
 
 def duration(seconds: float) -> str:
     """Three digits and a unit."""
-    for unit, factor in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
-        if seconds * factor >= 1:
-            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
-    return f"{seconds * 1e9:.3g} ns"
+    three = float(f"{seconds:.3g}")
+    unit, factor = next((pair for pair in _UNITS.items() if three * pair[1] >= 1), ("ns", 1e9))
+    return f"{seconds * factor:.3g} {unit}" if three * factor < 1000 else f"{seconds * factor:.0f} {unit}"
 
 
 def cpu_model() -> str:
