@@ -107,13 +107,11 @@ def _bench(options: argparse.Namespace) -> int:
                 )
         except KeyboardInterrupt:
             if report.timings:
-                report.note_versions()
                 _show(report)
                 sys.stdout.flush()
             raise
         except (TypeError, ValueError, ImportError) as error:
             raise CannotRunError(line(error)) from error
-        report.note_versions()
         if file is not None:
             file.write(report.to_json() + "\n")
     _show(report)

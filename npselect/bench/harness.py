@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from npselect.bench.copying import COPIES, copies
@@ -163,25 +163,42 @@ def run(
                 own[problem.operator, problem.dtype] = own_peer(implementation, problem.operator, wrong)
     with threads_are(thread_count()):
         report.begin(effort.rounds, effort.seconds, temp, [peer.name for peer in own.values()])
-        total, done = sum(len(problem.calls) for problem in asked), 0
-        for problem in asked:
-            chosen = [one for one in own.values() if one is own.get((problem.operator, problem.dtype))]
-            chosen += [peer for peer in PEERS if peers is None or peer.name in peers]
-            for call in problem.calls:
-
-                def tell(text: str, problem: Problem = problem, call: str = call, done: int = done) -> None:
-                    if progress is not None:
-                        where = f"{problem.operator} {problem.rows}x{problem.choices} {call}"
-                        progress(done, total, f"{where}: {text}" if text else where)
-
-                tell("")
-                some = [peer for peer in chosen if peer.quick or not effort.quick or peers is not None]
-                report.leave_out(chosen, some, "compiles for long; a quick run has it where --peer names it")
-                compare(problem, call, some, effort, report, tell)
-                done += 1
-        if progress is not None:
-            progress(total, total, "")
+        try:
+            _compare_all(asked, own, peers, effort, report, progress)
+        finally:
+            report.note_versions()
     return report
+
+
+def _compare_all(
+    asked: Sequence[Problem],
+    own: Mapping[tuple[str, str], Peer],
+    names: Sequence[str] | None,
+    effort: Effort,
+    report: BenchReport,
+    progress: Callable[[int, int, str], object] | None,
+) -> None:
+    """Problem after problem, call after call."""
+    total, done = sum(len(problem.calls) for problem in asked), 0
+    for one in asked:
+        problem = replace(one)  # whose arrays go when the next one comes
+        mine = own.get((problem.operator, problem.dtype))
+        peers = [] if mine is None else [mine]
+        peers += [peer for peer in PEERS if names is None or peer.name in names]
+        some = [peer for peer in peers if peer.quick or not effort.quick or names is not None]
+        report.leave_out(peers, some, "compiles for long; a quick run has it where --peer names it")
+        for call in problem.calls:
+
+            def tell(text: str, problem: Problem = problem, call: str = call, done: int = done) -> None:
+                if progress is not None:
+                    where = f"{problem.operator} {problem.rows}x{problem.choices} {call}"
+                    progress(done, total, f"{where}: {text}" if text else where)
+
+            tell("")
+            compare(problem, call, some, effort, report, tell)
+            done += 1
+    if progress is not None:
+        progress(total, total, "")
 
 
 def compare(
