@@ -168,7 +168,7 @@ class BenchReport:
 
     def note_versions(self) -> None:
         """Of what is loaded by now."""
-        loaded = {name: getattr(sys.modules[name], "__version__", "?") for name in _PACKAGES if name in sys.modules}
+        loaded = {name: getattr(sys.modules[name], "__version__", "?") for name in _PACKAGES if sys.modules.get(name)}
         self.versions = versions() | loaded
         self.settings["threads_reported"] = numbers()
 

@@ -62,8 +62,9 @@ def configure(framework: Any) -> None:
 def numbers() -> dict[str, int]:
     """What the packages that are loaded, and can tell, say of themselves."""
     said = {"npselect": thread_count()}
-    if "torch" in sys.modules:
-        said["torch"] = sys.modules["torch"].get_num_threads()
-    if "tensorflow" in sys.modules:
-        said["tensorflow"] = sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads()
+    torch, tensorflow = (sys.modules.get(name) for name in ("torch", "tensorflow"))
+    if torch is not None:
+        said["torch"] = torch.get_num_threads()
+    if tensorflow is not None:
+        said["tensorflow"] = tensorflow.config.threading.get_intra_op_parallelism_threads()
     return said
