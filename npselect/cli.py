@@ -1,4 +1,4 @@
-"""The command ``npselect``: it loads, asks `npselect.testing` or `npselect.backends`, and prints.
+"""The command ``npselect``: it loads, asks `npselect.testing`, `npselect.bench` or `npselect.backends`, and prints.
 
 Exit status: 0 all is well, 1 an implementation is wrong, 2 it could not be run, 130 interrupted.
 """
@@ -6,20 +6,17 @@ Exit status: 0 all is well, 1 an implementation is wrong, 2 it could not be run,
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import reduce
+from collections.abc import Sequence
 from hashlib import sha256
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import NoReturn
 
 import npselect
 from npselect import testing
+from npselect._commands import CannotRunError, line, load, progress_bar, writable
+from npselect.bench import command as bench_command
 
 __all__ = ["main"]
 
@@ -27,6 +24,7 @@ _EXAMPLE = """\
 example:
   npselect check examples/numpy_select.py
   npselect check my_module.py:MySelection --dtype float16 --json report.json
+  npselect bench examples/numpy_select.py --quick
 
 FILE.py holds forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of shape (rows, K).
 exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be run
@@ -36,15 +34,11 @@ exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be 
 _OPERATORS = ["straight_through", "gumbel_softmax"]
 
 
-class _CannotRunError(Exception):
-    """Why there is nothing to report, in one line."""
-
-
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise _CannotRunError(f"{message} (see {self.prog} --help)")
+        raise CannotRunError(f"{message} (see {self.prog} --help)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,10 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(arguments)
         if sys.stdout is None:
-            raise _CannotRunError("there is no standard output to write to")
+            raise CannotRunError("there is no standard output to write to")
         status = options.run(options)
         sys.stdout.flush()
-    except _CannotRunError as error:
+    except CannotRunError as error:
         print(f"npselect: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -93,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="npselect",
-        description="Straight-through selection: check an implementation against the oracle.",
+        description="Straight-through selection: check an implementation against the oracle, or time it beside others.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -160,6 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     vectors.set_defaults(run=_vectors)
 
+    bench_command.add_to(commands)
+
     backends = commands.add_parser(
         "backends", help="what runs here, and why not where not", description="What runs here, and why not where not."
     )
@@ -178,7 +174,7 @@ def _backends(_: argparse.Namespace) -> int:
 
 def _vectors(options: argparse.Namespace) -> int:
     try:
-        with _progress() as progress:
+        with progress_bar("checking") as progress:
             paths = testing.write_vectors(
                 options.out,
                 dtypes=options.dtype or testing.DTYPES,
@@ -187,9 +183,9 @@ def _vectors(options: argparse.Namespace) -> int:
             )
         written = [(path.name, len(testing.load_vectors(path)), path.read_bytes()) for path in paths]
     except OSError as error:
-        raise _CannotRunError(f"--out {options.out}: {error.strerror}") from error
+        raise CannotRunError(f"--out {options.out}: {error.strerror}") from error
     except ImportError as error:
-        raise _CannotRunError(_line(error)) from error
+        raise CannotRunError(line(error)) from error
     for name, cases, whole in written:
         print(f"{name:30} {cases:4} cases {len(whole):9} bytes  sha256 {sha256(whole).hexdigest()}")
     total = sum(len(whole) for *_, whole in written)
@@ -198,8 +194,8 @@ def _vectors(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    implementation = _load(options.subject)
-    with _writable(options.json) as file, _progress() as progress:
+    implementation = load(options.subject)
+    with writable(options.json) as file, progress_bar("checking") as progress:
         try:
             report = testing.check(
                 implementation,
@@ -211,101 +207,11 @@ def _check(options: argparse.Namespace) -> int:
                 progress=progress,
             )
         except (TypeError, ValueError, ImportError, RuntimeError) as error:
-            raise _CannotRunError(_line(error)) from error
+            raise CannotRunError(line(error)) from error
         if file is not None:
             file.write(report.to_json() + "\n")
     _show(report)
     return 0 if report.ok else 1
-
-
-def _load(subject: str) -> Any:
-    """The object that ``FILE.py:NAME`` names."""
-    file, name = subject, ""
-    before, colon, after = subject.rpartition(":")
-    if colon and not Path(subject).exists() and all(part.isidentifier() for part in after.split(".")):
-        file, name = before, after
-    module = _import(Path(file))
-    try:
-        return reduce(getattr, name.split("."), module) if name else module
-    except AttributeError:
-        raise _CannotRunError(f"{file} has no {name}") from None
-
-
-def _import(path: Path) -> Any:
-    """The module in a file, whose folder becomes importable as it does for a script."""
-    if not path.exists():
-        raise _CannotRunError(f"{path}: no such file")
-    if not path.is_file():
-        raise _CannotRunError(f"{path} is not a file")
-    path = path.resolve()
-    name = path.stem if path.stem not in sys.modules else f"checked_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path, loader=SourceFileLoader(name, str(path)))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
-        raise _CannotRunError(
-            f"{path.name}{where} cannot be imported: {type(error).__name__}: {_line(error)}"
-        ) from error
-    return module
-
-
-@contextmanager
-def _writable(path: Path | None) -> Iterator[TextIO | None]:
-    """The file to write to, tried before the work is done; if that fails, what was there stays."""
-    if path is None:
-        yield None
-        return
-    if path.suffix == ".py":
-        raise _CannotRunError(f"--json {path}: that is the name of a Python file; the report would overwrite it")
-    existed = path.exists()
-    try:
-        file = path.open("r+" if path.is_file() else "w", encoding="utf-8")
-    except OSError as error:
-        raise _CannotRunError(f"--json {path}: {error.strerror}") from error
-    with file:
-        try:
-            yield file
-        except BaseException:
-            if not existed:
-                file.close()
-                path.unlink()
-            raise
-        if path.is_file():
-            file.truncate()
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return next(iter(str(error).splitlines()), "no message")
-
-
-# ------------------------------------------------------------------------------------------------ showing
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, str], object] | None]:
-    """A bar on stderr, if that is a terminal and rich is installed."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import Progress
-    except ImportError:
-        yield None
-        return
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("checking")
-        yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
 
 
 def _show(report: testing.Report) -> None:
@@ -323,6 +229,6 @@ def _show(report: testing.Report) -> None:
     styles = {"dtype": "bold", "verdict": "bold", "failed": "bold red", "differs": "dim", "first": "bold"}
     lines = str(report).splitlines()
     console = Console()
-    for line in lines:
-        style = verdict if line == lines[-1] else styles.get(next(iter(line.split()), ""), "")
-        console.print(Text(line, style), soft_wrap=True)
+    for text in lines:
+        style = verdict if text == lines[-1] else styles.get(next(iter(text.split()), ""), "")
+        console.print(Text(text, style), soft_wrap=True)

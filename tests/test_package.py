@@ -25,7 +25,19 @@ ROOMS = {
         "npselect.backends",
     },
     "npselect.__main__": {"npselect.cli"},
-    "npselect.cli": {"npselect", "npselect.backends", "npselect.testing"},
+    "npselect.cli": {"npselect", "npselect._commands", "npselect.backends", "npselect.bench", "npselect.testing"},
+    "npselect._commands": set(),
+    "npselect.bench": {  # of the backends, the number of threads alone
+        "npselect",
+        "npselect._commands",
+        "npselect.backends",
+        "npselect.straight_through",
+        "npselect.gumbel_softmax",
+        "npselect.selection",
+        "npselect.noise",
+        "npselect.bench",
+        "npselect.testing",
+    },
     "npselect.straight_through": {"npselect._arrays", "npselect._plain"},
     "npselect._plain": {"npselect.backends"},
     "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws"},
@@ -91,6 +103,9 @@ def test_rooms(path):
     for name in imports(path):
         if name.split(".")[0] == "npselect":
             assert room_of(name) in allowed, f"{module} imports {name}"
+            assert (
+                room_of(module) != "npselect.bench" or room_of(name) != "npselect.backends" or name.endswith(".threads")
+            )
         elif name.split(".")[0] in ("numba", "llvmlite"):
             assert room_of(module) == "npselect.backends", f"{module} imports {name}"
     if module in ("npselect.reference", "npselect._rounding", "npselect._numbers", "npselect._philox"):
@@ -114,9 +129,24 @@ def run(code, **environment):
 
 def test_import_loads_neither_numba_nor_a_framework():
     code = "import sys, json, npselect, npselect.testing; print(json.dumps(sorted(sys.modules)))"
-    loaded = {name.split(".")[0] for name in json.loads(run(code))}
+    loaded_modules = json.loads(run(code))
+    loaded = {name.split(".")[0] for name in loaded_modules}
     assert "npselect" in loaded
+    assert "npselect.bench" not in loaded_modules
     assert not loaded & {"numba", "llvmlite", "numba_cuda", "torch", "jax", "tensorflow", "ml_dtypes", "rich"}
+
+
+def test_the_bench_and_the_command_load_no_framework_before_they_are_asked():
+    loaded = {
+        name.split(".")[0]
+        for name in json.loads(
+            run("""
+import sys, json, npselect.bench, npselect.cli
+print(json.dumps(sorted(sys.modules)))
+""")
+        )
+    }
+    assert not loaded & {"numba", "llvmlite", "torch", "jax", "tensorflow", "scipy", "matplotlib", "rich"}
 
 
 def test_public_names():

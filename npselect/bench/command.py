@@ -1,0 +1,167 @@
+"""The command ``npselect bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from npselect._commands import CannotRunError, line, load, progress_bar, writable
+from npselect.bench.harness import Effort, run
+from npselect.bench.peers import PEERS
+from npselect.bench.picture import draw
+from npselect.bench.problem import OPERATORS
+from npselect.bench.report import BenchReport
+from npselect.bench.threads import thread_count, threads_are
+from npselect.testing import DTYPES
+
+__all__ = ["add_to"]
+
+_EXAMPLE = """\
+example:
+  npselect bench examples/numpy_select.py --quick
+  npselect bench my_module.py:MySelection --shape 8192x1024 --peer npselect --peer numpy --plot times.png
+
+FILE.py is what `npselect check` takes: forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of
+shape (rows, K). It is checked first, like every peer; what is wrong is reported, and not timed.
+exit status: 0 all is well, 1 the implementation is wrong, 2 it could not be run, 130 interrupted; times do not count
+"""
+
+
+def add_to(commands: Any) -> None:
+    """Add the command to the subparsers of `argparse`."""
+    bench = commands.add_parser(
+        "bench",
+        help="time an implementation beside others, and all of them beside a copy",
+        description="Time npselect, NumPy, SciPy, PyTorch, JAX, TensorFlow and an implementation of your own, in "
+        "turns, and a copy of as many bytes beside them.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    bench.add_argument(
+        "subject", metavar="FILE.py[:NAME]", nargs="?", help="one more peer: a module, or an object in it"
+    )
+    bench.add_argument(
+        "--operator",
+        choices=OPERATORS,
+        action="append",
+        help="may be given several times; with a FILE one of the first two (default: straight_through)",
+    )
+    bench.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times (default: float32)")
+    bench.add_argument(
+        "--shape",
+        metavar="ROWSxK",
+        type=_shape,
+        action="append",
+        help="of the logits; may be given several times (default: nine of 8.4 million elements, and 32x10)",
+    )
+    bench.add_argument(
+        "--peer",
+        choices=[peer.name for peer in PEERS],
+        metavar="NAME",
+        action="append",
+        help=f"one to compare with; may be given several times (default: all): {', '.join(map(str, PEERS))}",
+    )
+    bench.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
+    bench.add_argument("--quick", action="store_true", help="small shapes and few turns, to see that all runs")
+    bench.add_argument("--json", metavar="OUT", type=Path, help="write all times to this file too")
+    bench.add_argument("--plot", metavar="OUT.png", type=Path, help="draw time against choices")
+    bench.set_defaults(run=_bench)
+
+
+def _shape(text: str) -> tuple[int, int]:
+    rows, _, choices = text.partition("x")
+    if not (rows.isdecimal() and choices.isdecimal() and int(rows) and int(choices)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape like 1024x64")
+    return int(rows), int(choices)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    _can_plot(options.plot)
+    report = BenchReport()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(threads_are(thread_count()))  # before a framework is loaded
+        except ValueError as error:
+            raise CannotRunError(line(error)) from error
+        implementation = None if options.subject is None else load(options.subject)
+        file = stack.enter_context(writable(options.json))
+        if options.plot is not None:
+            stack.enter_context(writable(options.plot, "--plot"))
+        try:
+            with progress_bar("timing") as progress:
+                run(
+                    implementation,
+                    operators=options.operator or ["straight_through"],
+                    dtypes=options.dtype or ["float32"],
+                    shapes=options.shape,
+                    peers=options.peer,
+                    temp=options.temp,
+                    effort=Effort.of(options.quick),
+                    progress=progress,
+                    report=report,
+                )
+        except KeyboardInterrupt:
+            if report.timings:
+                _show(report)
+                sys.stdout.flush()
+            raise
+        except (TypeError, ValueError, ImportError) as error:
+            raise CannotRunError(line(error)) from error
+        if file is not None:
+            file.write(report.to_json() + "\n")
+    _show(report)
+    if options.plot is not None:
+        _plot(report, options.plot)
+    return 0 if report.ok else 1
+
+
+def _can_plot(path: Path | None) -> None:
+    """Before the work is done."""
+    if path is None:
+        return
+    if find_spec("matplotlib") is None:
+        raise CannotRunError("--plot needs matplotlib: pip install 'npselect[bench]'")
+    formats = import_module("matplotlib.backend_bases").FigureCanvasBase.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in formats:
+        raise CannotRunError(f"--plot {path}: no known format; there are {', '.join(sorted(formats))}")
+
+
+def _plot(report: BenchReport, path: Path) -> None:
+    try:
+        draw(report, path)
+    except ValueError as error:
+        path.unlink(missing_ok=True)
+        print(f"no plot: {line(error)}", file=sys.stderr)
+
+
+def _show(report: BenchReport) -> None:
+    """Lines of any length; on a terminal tables with frames, if rich is installed."""
+    if not sys.stdout.isatty():
+        print(report)
+        return
+    try:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        print(report)
+        return
+    console = Console()
+    for text in report.heading:
+        console.print(Text(text), soft_wrap=True)
+    for title, columns, rows in report.tables:
+        table = Table(title=title, title_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="right" if i and column else "left")
+        for cells in rows:
+            mine = cells[0] in report.own
+            style = "red" if cells[-1].startswith("wrong") else "bold" if mine else ""
+            table.add_row(*map(Text, cells), style=style)
+        console.print(table)
+    for text in report.footing:
+        console.print(Text(text, "red" if text.startswith("wrong") else "dim"), soft_wrap=True)

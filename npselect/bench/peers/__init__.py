@@ -1,0 +1,53 @@
+"""All peers, in the order of the tables; a framework is imported when a peer is given a problem, never before."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from npselect.bench.peer import Calls, Peer
+from npselect.bench.peers import by_jax, by_npselect, by_numpy, by_tensorflow, by_torch
+from npselect.bench.problem import OPERATORS, Problem
+from npselect.testing.check import name_of
+
+__all__ = ["PEERS", "own_peer"]
+
+_GUMBEL = ("gumbel_softmax",)
+
+PEERS = (
+    Peer("npselect", by_npselect.calls, OPERATORS),
+    Peer("npselect out=", partial(by_npselect.calls, out=True), ("straight_through", "gumbel_softmax", "noise")),
+    Peer("npselect noise=", partial(by_npselect.calls, given=True), _GUMBEL),
+    Peer("npselect reference", partial(by_npselect.calls, backend="reference"), OPERATORS),
+    Peer("numpy", by_numpy.calls, OPERATORS, "numpy"),
+    Peer("scipy", by_numpy.scipy_calls, ("straight_through", "gumbel_softmax"), "scipy"),
+    Peer("torch", by_torch.calls, OPERATORS, "torch"),
+    Peer("torch.compile", partial(by_torch.calls, compiled=True), OPERATORS, "torch", quick=False),
+    Peer("F.gumbel_softmax", partial(by_torch.calls, functional=True), _GUMBEL, "torch"),
+    Peer("jax.jit", by_jax.calls, OPERATORS, "jax"),
+    Peer("tf.function", by_tensorflow.calls, OPERATORS, "tensorflow"),
+)
+
+
+def own_peer(implementation: Any, operator: str, wrong: str | None = None) -> Peer:
+    """Somebody's own implementation as one more peer, over NumPy arrays as `npselect.testing.check` takes it.
+
+    With `npselect.gumbel_softmax` the noise is given, drawn before the time is taken; what an adapter copies between
+    NumPy and its framework is part of the time.
+    """
+
+    def calls(problem: Problem) -> Calls:
+        options: dict[str, Any] = {}
+        drawn = None
+        if problem.operator == "gumbel_softmax":
+            options, drawn = {"noise": problem.noise}, lambda: problem.noise
+        return by_npselect.two_functions(
+            partial(implementation.forward, problem.logits, problem.temp, **options),
+            partial(implementation.backward, problem.grad_mask, problem.logits, problem.temp, **options),
+            noise=drawn,
+            flushes_subnormals=bool(getattr(implementation, "flushes_subnormals", False)),
+        )
+
+    name = name_of(implementation).rpartition(".")[-1]
+    taken = {peer.name for peer in PEERS}
+    return Peer(f"{name} (own)" if name in taken else name, calls, (operator,), wrong=wrong)

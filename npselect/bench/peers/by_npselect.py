@@ -1,0 +1,73 @@
+"""npselect itself: results that it allocates, or that go where the caller says; and the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect.bench.peer import Calls, LeftOutError
+from npselect.bench.problem import Problem
+
+__all__ = ["calls", "two_functions"]
+
+_ORACLES = 1 << 20
+
+
+def calls(problem: Problem, *, out: bool = False, backend: str | None = None, given: bool = False) -> Calls:
+    """What it does with a problem.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    out : bool
+        Whether results go to arrays that are there before.
+    backend : str or None
+        The tier.
+    given : bool
+        Whether noise is given as an array, drawn before the time is taken.
+    """
+    if backend == "reference" and problem.size > _ORACLES:
+        raise LeftOutError(f"is an oracle, and not asked about more than {_ORACLES} elements")
+    result = partial(np.empty, dtype=problem.form)
+    places = SimpleNamespace(forward=result(problem.shape), backward=result(problem.shape)) if out else None
+    if problem.operator == "noise":
+        draw = partial(noise.gumbel, problem.shape, problem.seed, dtype=problem.form, backend=backend)
+        return Calls(lambda _: partial(draw, out=places.forward if places else None))
+    if problem.operator == "selection":
+        assert places is None, "selection takes no out"
+        arguments = (problem.x, problem.logits, problem.temp)
+        return two_functions(
+            partial(selection.forward, *arguments, backend=backend),
+            partial(selection.backward, problem.grad_chosen, *arguments, backend=backend),
+        )
+    options: dict[str, Any] = {"backend": backend}
+    drawn: Callable[[], Any] | None = None
+    operator = straight_through if problem.operator == "straight_through" else gumbel_softmax
+    if problem.operator == "gumbel_softmax":
+        drawn = partial(noise.gumbel, problem.shape, problem.seed, dtype=problem.wide)
+        if given:
+            drawn = partial(getattr, problem, "noise")
+        options |= {"noise": problem.noise} if given else {"seed": problem.seed}
+    mask: dict[str, Any] = {"out": places.forward} if places else {}
+    grad_logits: dict[str, Any] = {"out": places.backward} if places else {}
+    return two_functions(
+        partial(operator.forward, problem.logits, problem.temp, **options, **mask),
+        partial(operator.backward, problem.grad_mask, problem.logits, problem.temp, **options, **grad_logits),
+        noise=drawn,
+    )
+
+
+def two_functions(forward: Callable[[], Any], backward: Callable[[], Any], **others: Any) -> Calls:
+    """The calls of an implementation whose backward pass stands alone."""
+
+    def both() -> tuple[Any, ...]:
+        first, second = forward(), backward()
+        return (first, *second) if isinstance(second, tuple) else (first, second)
+
+    return Calls({"forward": forward, "backward": backward, "forward+backward": both}.__getitem__, **others)

@@ -1,0 +1,95 @@
+"""The textbook in NumPy, its softmax written out or SciPy's. 16-bit numbers are computed in 32 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect.bench.peer import Calls, needed
+from npselect.bench.peers.by_npselect import two_functions
+from npselect.bench.problem import Problem
+
+__all__ = ["calls", "scipy_calls"]
+
+Array = npt.NDArray[Any]
+
+
+def softmax(t: Array) -> Array:
+    """Of each row."""
+    exps = np.exp(t - np.max(t, axis=-1, keepdims=True))
+    exps /= np.sum(exps, axis=-1, keepdims=True)
+    return np.asarray(exps)
+
+
+def scipy_calls(problem: Problem) -> Calls:
+    """With `scipy.special.softmax`."""
+    scipy_softmax = needed("scipy.special").softmax
+    return calls(problem, lambda t: scipy_softmax(t, axis=-1))
+
+
+def calls(problem: Problem, softmax: Callable[[Array], Array] = softmax) -> Calls:
+    """What it does with a problem."""
+    wide = problem.wide
+    temp = wide.type(problem.temp)
+    rng = np.random.Generator(np.random.Philox(problem.seed))
+    start = rng.bit_generator.state
+
+    def restart() -> None:
+        rng.bit_generator.state = start
+
+    def drawn() -> Array:
+        """-log of an exponential, which is 0 now and then."""
+        exponential = rng.standard_exponential(problem.shape, wide.type)
+        return np.asarray(-np.log(np.maximum(exponential, np.finfo(wide).tiny)))
+
+    def noise() -> Array:
+        restart()
+        return drawn()
+
+    def one_hot(w: Array) -> Array:
+        mask = np.zeros(w.shape, problem.form)
+        np.put_along_axis(mask, np.argmax(w, axis=-1, keepdims=True), 1, axis=-1)
+        return mask
+
+    def gradient(g: Array, w: Array) -> Array:
+        p = softmax(w / temp)
+        g = g.astype(wide, copy=False)
+        grad = p * (g - np.sum(p * g, axis=-1, keepdims=True)) / temp
+        return np.asarray(grad.astype(problem.form, copy=False))
+
+    if problem.operator == "noise":
+        return Calls(lambda _: lambda: drawn().astype(problem.form, copy=False), restart=restart)
+    logits = problem.logits.astype(wide, copy=False)
+    if problem.operator == "straight_through":
+        return two_functions(lambda: one_hot(logits), lambda: gradient(problem.grad_mask, logits))
+    if problem.operator == "gumbel_softmax":
+        kept = logits + noise()
+
+        def both() -> tuple[Array, Array]:
+            w = logits + drawn()
+            return one_hot(w), gradient(problem.grad_mask, w)
+
+        functions = {
+            "forward": lambda: one_hot(logits + drawn()),
+            "backward": lambda: gradient(problem.grad_mask, kept),
+            "forward+backward": both,
+        }
+        return Calls(functions.__getitem__, noise=noise, restart=restart)
+
+    x, grad_chosen = problem.x, problem.grad_chosen
+
+    def chosen() -> Array:
+        index = np.argmax(logits, axis=-1)[:, None, None]
+        return np.asarray(np.take_along_axis(x, index, axis=1)[:, 0])
+
+    def gradients() -> tuple[Array, Array]:
+        grad_x = np.zeros_like(x)
+        index = np.argmax(logits, axis=-1)[:, None, None]
+        np.put_along_axis(grad_x, index, grad_chosen[:, None], axis=1)
+        g = np.matmul(x.astype(wide, copy=False), grad_chosen.astype(wide, copy=False)[..., None])[..., 0]
+        return grad_x, gradient(g, logits)
+
+    return two_functions(chosen, gradients)

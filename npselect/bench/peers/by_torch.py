@@ -1,0 +1,112 @@
+"""PyTorch: the textbook and `detach`, as it is and behind `torch.compile`; and `F.gumbel_softmax`.
+
+"forward" runs under `torch.no_grad`. "backward" is `torch.autograd.grad` of a graph that is kept: the probabilities are
+there already. Noise is the global generator's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect.bench.peer import Calls, needed
+from npselect.bench.problem import Problem
+from npselect.bench.threads import configure
+
+__all__ = ["calls"]
+
+Array = npt.NDArray[Any]
+
+
+def calls(problem: Problem, *, compiled: bool = False, functional: bool = False) -> Calls:
+    """What it does with a problem; `functional` is `F.gumbel_softmax`."""
+    torch = needed("torch")
+    configure(torch)
+    if compiled:
+        torch.compiler.reset()  # it compiles a function for eight shapes, and then no more
+    temp = problem.temp
+
+    def draw(logits: Any) -> Any:
+        return -torch.empty_like(logits).exponential_().log()
+
+    def select(logits: Any) -> Any:
+        probs = torch.softmax(logits / temp, -1)
+        mask = torch.zeros_like(probs).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
+        return probs + (mask - probs).detach()
+
+    def sample(logits: Any) -> Any:
+        if functional:
+            return torch.nn.functional.gumbel_softmax(logits, tau=temp, hard=True)
+        return select(logits + draw(logits))
+
+    def choose(x: Any, logits: Any) -> Any:
+        return torch.matmul(select(logits).unsqueeze(-2), x).squeeze(-2)
+
+    def run(function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.compile(function, dynamic=False) if compiled else function
+
+    logits = tensor(torch, problem.logits)
+    if problem.operator == "noise":
+        drawn = run(draw)
+        return Calls(lambda _: lambda: drawn(logits), array, restart=lambda: torch.manual_seed(problem.seed))
+    if problem.operator == "selection":
+        return differentiated(
+            torch, run(choose), [tensor(torch, problem.x), logits], tensor(torch, problem.grad_chosen)
+        )
+    grad_mask = tensor(torch, problem.grad_mask)
+    if problem.operator == "straight_through":
+        return differentiated(torch, run(select), [logits], grad_mask)
+    drawn = run(draw)
+
+    def restart() -> None:
+        torch.manual_seed(problem.seed)
+
+    def noise() -> Array:
+        restart()
+        return array(drawn(logits))
+
+    return differentiated(torch, run(sample), [logits], grad_mask, noise=noise, restart=restart)
+
+
+def differentiated(torch: Any, function: Callable[..., Any], given: list[Any], cotangent: Any, **others: Any) -> Calls:
+    """The calls of a function of some tensors, all of which want a gradient."""
+    leaves = [one.clone().requires_grad_() for one in given]
+    kept: list[Any] = []
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return function(*given)
+
+    def both() -> tuple[Any, ...]:
+        result = function(*leaves)
+        return (result.detach(), *torch.autograd.grad(result, leaves, cotangent))
+
+    def backward() -> Any:
+        grads = torch.autograd.grad(kept[0], leaves, cotangent, retain_graph=True)
+        return grads if len(grads) > 1 else grads[0]
+
+    def prepare(call: str) -> Callable[[], Any]:
+        if call == "backward" and not kept:
+            others.get("restart", lambda: None)()
+            kept.append(function(*leaves))
+        return {"forward": forward, "backward": backward, "forward+backward": both}[call]
+
+    return Calls(prepare, array, **others)
+
+
+def tensor(torch: Any, values: Array) -> Any:
+    """The same memory as a tensor."""
+    if values.dtype.name == "bfloat16":
+        return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(values)
+
+
+def array(tensor: Any) -> Array:
+    """The same memory as an array."""
+    tensor = tensor.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        return np.asarray(tensor.view(needed("torch").int16).numpy().view(needed("ml_dtypes").bfloat16))
+    return np.asarray(tensor.numpy())

@@ -1,0 +1,152 @@
+"""What is timed: an operator on arrays of one shape and dtype, and the bytes that it must move at the least."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect import noise
+from npselect.testing.cases import rounded
+from npselect.testing.dtypes import floating_dtype
+
+__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem"]
+
+Array = npt.NDArray[Any]
+
+WIDTH = 16
+"""Of the vectors that `npselect.selection` selects from."""
+
+CALLS = ("forward", "backward", "forward+backward")
+OPERATORS = ("straight_through", "gumbel_softmax", "selection", "noise")
+
+_ELEMENTS = 1 << 23
+_STEPS = {"float16": 2.0**-5, "bfloat16": 2.0**-3}
+_CHOICES = (2, 8, 10, 16, 32, 64, 1024, 32768, 50257)
+SHAPES = (*((_ELEMENTS // choices, choices) for choices in _CHOICES), (32, 10))
+"""Rows and choices: 8.4 million elements whatever the number of choices, and a small call, of which latency is left."""
+QUICK_SHAPES = ((1024, 64), (16, 4096), (32, 10))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One operator, one shape, one dtype, and the arrays that all peers are given.
+
+    Attributes
+    ----------
+    operator : str
+        One of `OPERATORS`.
+    rows, choices : int
+        Of the logits. There are as many numbers of noise; `npselect.selection` selects from vectors of `WIDTH`.
+    dtype : str
+        Of all arrays.
+    temp : float
+        The temperature; it is rounded to the dtype.
+    seed : int
+        Of the arrays, and of the noise that is drawn.
+
+    Examples
+    --------
+    >>> from npselect.bench import Problem
+    >>> problem = Problem("straight_through", rows=32, choices=10)
+    >>> problem.logits.shape
+    (32, 10)
+    >>> problem.bytes("forward"), problem.bytes("backward"), problem.bytes("forward+backward")
+    (2560, 3840, 6400)
+    """
+
+    operator: str
+    rows: int
+    choices: int
+    dtype: str = "float32"
+    temp: float = 0.6
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        temp = rounded(self.temp, self.form)
+        if not 0 < temp < np.inf:
+            raise ValueError(f"temp is {self.temp}, in {self.dtype} {temp}; it must be positive and finite")
+        object.__setattr__(self, "temp", temp)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the logits."""
+        return self.rows, self.choices
+
+    @property
+    def size(self) -> int:
+        """Of the logits, in elements."""
+        return self.rows * self.choices
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Which of `CALLS` there are: noise has no backward."""
+        return CALLS[:1] if self.operator == "noise" else CALLS
+
+    @property
+    def form(self) -> np.dtype[Any]:
+        """The dtype."""
+        return floating_dtype(self.dtype)
+
+    @property
+    def wide(self) -> np.dtype[Any]:
+        """What noise is drawn in, and what 16-bit numbers are computed in."""
+        return np.dtype(np.float64 if self.form == np.float64 else np.float32)
+
+    @cached_property
+    def logits(self) -> Array:
+        """Normal, with a standard deviation of 3."""
+        logits = self._normal(0, self.shape, 3.0)
+        return self._on_grid(logits) if self.operator == "gumbel_softmax" else logits
+
+    @cached_property
+    def grad_mask(self) -> Array:
+        """Normal."""
+        return self._normal(1, self.shape)
+
+    @cached_property
+    def x(self) -> Array:
+        """What `npselect.selection` selects from, shape (rows, choices, WIDTH): normal."""
+        return self._normal(2, (*self.shape, WIDTH))
+
+    @cached_property
+    def grad_chosen(self) -> Array:
+        """The cotangent of what is selected, shape (rows, WIDTH): normal."""
+        return self._normal(3, (self.rows, WIDTH))
+
+    @cached_property
+    def noise(self) -> Array:
+        """Gumbel noise, for those to whom it is given."""
+        return self._on_grid(noise.gumbel(self.shape, self.seed, dtype=self.wide)).astype(self.form, copy=False)
+
+    def _on_grid(self, values: Array) -> Array:
+        """In 16 bits, so that the sum with the noise is exact: some add in 16 bits, and some in 32."""
+        if self.form.itemsize > 2:
+            return values
+        step = _STEPS[self.dtype]
+        return np.asarray((np.round(np.clip(values.astype(np.float32), -15, 15) / step) * step).astype(self.form))
+
+    def _normal(self, stream: int, shape: tuple[int, ...], scale: float = 1.0) -> Array:
+        drawn = np.random.default_rng([self.seed, stream]).standard_normal(shape, np.float32)
+        drawn *= np.float32(scale)
+        return drawn.astype(self.form, copy=False)
+
+    def bytes(self, call: str) -> int:
+        """The bytes that must be read and written at the least, whoever computes it and however.
+
+        forward reads the logits and writes the mask; backward reads logits and grad_mask and writes grad_logits. Noise
+        is written. Of `x`, forward reads what is selected alone; backward reads all of it and writes grad_x. Both
+        together are the sum, since the backward pass cannot begin before the forward pass has ended.
+        """
+        batch, vectors, chosen = self.size, self.size * WIDTH, self.rows * WIDTH
+        forward, backward = {
+            "straight_through": (2 * batch, 3 * batch),
+            "gumbel_softmax": (2 * batch, 3 * batch),
+            "selection": (batch + 2 * chosen, 2 * batch + 2 * vectors + chosen),
+            "noise": (batch, 0),
+        }[self.operator]
+        moved = {"forward": forward, "backward": backward, "forward+backward": forward + backward}[call]
+        return moved * self.form.itemsize
