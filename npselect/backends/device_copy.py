@@ -19,7 +19,7 @@ from numba import types
 from npselect.backends.device_launch import Launcher
 from npselect.backends.device_primitives import block, load, store, thread
 from npselect.backends.primitives import bits_of, float32_of, formula
-from npselect.backends.storage import _narrow_bfloat16, _narrow_float16, widen
+from npselect.backends.storage import bfloat16_bits, float16_bits, widen
 
 __all__ = ["THREADS", "copy", "reading", "stored", "writing"]
 
@@ -98,12 +98,12 @@ def _to_odd(x: Any) -> Any:
 
 @formula
 def _float16_of(x: Any) -> Any:
-    return _narrow_float16(_to_odd(x))
+    return np.uint16(float16_bits(_to_odd(x)))
 
 
 @formula
 def _bfloat16_of(x: Any) -> Any:
-    return _narrow_bfloat16(_to_odd(x))
+    return np.int16(bfloat16_bits(_to_odd(x)))
 
 
 _TO = {"float16": _float16_of, "bfloat16": _bfloat16_of, "float32": _to_float32, "float64": _to_float64}

@@ -23,7 +23,7 @@ from numba import types
 
 from npselect.backends.primitives import bits_of, compiles, float32_of, formula, select
 
-__all__ = ["compute_type", "narrow", "narrow_slots", "stored", "widen", "widen_slots"]
+__all__ = ["bfloat16_bits", "compute_type", "float16_bits", "narrow", "narrow_slots", "stored", "widen", "widen_slots"]
 
 Array = npt.NDArray[Any]
 
@@ -44,7 +44,8 @@ def _widen_bfloat16(bits: Any) -> Any:
 
 
 @formula
-def _float16_bits(x: Any) -> Any:
+def float16_bits(x: Any) -> Any:
+    """The bits of the nearest float16, ties to even."""
     bits = bits_of(x)
     magnitude = bits & 0x7FFFFFFF
     normal = (magnitude - (112 << 23) + 0xFFF + ((magnitude >> 13) & 1)) >> 13
@@ -56,7 +57,8 @@ def _float16_bits(x: Any) -> Any:
 
 
 @formula
-def _bfloat16_bits(x: Any) -> Any:
+def bfloat16_bits(x: Any) -> Any:
+    """The bits of the nearest bfloat16, ties to even."""
     bits = bits_of(x)
     high = bits >> 16
     rounded = high + (((bits & 0xFFFF) + 0x7FFF + (high & 1)) >> 16)
@@ -82,16 +84,16 @@ def _widen(stored: Any) -> Any:
 def narrow(x: Any, storage: Any) -> Any:
     """A computed number in the type of the array `storage`, rounded to nearest, ties to even."""
     if storage.dtype == np.uint16:
-        return np.uint16(_float16_bits(x))
-    return np.int16(_bfloat16_bits(x)) if storage.dtype == np.int16 else x
+        return np.uint16(float16_bits(x))
+    return np.int16(bfloat16_bits(x)) if storage.dtype == np.int16 else x
 
 
 @compiles(narrow)
 def _narrow(x: Any, storage: Any) -> Any:
     if storage.dtype == types.uint16:
-        return lambda x, storage: np.uint16(_float16_bits(x))
+        return lambda x, storage: np.uint16(float16_bits(x))
     if storage.dtype == types.int16:
-        return lambda x, storage: np.int16(_bfloat16_bits(x))
+        return lambda x, storage: np.int16(bfloat16_bits(x))
     return lambda x, storage: x
 
 
@@ -117,9 +119,9 @@ def narrow_slots(x: Any, storage: Any) -> Any:
 @compiles(narrow_slots)
 def _narrow_slots(x: Any, storage: Any) -> Any:
     if storage.dtype == types.uint16:
-        return lambda x, storage: float32_of(_float16_bits(x))
+        return lambda x, storage: float32_of(float16_bits(x))
     if storage.dtype == types.int16:
-        return lambda x, storage: float32_of(_bfloat16_bits(x))
+        return lambda x, storage: float32_of(bfloat16_bits(x))
     return lambda x, storage: x
 
 
