@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from npselect._draws import Draws, Stream
 from npselect.backends import choose
 
 __all__ = ["are_usual", "plain_backward", "plain_mask"]
@@ -27,22 +28,24 @@ def are_usual(axis: Any, where: Any, nan_policy: Any, backend: Any) -> bool:
     return backend is None and where is None and type(axis) is int and axis == -1 and nan_policy == "propagate"
 
 
-def plain_mask(logits: Any, temp: Any, out: Any) -> Array | None:
+def plain_mask(logits: Any, temp: Any, out: Any, stream: Stream | None = None) -> Array | None:
     """The mask of logits, all of them candidates, along their last axis; None if anything is not plain."""
     result = _result(logits, out) if _is_plain(logits) and _one(temp, logits) is not None else None
     if result is not None:
-        choose(None).mask(_rows(logits), None, None, _rows(result))
+        rows = _rows(logits)
+        choose(None).mask(rows, _draws(stream, rows), None, _rows(result))
     return result
 
 
-def plain_backward(grad_mask: Any, logits: Any, temp: Any, out: Any) -> Array | None:
+def plain_backward(grad_mask: Any, logits: Any, temp: Any, out: Any, stream: Stream | None = None) -> Array | None:
     """The cotangent of such logits; None if anything is not plain."""
     if not (_is_plain(logits) and _is_plain(grad_mask) and _alike(logits, grad_mask)):
         return None
     temps = _one(temp, logits)
     result = None if temps is None else _result(logits, out, grad_mask)
     if result is not None:
-        choose(None).backward(_rows(grad_mask), _rows(logits), None, temps, None, _rows(result))
+        rows = _rows(logits)
+        choose(None).backward(_rows(grad_mask), rows, _draws(stream, rows), temps, None, _rows(result))
     return result
 
 
@@ -72,6 +75,10 @@ def _result(logits: Array, out: Any, *others: Array) -> Array | None:
 
 def _rows(array: Array) -> Array:
     return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
+
+
+def _draws(stream: Stream | None, rows: Array) -> Draws | None:
+    return None if stream is None else Draws.of(stream, rows.shape, (0, 1), rows.dtype)
 
 
 def _one(temp: Any, logits: Array) -> Array | None:

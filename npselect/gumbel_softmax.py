@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from npselect._arrays import arrange
 from npselect._draws import Stream
+from npselect._plain import are_usual, plain_backward, plain_mask
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
 
@@ -92,6 +93,10 @@ def forward(
            [1., 0., 0.]], dtype=float32)
     """
     added = _added(seed, noise, offset)
+    if isinstance(added, Stream) and are_usual(axis, where, nan_policy, backend):
+        mask = plain_mask(logits, temp, out, added)
+        if mask is not None:
+            return mask
     rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.mask(out)
 
@@ -140,6 +145,10 @@ def backward(
     array([ 0.5, -0.5])
     """
     added = _added(seed, noise, offset)
+    if isinstance(added, Stream) and are_usual(axis, where, nan_policy, backend):
+        grad_logits = plain_backward(grad_mask, logits, temp, out, added)
+        if grad_logits is not None:
+            return grad_logits
     rows = arrange(
         backend, logits, {"grad_mask": grad_mask}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
     )

@@ -84,8 +84,10 @@ def forward(
     >>> straight_through.forward(np.array([0.5, 2.0, -1.0], dtype=np.float32))
     array([0., 1., 0.], dtype=float32)
     """
-    if are_usual(axis, where, nan_policy, backend) and (mask := plain_mask(logits, temp, out)) is not None:
-        return mask
+    if are_usual(axis, where, nan_policy, backend):
+        mask = plain_mask(logits, temp, out)
+        if mask is not None:
+            return mask
     rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.mask(out)
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+collect_ignore = ["simulated.py", "simulator.py"]  # these are for a process of their own, see test_cuda.py
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

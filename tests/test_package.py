@@ -39,8 +39,8 @@ ROOMS = {
         "npselect.testing",
     },
     "npselect.straight_through": {"npselect._arrays", "npselect._plain"},
-    "npselect._plain": {"npselect.backends"},
-    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws"},
+    "npselect._plain": {"npselect._draws", "npselect.backends"},
+    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._plain"},
     "npselect.selection": {
         "npselect.straight_through",
         "npselect._arguments",

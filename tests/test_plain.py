@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from npselect import _arrays, _plain, straight_through
+from npselect import _arrays, _plain, gumbel_softmax, straight_through
 
 RNG = np.random.default_rng(5)
 
@@ -26,6 +26,27 @@ def test_same_bits_as_the_long_way(shape, dtype, temp, monkeypatch):
         assert x.dtype == y.dtype == dtype
         assert x.shape == y.shape == shape
         assert x.tobytes() == y.tobytes()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7,), (6, 5), (2, 3, 4)])
+def test_same_noise_as_the_long_way(shape, dtype, monkeypatch):
+    logits, grad_mask = arrays(shape, dtype)
+
+    def both():
+        return (
+            gumbel_softmax.forward(logits, seed=3, offset=5).tobytes(),
+            gumbel_softmax.backward(grad_mask, logits, seed=3, offset=5).tobytes(),
+        )
+
+    short = both()
+    monkeypatch.setattr(gumbel_softmax, "are_usual", lambda *_: False)
+    assert both() == short
+    with pytest.raises(ValueError, match="stream ends"):
+        gumbel_softmax.forward(logits, seed=3, offset=2**64 - 1)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="stream ends"):
+        gumbel_softmax.forward(logits, seed=3, offset=2**64 - 1)
 
 
 def test_the_long_way_is_not_taken_by_plain_arrays(monkeypatch):
