@@ -1,14 +1,15 @@
 """The CUDA tier: the kernels of `npselect.backends.device_kernels` over all rows of a batch, on the caller's stream.
 
 The row functions take NumPy arrays, which are copied over and back, and `DeviceArray`s, which stay where they are. How
-a row is shared out among threads depends on its length, and on whether all rows start at multiples of 16 bytes (8 for
-16-bit numbers): see `npselect.backends.device_teams`. No result depends on that.
+a row is shared out among threads depends on its length, and on whether the arrays start at multiples of 16 bytes and
+all rows at whole quads: see `npselect.backends.device_teams`. No result depends on that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from npselect.backends.device_arrays import DeviceArray
 from npselect.backends.device_launch import Launcher
 from npselect.backends.device_noise import PAIRS, draw
 from npselect.backends.device_quads import computed_in
-from npselect.backends.device_rows import ARGUMENTS, Variant
+from npselect.backends.device_rows import Variant
 from npselect.backends.device_teams import WARP
 from npselect.backends.reductions import LANES, SEGMENT
 
@@ -93,7 +94,10 @@ def _kind(array: Any) -> Any:
 
 def _stream(*arrays: Any) -> int:
     """The caller's: that of the first array that has one."""
-    return next((array.stream for array in arrays if isinstance(array, DeviceArray)), memory.LEGACY)
+    for array in arrays:
+        if isinstance(array, DeviceArray):
+            return array.stream
+    return memory.LEGACY
 
 
 class _Call:
@@ -114,7 +118,9 @@ class _Call:
         return int(array.address)
 
     def result(self, array: Any) -> int:
-        """The address of what is written."""
+        """The address of what is written; 0 for None."""
+        if array is None:
+            return 0
         if not isinstance(array, DeviceArray):
             copy = DeviceArray.empty(array.shape, array.dtype, self.stream)
             self._results.append((array, copy))
@@ -159,6 +165,30 @@ def _registers(held: int, kind: Any, quads: int, noise: str) -> tuple[bool, int]
     return resident, min(most_threads, _MOST_THREADS)
 
 
+class _Plan(NamedTuple):
+    """How a kernel is launched."""
+
+    launch: Launcher
+    threads: int
+    rows_a_block: int
+    shift: int
+    warps: int
+    rounds: int
+
+
+@cache
+def _plan(
+    kernel: Callable[[Variant], Launcher], held: int, kind: Any, logits: Any, noise: str, choices: int, aligned: bool
+) -> _Plan:
+    """`held` is how many numbers of a column the kernel would keep in registers; `logits` is their kind."""
+    resident, most_threads = _registers(held, kind, _quads(choices), noise)
+    team = _team(choices, aligned, most_threads)
+    launch = kernel(Variant(kind, logits, noise, aligned, team.quads, resident, most_threads))
+    if team.warps > 1:
+        return _Plan(launch, WARP * team.warps, 1, team.shift, team.warps, team.rounds)
+    return _Plan(launch, _SHARED_THREADS, _SHARED_THREADS >> team.shift, team.shift, 1, team.rounds)
+
+
 def _run(
     kernel: Callable[[Variant], Launcher],
     held: int,
@@ -167,11 +197,14 @@ def _run(
     noise: Any,
     where: Any,
     out: Any,
-    **operands: Any,
+    temp: Array | None = None,
+    grad: Any = None,
+    grad_grad: Any = None,
+    out2: Any = None,
 ) -> None:
-    """A kernel over all rows; `held` is how many numbers of a column it would keep in registers."""
+    """A kernel over all rows, on one stream: its arguments are those of `device_rows.ARGUMENTS`."""
     rows, choices = logits.shape
-    call = _Call(_stream(logits, out, *operands.values()))
+    call = _Call(_stream(logits, out))
     seed = offset = 0
     origin = "none" if noise is None else "array"
     if isinstance(noise, Draws):
@@ -179,42 +212,32 @@ def _run(
             origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
         else:
             noise = _drawn(noise, call.stream)
-    temp, grads = operands.get("temp"), {name: operands.get(name) for name in ("grad", "grad_grad")}
-    outs = {"out": out, "out2": operands.get("out2")}
-
-    sources = {name: call.source(array) for name, array in {"logits": logits, "noise": noise, **grads}.items()}
-    results = {name: 0 if array is None else call.result(array) for name, array in outs.items()}
-    arrays = [logits, noise, *grads.values(), *outs.values()]
-    aligned = choices % 4 == 0 and all(
-        address % min(16, 4 * array.dtype.itemsize) == 0
-        for address, array in zip([*sources.values(), *results.values()], arrays, strict=True)
-        if array is not None
+    read = call.source(logits), call.source(noise), call.source(grad), call.source(grad_grad)
+    written = call.result(out), call.result(out2)
+    aligned = choices % 4 == 0 and all(address % 16 == 0 for address in read + written)
+    plan = _plan(kernel, held, kind, _kind(logits), origin, choices, aligned)
+    plan.launch(
+        -(-rows // plan.rows_a_block),
+        plan.threads,
+        call.stream,
+        read[0],
+        read[1],
+        choices if noise is not None and len(noise) > 1 else 0,
+        seed,
+        offset,
+        call.source(where),
+        choices if where is not None and len(where) > 1 else 0,
+        0 if temp is None or len(temp) == 1 else call.source(temp),
+        1.0 if temp is None else float(temp[0]),
+        *read[2:],
+        *written,
+        rows,
+        choices,
+        plan.rows_a_block,
+        plan.shift,
+        plan.warps,
+        plan.rounds,
     )
-    resident, most_threads = _registers(held, kind, _quads(choices), origin)
-    team = _team(choices, aligned, most_threads)
-    rows_a_block = 1 if team.warps > 1 else _SHARED_THREADS >> team.shift
-    variant = Variant(kind, _kind(logits), origin, aligned, team.quads, resident, most_threads)
-    one = 1.0 if temp is None else float(temp[0])
-    several = temp is not None and len(temp) > 1
-    scalars = {
-        **sources,
-        **results,
-        "noise_stride": choices if noise is not None and len(noise) > 1 else 0,
-        "seed": seed,
-        "offset": offset,
-        "where": call.source(where),
-        "where_stride": choices if where is not None and len(where) > 1 else 0,
-        "temps": call.source(temp) if several else 0,
-        "temp": one,
-        "rows": rows,
-        "choices": choices,
-        "rows_a_block": rows_a_block,
-        "shift": team.shift,
-        "warps": team.warps,
-        "rounds": team.rounds,
-    }
-    threads = WARP * team.warps if team.warps > 1 else _SHARED_THREADS
-    kernel(variant)(-(-rows // rows_a_block), threads, call.stream, *(scalars[name] for name in ARGUMENTS))
     call.finish()
 
 
