@@ -63,6 +63,14 @@ class Processor(Host):
         return second - first
 
 
+@pytest.fixture(autouse=True)
+def frameworks_as_they_were():
+    """The sections have processes of their own, and leave gradients switched off there."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_grad_enabled(True)
+
+
 @pytest.fixture
 def report(monkeypatch):
     """A report to a text, with `found()` for its records; sections find the processor."""

@@ -150,16 +150,17 @@ def _keep_machine_code() -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """SIGTERM, which a time limit sends, ends the command as Ctrl-C does."""
+    """SIGTERM, which a time limit sends, ends the command as Ctrl-C does; so does SIGINT, if a shell has it ignored."""
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _commit() -> str | None:
