@@ -13,7 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npselect.backends.packs import WIDTH, Pack, pointer_to, splat
+from npselect.backends.packs import EVEN, ODD, PLACES, WIDTH, Pack, pointer_to, splat
 
 __all__ = [
     "before",
@@ -27,12 +27,12 @@ __all__ = [
 
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
 _AHEAD = 8192  # bytes: the widest tile, in float32
+_LINE = 64  # bytes of a cache's line
 
 
 def _before(builder: Any, count: Any) -> Any:
-    return builder.icmp_signed("<", _PLACES, splat(builder, count))
+    return builder.icmp_signed("<", PLACES, splat(builder, count))
 
 
 class _Place:
@@ -74,8 +74,10 @@ class _Place:
         """To an entry. What lies ahead of it is fetched: that rows are gone through side by side is not foreseen."""
         place = self.builder.add(self.builder.mul(row, self.choices), column)
         pointer = self.builder.gep(self.array.data, [place])
-        ahead = self.builder.gep(self.builder.bitcast(pointer, ir.IntType(8).as_pointer()), [_INT64(_AHEAD)])
-        self._call("llvm.prefetch.p0", ir.VoidType(), ahead, _INT32(write), _INT32(3), _INT32(1))
+        start = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        for offset in range(0, WIDTH * self.size.constant, _LINE):
+            ahead = self.builder.gep(start, [_INT64(_AHEAD + offset)])
+            self._call("llvm.prefetch.p0", ir.VoidType(), ahead, _INT32(write), _INT32(3), _INT32(1))
         return self.builder.bitcast(pointer, self.vector.as_pointer())
 
     def _call(self, name: str, result: Any, *args: Any) -> Any:
@@ -151,9 +153,6 @@ def load_entries(typing: Any, array: Any, first: Any, last: Any) -> Any:
 # Sixteen rows of sixteen numbers are turned by four passes, each of which puts the even places of all before the odd
 # ones: the bits of a number's place, rrrrcccc, move round by one, and after four passes they are ccccrrrr.
 
-_EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
-_ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
-
 
 def _at_most(builder: Any, a: Any, b: Any) -> Any:
     return builder.select(builder.icmp_signed("<", a, b), a, b)
@@ -162,7 +161,7 @@ def _at_most(builder: Any, a: Any, b: Any) -> Any:
 def _turned(builder: Any, packs: list[Any]) -> list[Any]:
     for _ in range(4):
         pairs = list(zip(packs[::2], packs[1::2], strict=True))
-        packs = [builder.shuffle_vector(a, b, places) for places in (_EVEN, _ODD) for a, b in pairs]
+        packs = [builder.shuffle_vector(a, b, places) for places in (EVEN, ODD) for a, b in pairs]
     return packs
 
 
