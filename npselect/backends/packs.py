@@ -20,7 +20,6 @@ from numba.extending import intrinsic, models, register_model
 __all__ = [
     "EVEN",
     "ODD",
-    "PLACES",
     "WIDTH",
     "Pack",
     "as_pack",
@@ -39,7 +38,7 @@ __all__ = [
 WIDTH = 16
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
+_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
 # Every other number of two packs.
 EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
 ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
@@ -67,11 +66,11 @@ def as_pack(context: Any, builder: Any, value: Any, kind: Any, pack: Any) -> Any
     return splat(builder, scalar)
 
 
-def splat(builder: Any, scalar: Any) -> Any:
-    """LLVM's vector of sixteen times the same number."""
-    vector = ir.VectorType(scalar.type, WIDTH)
+def splat(builder: Any, scalar: Any, width: int = WIDTH) -> Any:
+    """LLVM's vector of so many times the same number."""
+    vector = ir.VectorType(scalar.type, width)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _INT32(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, WIDTH), [0] * WIDTH))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, width), [0] * width))
 
 
 # ------------------------------------------------------------------------------------------------ operators
@@ -249,8 +248,8 @@ def first_largest(typing: Any, pack: Any, turns: Any) -> Any:
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         largest = _folded(builder, args[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-        places = builder.zext(args[1], PLACES.type)
-        places = builder.add(builder.mul(places, splat(builder, _INT64(WIDTH))), PLACES)
+        places = builder.zext(args[1], _PLACES.type)
+        places = builder.add(builder.mul(places, splat(builder, _INT64(WIDTH))), _PLACES)
         among = builder.fcmp_ordered("==", args[0], splat(builder, largest))
         places = builder.select(among, places, splat(builder, _INT64((1 << 63) - 1)))
         return _folded(builder, places, lambda a, b: builder.select(builder.icmp_signed("<", a, b), a, b))
