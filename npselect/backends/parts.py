@@ -17,6 +17,7 @@ from numba.extending import intrinsic
 from npselect.backends.packs import EVEN, ODD, WIDTH, Pack, pointer_to, splat
 
 __all__ = [
+    "NARROW",
     "before",
     "clear_rows",
     "load_columns",
@@ -159,7 +160,7 @@ def load_entries(typing: Any, array: Any, first: Any, last: Any) -> Any:
 # the odd ones: the bits of a number's place, rrrrcc, move round by one, and after log2(c) passes they are ccrrrr. Each
 # pass of turning back puts the second half of all between the numbers of the first.
 
-_NARROW = 2, 4, 8  # choices: sixteen such rows are read and written as they lie in memory
+NARROW = 2, 4, 8  # choices: sixteen such rows are read and written as they lie in memory
 _HALF = WIDTH // 2
 _BOTH = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(WIDTH)))
 _HALVES = [ir.Constant(ir.VectorType(_INT32, _HALF), list(range(i, i + _HALF))) for i in (0, _HALF)]
@@ -200,7 +201,7 @@ def _as_they_lie(builder: Any, place: _Place, first: Any, last: Any, code: Calla
     """
     end = builder.append_basic_block("turned")
     several = builder.icmp_signed("<", first, last)
-    for choices in _NARROW:
+    for choices in NARROW:
         with builder.if_then(builder.and_(several, builder.icmp_signed("==", place.choices, _INT64(choices)))):
             count = builder.mul(builder.add(builder.sub(last, first), _INT64(1)), _INT64(choices))
             offsets = [_INT64(i * WIDTH) for i in range(choices)]
