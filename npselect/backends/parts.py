@@ -212,7 +212,7 @@ def _as_they_lie(builder: Any, place: _Place, first: Any, last: Any, code: Calla
 
 @intrinsic
 def load_columns(typing: Any, array: Any, first: Any, last: Any, column: Any, tile: Any) -> Any:
-    """Sixteen columns from `column` on of the rows from `first` to `last` into the tile; any rows beyond."""
+    """Sixteen columns from `column` on of the rows from `first` to `last` into the tile."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = _Place(context, builder, array, args[0])

@@ -2,7 +2,7 @@
 
 The same operations on the same numbers, in the same order, as in `npselect.backends.kernels`, whose arguments these
 take too, with scratch memory for as many tiles as they say. A tile holds the rows' columns one after another, sixteen
-numbers each; that at the end of a range repeats the last row.
+numbers each; that at the end of a range is filled up with the last row, or with zeros.
 """
 
 from __future__ import annotations
