@@ -21,6 +21,7 @@ __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "m
 
 Array = npt.NDArray[Any]
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
+_LINE = 64  # bytes
 _BLOCK = 65536  # elements that are perturbed at a time
 
 
@@ -93,7 +94,7 @@ def _run(
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
     def part(start: int, stop: int) -> None:
-        scratch = np.empty(scratch_size, compute)
+        scratch = _aligned(scratch_size, compute)
         if noise is None:
             rows(values, *inputs, start, stop, scratch)
             return
@@ -111,6 +112,13 @@ def _run(
             )
 
     over_rows(part, *logits.shape)
+
+
+def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:
+    """Memory that starts where a line of the cache does."""
+    memory = np.empty(size + _LINE // 4, compute)
+    start = -memory.__array_interface__["data"][0] % _LINE // memory.itemsize
+    return memory[start : start + size]
 
 
 def _part(array: Array, first: int, last: int) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
-from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
+from npselect.backends.packs import WIDTH, broadcast, first_largest, is_any, load, store
 from npselect.backends.parts import before, clear_rows, load_part, store_part
 from npselect.backends.primitives import bits_of, fma, formula, inlined, kernel, select
 from npselect.backends.reductions import LANES, padded_dot, padded_total, total
@@ -49,8 +49,7 @@ def padded(n: Any) -> Any:
 def _choose(logits: Any, where: Any, r: Any, w: Any) -> Any:
     """Row r in its compute type into `w`, -inf at excluded entries and beyond; the selected candidate, or why none."""
     infinity, n = w.dtype.type(np.inf), logits.shape[1]
-    best, m = -infinity, POISONED
-    tops, places = broadcast(best), broadcast(np.int64(m))
+    tops, turns = broadcast(-infinity), broadcast(np.int32(0))
     unordered = tops == infinity
     offered = unordered
     for j in range(0, len(w), WIDTH):
@@ -63,17 +62,14 @@ def _choose(logits: Any, where: Any, r: Any, w: Any) -> Any:
         store(w, j, x)
         unordered = unordered | ~(x < infinity)
         better = x > tops
-        places = select(better, j, places)
+        turns = select(better, j // WIDTH, turns)
         tops = select(better, x, tops)
     if len(where) > 0 and not is_any(offered):
         return NOTHING
     if is_any(unordered):
         return POISONED
-    for i in range(WIDTH):  # in its lane each is the first of the largest
-        top, place = lane(tops, i), lane(places, i) + i
-        if top > best or (top == best and place < m):
-            best, m = top, place
-    return m
+    m = first_largest(tops, turns)
+    return m if w[m] > -infinity else POISONED
 
 
 @inlined

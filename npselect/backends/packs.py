@@ -17,11 +17,31 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
 
-__all__ = ["WIDTH", "Pack", "as_pack", "broadcast", "is_any", "lane", "load", "pointer_to", "splat", "store"]
+__all__ = [
+    "EVEN",
+    "ODD",
+    "WIDTH",
+    "Pack",
+    "as_pack",
+    "broadcast",
+    "first_largest",
+    "fold",
+    "fold_fours",
+    "is_any",
+    "lane",
+    "load",
+    "pointer_to",
+    "splat",
+    "store",
+]
 
 WIDTH = 16
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
+_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
+# Every other number of two packs.
+EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
+ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
 
 
 class Pack(types.Type):  # type: ignore[misc]
@@ -46,11 +66,11 @@ def as_pack(context: Any, builder: Any, value: Any, kind: Any, pack: Any) -> Any
     return splat(builder, scalar)
 
 
-def splat(builder: Any, scalar: Any) -> Any:
-    """LLVM's vector of sixteen times the same number."""
-    vector = ir.VectorType(scalar.type, WIDTH)
+def splat(builder: Any, scalar: Any, width: int = WIDTH) -> Any:
+    """LLVM's vector of so many times the same number."""
+    vector = ir.VectorType(scalar.type, width)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _INT32(0))
-    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, WIDTH), [0] * WIDTH))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, width), [0] * width))
 
 
 # ------------------------------------------------------------------------------------------------ operators
@@ -182,3 +202,56 @@ def store(typing: Any, array: Any, i: Any, pack: Any) -> Any:
         return context.get_dummy_value()
 
     return types.none(array, types.int64, pack), generate
+
+
+# ------------------------------------------------------------------------------------------------ across a pack
+
+
+def _folded(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """What is left of sixteen numbers, folded by halves."""
+    width = WIDTH // 2
+    while width > 0:
+        places = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
+        beyond = ir.Constant(ir.VectorType(_INT32, width), list(range(width, 2 * width)))
+        vector = combine(*(builder.shuffle_vector(vector, vector, half) for half in (places, beyond)))
+        width //= 2
+    return builder.extract_element(vector, _INT32(0))
+
+
+@intrinsic
+def fold(typing: Any, pack: Any) -> Any:
+    """The sum of sixteen numbers by halves: number i and number i + 8, and so on."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return _folded(builder, args[0], builder.fadd)
+
+    return pack.element(pack), generate
+
+
+@intrinsic
+def fold_fours(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sums of four neighbours each in the 64 numbers of four packs, (0 + 2) + (1 + 3)."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        sums = []
+        for places in (EVEN, ODD):
+            ab, cd = (builder.shuffle_vector(*pair, places) for pair in (args[:2], args[2:]))
+            sums.append(builder.fadd(*(builder.shuffle_vector(ab, cd, other) for other in (EVEN, ODD))))
+        return builder.fadd(*sums)
+
+    return a(a, b, c, d), generate
+
+
+@intrinsic
+def first_largest(typing: Any, pack: Any, turns: Any) -> Any:
+    """The least ``16 * turn + lane`` of the lanes in which the largest number is; no number is NaN."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        largest = _folded(builder, args[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
+        places = builder.zext(args[1], _PLACES.type)
+        places = builder.add(builder.mul(places, splat(builder, _INT64(WIDTH))), _PLACES)
+        among = builder.fcmp_ordered("==", args[0], splat(builder, largest))
+        places = builder.select(among, places, splat(builder, _INT64((1 << 63) - 1)))
+        return _folded(builder, places, lambda a, b: builder.select(builder.icmp_signed("<", a, b), a, b))
+
+    return types.int64(pack, turns), generate

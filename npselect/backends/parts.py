@@ -6,6 +6,7 @@ as wide as the numbers that are computed with.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -13,9 +14,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npselect.backends.packs import WIDTH, Pack, pointer_to, splat
+from npselect.backends.packs import EVEN, ODD, WIDTH, Pack, pointer_to, splat
 
 __all__ = [
+    "NARROW",
     "before",
     "clear_rows",
     "load_columns",
@@ -27,12 +29,13 @@ __all__ = [
 
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
 _AHEAD = 8192  # bytes: the widest tile, in float32
+_LINE = 64  # bytes of a cache's line
 
 
-def _before(builder: Any, count: Any) -> Any:
-    return builder.icmp_signed("<", _PLACES, splat(builder, count))
+def _before(builder: Any, count: Any, width: int = WIDTH) -> Any:
+    places = ir.Constant(ir.VectorType(_INT64, width), list(range(width)))
+    return builder.icmp_signed("<", places, splat(builder, count, width))
 
 
 class _Place:
@@ -43,40 +46,45 @@ class _Place:
         self.array = context.make_array(kind)(context, builder, array)
         self.choices = cgutils.unpack_tuple(builder, self.array.shape)[1]
         self.element = context.get_data_type(kind.dtype)
-        self.vector = ir.VectorType(self.element, WIDTH)
         self.size = _INT32(context.get_abi_sizeof(self.element))
-        suffix = {"float": "f32", "double": "f64"}.get(str(self.element), str(self.element))
-        self.suffix = f"v{WIDTH}{suffix}.p0"
+        self.kind = {"float": "f32", "double": "f64"}.get(str(self.element), str(self.element))
 
-    def before(self, column: Any) -> Any:
-        """Which of sixteen entries from `column` on are of the same row."""
-        return _before(self.builder, self.builder.sub(self.choices, column))
+    def before(self, column: Any, count: int = WIDTH) -> Any:
+        """Which of so many entries from `column` on are of the same row."""
+        return _before(self.builder, self.builder.sub(self.choices, column), count)
 
     def load(self, row: Any, column: Any, inside: Any, slot: Any) -> Any:
-        pointer = self._pointer(row, column, 0)
-        zeros = ir.Constant(self.vector, None)
-        entries = self._call("llvm.masked.load." + self.suffix, self.vector, pointer, self.size, inside, zeros)
+        count = inside.type.count
+        vector = ir.VectorType(self.element, count)
+        pointer = self._pointer(row, column, vector, 0)
+        name, zeros = f"llvm.masked.load.v{count}{self.kind}.p0", ir.Constant(vector, None)
+        entries = self._call(name, vector, pointer, self.size, inside, zeros)
         if isinstance(self.element, ir.IntType):
             bits = ir.IntType(slot.bitwidth)
             number = ir.FloatType() if slot.bitwidth == 32 else ir.DoubleType()
-            entries = self.builder.zext(entries, ir.VectorType(bits, WIDTH))
-            entries = self.builder.bitcast(entries, ir.VectorType(number, WIDTH))
+            entries = self.builder.zext(entries, ir.VectorType(bits, count))
+            entries = self.builder.bitcast(entries, ir.VectorType(number, count))
         return entries
 
     def store(self, entries: Any, row: Any, column: Any, inside: Any) -> None:
-        pointer = self._pointer(row, column, 1)
+        count = inside.type.count
+        vector = ir.VectorType(self.element, count)
+        pointer = self._pointer(row, column, vector, 1)
         if isinstance(self.element, ir.IntType):
-            entries = self.builder.bitcast(entries, ir.VectorType(_INT32, WIDTH))
-            entries = self.builder.trunc(entries, self.vector)
-        self._call("llvm.masked.store." + self.suffix, ir.VoidType(), entries, pointer, self.size, inside)
+            entries = self.builder.bitcast(entries, ir.VectorType(_INT32, count))
+            entries = self.builder.trunc(entries, vector)
+        name = f"llvm.masked.store.v{count}{self.kind}.p0"
+        self._call(name, ir.VoidType(), entries, pointer, self.size, inside)
 
-    def _pointer(self, row: Any, column: Any, write: int) -> Any:
+    def _pointer(self, row: Any, column: Any, vector: Any, write: int) -> Any:
         """To an entry. What lies ahead of it is fetched: that rows are gone through side by side is not foreseen."""
         place = self.builder.add(self.builder.mul(row, self.choices), column)
         pointer = self.builder.gep(self.array.data, [place])
-        ahead = self.builder.gep(self.builder.bitcast(pointer, ir.IntType(8).as_pointer()), [_INT64(_AHEAD)])
-        self._call("llvm.prefetch.p0", ir.VoidType(), ahead, _INT32(write), _INT32(3), _INT32(1))
-        return self.builder.bitcast(pointer, self.vector.as_pointer())
+        start = self.builder.bitcast(pointer, ir.IntType(8).as_pointer())
+        for offset in range(0, vector.count * self.size.constant, _LINE):
+            ahead = self.builder.gep(start, [_INT64(_AHEAD + offset)])
+            self._call("llvm.prefetch.p0", ir.VoidType(), ahead, _INT32(write), _INT32(3), _INT32(1))
+        return self.builder.bitcast(pointer, vector.as_pointer())
 
     def _call(self, name: str, result: Any, *args: Any) -> Any:
         function_type = ir.FunctionType(result, [arg.type for arg in args])
@@ -148,11 +156,18 @@ def load_entries(typing: Any, array: Any, first: Any, last: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------ rows as columns
 
-# Sixteen rows of sixteen numbers are turned by four passes, each of which puts the even places of all before the odd
-# ones: the bits of a number's place, rrrrcccc, move round by one, and after four passes they are ccccrrrr.
+# Sixteen rows of c numbers, c a power of two, lie in c packs. Each pass of turning puts the even places of all before
+# the odd ones: the bits of a number's place, rrrrcc, move round by one, and after log2(c) passes they are ccrrrr. Each
+# pass of turning back puts the second half of all between the numbers of the first.
 
-_EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
-_ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
+NARROW = 2, 4, 8  # choices: sixteen such rows are read and written as they lie in memory
+_HALF = WIDTH // 2
+_BOTH = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(WIDTH)))
+_HALVES = [ir.Constant(ir.VectorType(_INT32, _HALF), list(range(i, i + _HALF))) for i in (0, _HALF)]
+_BETWEEN = [
+    ir.Constant(ir.VectorType(_INT32, WIDTH), [start + i // 2 + i % 2 * WIDTH for i in range(WIDTH)])
+    for start in (0, _HALF)
+]
 
 
 def _at_most(builder: Any, a: Any, b: Any) -> Any:
@@ -160,25 +175,70 @@ def _at_most(builder: Any, a: Any, b: Any) -> Any:
 
 
 def _turned(builder: Any, packs: list[Any]) -> list[Any]:
-    for _ in range(4):
+    for _ in range(len(packs).bit_length() - 1):
         pairs = list(zip(packs[::2], packs[1::2], strict=True))
-        packs = [builder.shuffle_vector(a, b, places) for places in (_EVEN, _ODD) for a, b in pairs]
+        packs = [builder.shuffle_vector(a, b, places) for places in (EVEN, ODD) for a, b in pairs]
     return packs
+
+
+def _turned_back(builder: Any, packs: list[Any]) -> list[Any]:
+    half = len(packs) // 2
+    for _ in range(len(packs).bit_length() - 1):
+        pairs = zip(packs[:half], packs[half:], strict=True)
+        packs = [builder.shuffle_vector(a, b, places) for a, b in pairs for places in _BETWEEN]
+    return packs
+
+
+def _columns_at_once(tile: Any) -> int:
+    """As many as there are registers for."""
+    return _HALF if tile.dtype == types.float64 else WIDTH
+
+
+def _as_they_lie(builder: Any, place: _Place, first: Any, last: Any, code: Callable[[list[Any]], None]) -> Any:
+    """Code for several narrow rows, given where each of their packs starts and which of its entries are theirs.
+
+    What is generated next is for all other rows. The block returned is where both go on.
+    """
+    end = builder.append_basic_block("turned")
+    several = builder.icmp_signed("<", first, last)
+    for choices in NARROW:
+        with builder.if_then(builder.and_(several, builder.icmp_signed("==", place.choices, _INT64(choices)))):
+            count = builder.mul(builder.add(builder.sub(last, first), _INT64(1)), _INT64(choices))
+            offsets = [_INT64(i * WIDTH) for i in range(choices)]
+            code([(offset, _before(builder, builder.sub(count, offset))) for offset in offsets])
+            builder.branch(end)
+    return end
 
 
 @intrinsic
 def load_columns(typing: Any, array: Any, first: Any, last: Any, column: Any, tile: Any) -> Any:
-    """Sixteen columns from `column` on of the rows from `first` on into the tile; `last` again for rows beyond it."""
+    """Sixteen columns from `column` on of the rows from `first` to `last` into the tile."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = _Place(context, builder, array, args[0])
-        inside = place.before(args[3])
-        rows = [_at_most(builder, builder.add(args[1], _INT64(i)), args[2]) for i in range(WIDTH)]
-        loaded = [place.load(row, args[3], inside, tile.dtype) for row in rows]
-        for i, entries in enumerate(_turned(builder, loaded)):
-            start = builder.mul(builder.add(args[3], _INT64(i)), _INT64(WIDTH))
-            pointer = pointer_to(context, builder, tile, args[4], start)
-            builder.store(entries, pointer, align=tile.dtype.bitwidth // 8)
+        first, last, column = args[1:4]
+
+        def put(packs: list[Any], column: Any) -> None:
+            for i, entries in enumerate(_turned(builder, packs)):
+                start = builder.mul(builder.add(column, _INT64(i)), _INT64(WIDTH))
+                pointer = pointer_to(context, builder, tile, args[4], start)
+                builder.store(entries, pointer, align=tile.dtype.bitwidth // 8)
+
+        def narrow(packs: list[Any]) -> None:
+            put([place.load(first, start, inside, tile.dtype) for start, inside in packs], _INT64(0))
+
+        end = _as_they_lie(builder, place, first, last, narrow)
+        rows = [_at_most(builder, builder.add(first, _INT64(i)), last) for i in range(WIDTH)]
+        count = _columns_at_once(tile)
+        for _ in range(0, WIDTH, count):
+            inside = place.before(column, count)
+            packs = [place.load(row, column, inside, tile.dtype) for row in rows]
+            if count < WIDTH:
+                packs = [builder.shuffle_vector(a, b, _BOTH) for a, b in zip(packs[::2], packs[1::2], strict=True)]
+            put(packs, column)
+            column = builder.add(column, _INT64(count))
+        builder.branch(end)
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, types.int64, types.int64, tile), generate
@@ -190,14 +250,31 @@ def store_columns(typing: Any, tile: Any, array: Any, first: Any, last: Any, col
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         place = _Place(context, builder, array, args[1])
-        inside = place.before(args[4])
-        starts = [builder.mul(builder.add(args[4], _INT64(i)), _INT64(WIDTH)) for i in range(WIDTH)]
-        pointers = [pointer_to(context, builder, tile, args[0], start) for start in starts]
-        columns = [builder.load(pointer, align=tile.dtype.bitwidth // 8) for pointer in pointers]
-        for i, entries in enumerate(_turned(builder, columns)):
-            row = builder.add(args[2], _INT64(i))
-            with builder.if_then(builder.icmp_signed("<=", row, args[3])):
-                place.store(entries, row, args[4], inside)
+        first, last, column = args[2:]
+
+        def taken(column: Any, count: int) -> list[Any]:
+            starts = [builder.mul(builder.add(column, _INT64(i)), _INT64(WIDTH)) for i in range(count)]
+            pointers = [pointer_to(context, builder, tile, args[0], start) for start in starts]
+            return _turned_back(builder, [builder.load(at, align=tile.dtype.bitwidth // 8) for at in pointers])
+
+        def narrow(packs: list[Any]) -> None:
+            for entries, (start, inside) in zip(taken(_INT64(0), len(packs)), packs, strict=True):
+                place.store(entries, first, start, inside)
+
+        end = _as_they_lie(builder, place, first, last, narrow)
+        count = _columns_at_once(tile)
+        for _ in range(0, WIDTH, count):
+            inside = place.before(column, count)
+            rows = taken(column, count)
+            if count < WIDTH:
+                rows = [builder.shuffle_vector(pack, pack, half) for pack in rows for half in _HALVES]
+            for i, entries in enumerate(rows):
+                row = builder.add(first, _INT64(i))
+                with builder.if_then(builder.icmp_signed("<=", row, last)):
+                    place.store(entries, row, column, inside)
+            column = builder.add(column, _INT64(count))
+        builder.branch(end)
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
     return types.none(tile, array, types.int64, types.int64, types.int64), generate

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npselect.backends.packs import WIDTH, broadcast, load, store
+from npselect.backends.packs import WIDTH, broadcast, fold, fold_fours, load, store
 from npselect.backends.primitives import fma, formula, inlined
 
 __all__ = ["LANES", "dot", "padded_dot", "padded_total", "total"]
@@ -80,6 +80,13 @@ def total(x: Any, lanes: Any) -> Any:
 
 
 @inlined
+def _fold_packs(lanes: Any) -> Any:
+    low = fold_fours(load(lanes, 0), load(lanes, WIDTH), load(lanes, 2 * WIDTH), load(lanes, 3 * WIDTH))
+    high = fold_fours(load(lanes, 4 * WIDTH), load(lanes, 5 * WIDTH), load(lanes, 6 * WIDTH), load(lanes, 7 * WIDTH))
+    return fold(low + high) + lanes.dtype.type(0)
+
+
+@inlined
 def padded_dot(x: Any, y: Any, lanes: Any) -> Any:
     """``sum_j x_j y_j``."""
     zero = lanes.dtype.type(0)
@@ -91,7 +98,7 @@ def padded_dot(x: Any, y: Any, lanes: Any) -> Any:
             for j in range(start + lane, stop, LANES):
                 sums = fma(load(x, j), load(y, j), sums)
             store(lanes, lane, sums)
-        result += _fold(lanes)
+        result += _fold_packs(lanes)
     return result
 
 
@@ -107,5 +114,5 @@ def padded_total(x: Any, lanes: Any) -> Any:
             for j in range(start + lane, stop, LANES):
                 sums = sums + load(x, j)
             store(lanes, lane, sums)
-        result += _fold(lanes)
+        result += _fold_packs(lanes)
     return result

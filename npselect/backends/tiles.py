@@ -2,7 +2,7 @@
 
 The same operations on the same numbers, in the same order, as in `npselect.backends.kernels`, whose arguments these
 take too, with scratch memory for as many tiles as they say. A tile holds the rows' columns one after another, sixteen
-numbers each; that at the end of a range repeats the last row.
+numbers each; that at the end of a range is filled up with the last row, or with zeros.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from npselect.backends.arithmetic import divided_difference, exp, prepared
 from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected
 from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
-from npselect.backends.parts import clear_rows, load_columns, load_entries, store_columns
+from npselect.backends.parts import NARROW, clear_rows, load_columns, load_entries, store_columns
 from npselect.backends.primitives import bits_of, fma, inlined, kernel, select
 from npselect.backends.storage import narrow, narrow_slots, widen_slots
 
@@ -98,15 +98,24 @@ def index_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch
 @kernel
 def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """The exact one-hot of the selected candidate."""
-    one = narrow(scratch.dtype.type(1), out)
+    w = _tile(scratch, 0)
+    one, zero = broadcast(scratch.dtype.type(1)), broadcast(scratch.dtype.type(0))
+    unselected = broadcast(scratch.dtype.type(np.nan))
+    narrow_rows = out.shape[1] in NARROW
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, _ = _choose(logits, where, first, last, _tile(scratch, 0), _tile(scratch, 1))
+        m, _ = _choose(logits, where, first, last, w, _tile(scratch, 1))
+        if narrow_rows:
+            for j in range(out.shape[1]):
+                column = select(m == j, one, select(m == POISONED, unselected, zero))
+                store(w, j * WIDTH, narrow_slots(column, out))
+            _store(w, out, first, last)
+            continue
         clear_rows(out, first, last)
         for i in range(last - first + 1):
             selected = lane(m, i)
             if selected >= 0:
-                out[first + i, selected] = one
+                out[first + i, selected] = narrow(scratch.dtype.type(1), out)
             elif selected == POISONED:
                 fill_unselected(out, first + i, selected, scratch)
 
