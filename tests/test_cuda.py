@@ -97,3 +97,18 @@ def test_what_is_launched_is_compiled_like_what_is_read(monkeypatch):
     monkeypatch.setattr(device_launch.cuda, "jit", lambda signature, **given: options.update(given) or (lambda f: f))
     device_launch.Launcher(lambda: None, (), 96).compiled()
     assert options == {"launch_bounds": (96, 1), "lto": False}
+
+
+@pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")
+def test_a_numpy_without_row_stack():
+    """NumPy 2.5 has it no more, and numba-cuda 0.30 asks for it."""
+    code = """
+import numpy as np
+if hasattr(np, "row_stack"):
+    del np.row_stack
+from npselect.backends import device_primitives
+import numba.cuda.np.arrayobj
+assert np.vstack(([1], [2])).shape == (2, 1) and not hasattr(np, "row_stack")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
