@@ -23,6 +23,10 @@ class Owner:
         self.address = -(-self.memory.ctypes.data // 64) * 64
         self.device = device
 
+    def __del__(self):
+        self.memory.fill(0xA5)  # to be noticed where it is used once it is free
+        self.device.freed.append(self.memory)
+
     def check(self):
         if self.device.closed:
             raise RuntimeError("the CUDA context that the array was made in was closed, and its memory with it")
@@ -39,6 +43,7 @@ class Device:
         self.log = []
         self.closed = False
         self.bytes_left = None
+        self.freed = []
 
     def install(self, monkeypatch):
         for name in ("allocate", "current", "current_device", "device_of", "download", "settle", "upload"):

@@ -133,6 +133,9 @@ class Owner:
         self.memory = np.full(nbytes + 64, 0xA5, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64
 
+    def __del__(self):
+        self.memory.fill(0xA5)  # to be noticed where it is used once it is free
+
 
 def _move(target, source, nbytes):
     ctypes.memmove(target, source, nbytes)
@@ -154,17 +157,6 @@ DEVICE = (
     *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"),
     *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
 )
-
-
-class _Launched:
-    """`numba.cuda` as it is for the kernel that runs; the simulator puts that into the kernel's own module only."""
-
-    def __getattr__(self, name):
-        return getattr(kernel._get_kernel_context(), name)
-
-
-def _quick_fma(a, b, c):
-    return type(a)(_compiled_fma(a, b, c))  # noqa: F821 its globals will be those of primitives
 
 
 def install():

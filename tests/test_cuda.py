@@ -6,6 +6,7 @@ What the kernels are compiled to is read in tests/test_cuda_ptx.py.
 import os
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,8 @@ import pytest
 if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
-from npselect.backends import cuda
+from npselect.backends import cuda, device_launch
+from npselect.backends.device_primitives import simulated
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "faults"]
@@ -75,3 +77,38 @@ def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
         words = held * 4 * quads * (2 if kind is np.float64 else 1)
         assert not resident or words * most_threads <= 32768  # half of them: the other half is for what is computed
         assert most_threads % 32 == 0
+
+
+@pytest.mark.skipif(simulated(), reason="numba's simulator has no launches")
+def test_a_small_batch_is_no_reason_to_warn():
+    from numba.cuda import dispatcher
+
+    kernel = dispatcher.CUDADispatcher(lambda x: None, targetoptions={"device": False})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        device_launch._configured(kernel, 1, 32, 0)
+    with pytest.warns(Warning, match="under-utilization"):  # numba's own, which others may want, is back
+        kernel[2, 32, 0]
+
+
+@pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")
+def test_what_is_launched_is_compiled_like_what_is_read(monkeypatch):
+    options = {}
+    monkeypatch.setattr(device_launch.cuda, "jit", lambda signature, **given: options.update(given) or (lambda f: f))
+    device_launch.Launcher(lambda: None, (), 96).compiled()
+    assert options == {"launch_bounds": (96, 1), "lto": False}
+
+
+@pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")
+def test_a_numpy_without_row_stack():
+    """NumPy 2.5 has it no more, and numba-cuda 0.30 asks for it."""
+    code = """
+import numpy as np
+if hasattr(np, "row_stack"):
+    del np.row_stack
+from npselect.backends import device_primitives
+import numba.cuda.np.arrayobj
+assert np.vstack(([1], [2])).shape == (2, 1) and not hasattr(np, "row_stack")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -29,7 +29,7 @@ PTXAS = find_ptxas()
 if PTXAS is None:
     pytest.skip("there is no ptxas: pip install 'nvidia-cuda-nvcc==13.0.*'", allow_module_level=True)
 
-from npselect.backends import cuda, device_kernels, device_noise  # noqa: E402
+from npselect.backends import cuda, device_copy, device_kernels, device_noise, device_selection  # noqa: E402
 from npselect.backends.device_primitives import simulated  # noqa: E402
 from npselect.backends.device_rows import Variant  # noqa: E402
 
@@ -122,6 +122,7 @@ def written(name, kind, quads):
 
 
 NAMES = {F32: "float32", F64: "float64", F16: "float16", BF16: "bfloat16"}
+KINDS = {name: kind for kind, name in NAMES.items()}
 VECTOR = {F32: ("v4.f32", 1), F64: ("v2.f64", 2), F16: ("v4.u16", 1), BF16: ("v4.u16", 1)}  # of a quad, and how many
 SINGLE = {F32: "f32", F64: "f64", F16: "[bu]16", BF16: "u16"}
 RESULTS = {"mask": 1, "index": 0, "soft": 1, "backward": 1, "backward_temp": 0, "double_backward": 2}
@@ -182,6 +183,23 @@ def test_noise(name, noise, kind, tmp_path):
 def test_noise_alone_and_sums(kind, tmp_path):
     check_compiled(device_noise.draw(kind), tmp_path)
     check_compiled(device_kernels.totals(variant("totals", kind, True, 8)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("float32", "float32"), ("bool", "bool"), ("int8", "float64"), ("uint64", "float16"), ("float64", "bfloat16"),
+     ("float16", "float64"), ("bfloat16", "float32"), ("float32", "float16")],
+)  # fmt: skip
+def test_copies(source, target, tmp_path):
+    check_compiled(device_copy._kernel(source, target), tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES.values())
+def test_selections(name, tmp_path):
+    compute = "float64" if name == "float64" else "float32"
+    check_compiled(device_selection._taking(name, np.dtype(KINDS[name]).itemsize), tmp_path)
+    check_compiled(device_selection._adding(name, name), tmp_path)
+    check_compiled(device_selection._multiplying(name, name, compute), tmp_path)
 
 
 def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):

@@ -187,13 +187,30 @@ def test_correctness_of_what_is_correct(report, dtype):
 def test_the_section_runs_through(report, monkeypatch):
     monkeypatch.setattr(correctness, "Host", Processor)
     monkeypatch.setattr(correctness, "check_frameworks", lambda report: None)
-    correctness.run(report, "float32")
+    for part in ("float32", "float32 seed", "float32 noise"):
+        correctness.run(report, part)
     assert report.found("error") == []
     assert differing(report.found("check")) == {}
+    assert {record["what"] for record in report.found("check")} > {str(each) for each in FUNCTIONS}
     units = [record["unit"] for record in report.found("begin")]
     assert units[:4] == [str(choices) for choices in correctness.QUICK]
     assert {record["choices"] for record in report.found("check")} > {10, "axes", "host", "noise", "selection"}
     assert report.found("note")[0]["text"].startswith("streams are tried with torch")
+
+
+def test_what_is_through_is_told_at_once(report):
+    """A process may be ended in the middle of its work."""
+
+    def end(*arguments, **options):
+        raise KeyboardInterrupt
+
+    operators = {"straight_through": faulty(straight_through, "index", end)}
+    with pytest.raises(KeyboardInterrupt):
+        correctness.check(report, Processor(), "float32", correctness.cases("float32", 10, 35), operators=operators)
+    assert [record["what"] for record in report.found("check")] == [
+        "straight_through.forward",
+        "straight_through.backward",
+    ]
 
 
 @pytest.mark.parametrize("name", straight_through.__all__)

@@ -14,6 +14,7 @@ __all__ = ["SECTIONS", "WHOLE", "Section"]
 
 WHOLE = 540  # seconds: the budget that the sections' seconds are written for
 DTYPES = ("float32", "bfloat16", "float16", "float64")
+PARTS = tuple(f"{dtype} {noise}".strip() for noise in ("", "seed", "noise") for dtype in DTYPES)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def _section(name: str, seconds: float, about: str, **options: object) -> Sectio
 SECTIONS = (
     _section("machine", 20, "versions, device, driver, clocks"),
     _section("compiling", 45, "what compiling kernels needs, and whether it is there"),
-    _section("correctness", 150, "every function against the CPU tier, bit for bit", parts=DTYPES),
+    _section("correctness", 150, "every function against the CPU tier, bit for bit", parts=PARTS),
     _section("copying", 25, "the bandwidth of a copy on the device"),
     _section("speed", 110, "bytes over time of every function, as a fraction of the copy"),
     _section("peers", 75, "the same work in torch, Triton and CuPy"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib import import_module
+from threading import Lock
 from typing import Any
 
 from numba import types
@@ -11,6 +13,27 @@ from numba import types
 from npselect.backends.device_primitives import cuda, simulated
 
 __all__ = ["Launcher"]
+
+
+_silence = Lock()
+
+
+@cache
+def _config() -> Any:
+    return import_module("numba.cuda.dispatcher").config
+
+
+def _configured(dispatcher: Any, *configuration: Any) -> Any:
+    """A kernel with its blocks, threads and stream; without numba's warning that a small batch fills no GPU."""
+    if simulated():
+        return dispatcher[configuration]
+    config = _config()
+    with _silence:
+        before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
+        try:
+            return dispatcher[configuration]
+        finally:
+            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
 
 
 @cache
@@ -31,9 +54,13 @@ class Launcher:
     def __call__(self, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
         """Launch so many blocks of threads on a stream."""
         if self._compiled is None:
-            options = {} if simulated() else {"launch_bounds": self._bounds}
-            self._compiled = cuda.jit(self.signature, **options)(self.function)
-        self._compiled[blocks, threads, _stream(stream)](*scalars)
+            self._compiled = self.compiled()
+        _configured(self._compiled, blocks, threads, _stream(stream))(*scalars)
+
+    def compiled(self) -> Any:
+        """What numba makes of it for the current device: by way of PTX, as in `ptx`, whatever linkers there are."""
+        options = {} if simulated() else {"launch_bounds": self._bounds, "lto": False}
+        return cuda.jit(self.signature, **options)(self.function)
 
     def ptx(self, compute_capability: tuple[int, int]) -> str:
         """What the kernel becomes, without a device."""

@@ -91,8 +91,8 @@ def _gathered(x: DeviceArray, sources: Any, shape: tuple[int, ...]) -> DeviceArr
     result = DeviceArray.empty(shape, x.dtype, x.stream, x.device)
     if result.size:
         with memory.current(x.device):
-            x = x if x.c_contiguous else x.copy()
-            addresses = x.address, _sent(sources, x).address, result.address
+            x, numbers = x if x.c_contiguous else x.copy(), _sent(sources, x)  # both live until the launch is made
+            addresses = x.address, numbers.address, result.address
             _taking(x.dtype.name, x.dtype.itemsize)(
                 -(-result.size // THREADS), THREADS, x.stream, result.size, shape[-1], *addresses
             )
