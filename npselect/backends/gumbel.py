@@ -13,8 +13,19 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from npselect.backends.logarithms import log, log_triple_word
-from npselect.backends.primitives import bits_of, compiles, float64_of, formula, inlined, kernel
+from npselect.backends.logarithms import log_triple_word, rough_log
+from npselect.backends.packs import WIDE, counted, is_any, load_wide, store, store_in_turn
+from npselect.backends.primitives import (
+    bits_of,
+    compiles,
+    float64_of,
+    fma,
+    formula,
+    inlined,
+    kernel,
+    rounded32,
+    select,
+)
 from npselect.backends.storage import widen
 
 __all__ = ["add_rows", "draw", "draw_at", "gumbel", "perturb", "perturb_at", "philox", "uniform"]
@@ -39,8 +50,9 @@ def philox(x0: Any, x1: Any, x2: Any, x3: Any, key0: Any, key1: Any) -> Any:
 
 @inlined
 def _block(counter: Any, seed: Any) -> Any:
-    """The two 64-bit words of a counter, the even number's and the odd one's."""
-    x0, x1, x2, x3 = philox(counter & _LOW, counter >> _HALF_WORD, _NONE, _NONE, seed & _LOW, seed >> _HALF_WORD)
+    """The two 64-bit words of a counter, the even number's and the odd one's; of counters, if they are a pack."""
+    none = counter & _NONE
+    x0, x1, x2, x3 = philox(counter & _LOW, counter >> _HALF_WORD, none, none, seed & _LOW, seed >> _HALF_WORD)
     return (x1 << _HALF_WORD) | x0, (x3 << _HALF_WORD) | x2
 
 
@@ -56,12 +68,14 @@ def uniform(word: Any) -> Any:
 # Where |G| < 1, L is above 1/e and wrong by less than 2**-112.4, so G by less than 2**-110. A G so near the middle of
 # two float64 that this decides which one is taken is hardly to be expected: 0.2 times among all 2**52 uniforms.
 #
-# In float32 a quick G will nearly always do: its logarithms are relatively wrong by 2**-50 at most, hence G by
-# 2**-50 (1 + |G|), and very little more. Where G -+ four times as much round to different float32, once in some 2**20
-# numbers, it is computed with all the words. That G, rounded to float64, lies between the two, so this changes nothing
-# where they round to the same.
+# In float32 a quick G will nearly always do. Its logarithms are relatively wrong by less than d, hence L by d |L|, and
+# G by d + d (1 + d) |G|, and very little more: less than 1.01 d (1 + |G|). Where G -+ twice as much round to different
+# float32, it is computed with all the words. That G, rounded to float64, lies between the two, so this changes nothing
+# where they round to the same. With `rough_log`, d = 2**-43, that is once in some 20,000 numbers; with `log`, as the
+# CUDA tier has it, which takes 4 d with d = 2**-50, once in 2**20.
 
-_UNCERTAIN = np.float64(2.0**-48)
+_MARGIN, _UNCERTAIN = np.float64(2.0**-42), np.float64(2.0**-48)
+_MAGNITUDE, _DOUBT = np.int64(0x7FFFFFFFFFFFFFFF), np.float32(np.nan)
 
 
 @inlined
@@ -83,34 +97,40 @@ def gumbel(u: Any) -> Any:
     return -_rounded(y0, y1, y2)
 
 
+@inlined
+def _quick(u: Any) -> Any:
+    """The float32 noise of a uniform, or of a pack of them; NaN where it is in doubt."""
+    g = rough_log(-rough_log(u))
+    margin = fma(_MARGIN, float64_of(bits_of(g) & _MAGNITUDE), _MARGIN)
+    low, high = rounded32(-g - margin), rounded32(margin - g)
+    return select(low == high, low, _DOUBT)
+
+
+@formula
+def _gumbels32(u: Any, out: Any) -> Any:
+    """By wide packs, and then those in doubt."""
+    for first in range(0, len(out), WIDE):
+        store(out, first, _quick(load_wide(u, first)))
+    for first in range(0, len(out), WIDE):
+        quick = load_wide(out, first)
+        if is_any(quick != quick):
+            for i in range(first, min(first + WIDE, len(out))):
+                if out[i] != out[i]:
+                    out[i] = np.float32(gumbel(u[i]))
+
+
 @formula
 def _gumbels64(u: Any, out: Any) -> Any:
     for i in range(len(out)):
         out[i] = gumbel(u[i])
 
 
-@formula
-def _gumbels32(u: Any, out: Any) -> Any:
-    doubtful = 0
-    for i in range(len(out)):
-        g = log(-log(u[i]))
-        margin = _UNCERTAIN * (_ONE + abs(g))
-        out[i] = np.float32(-g - margin)
-        doubtful += out[i] != np.float32(-g + margin)
-    if doubtful > 0:
-        for i in range(len(out)):
-            g = log(-log(u[i]))
-            margin = _UNCERTAIN * (_ONE + abs(g))
-            if np.float32(-g - margin) != np.float32(-g + margin):
-                out[i] = np.float32(gumbel(u[i]))
-
-
 def gumbels(u: Any, out: Any) -> Any:
-    """The noise of each uniform in the type of `out`, float32 or float64."""
-    if out.dtype == np.float32:
-        _gumbels32(u, out)
-    else:
-        _gumbels64(u, out)
+    """The noise of each uniform in the type of `out`, float32 or float64.
+
+    In float32, a multiple of `WIDE` numbers is read and written, whatever the length of `out`.
+    """
+    raise NotImplementedError("packs are for compiled code alone")
 
 
 @compiles(gumbels)
@@ -122,50 +142,65 @@ def _gumbels(u: Any, out: Any) -> Any:  # noqa: ARG001
 
 # ------------------------------------------------------------------------------------------------ draws
 
-_BLOCK = 4096  # uniforms that are kept at a time; even
+_BLOCK = 2048  # numbers that are drawn at a time; a multiple of 2 * WIDE
+
+
+@inlined
+def _room(n: Any, out: Any) -> Any:
+    """For the uniforms and the noise of n numbers, or of a block."""
+    size = min((n + 2 * WIDE - 1) // (2 * WIDE) * (2 * WIDE), _BLOCK)
+    return np.empty(size), np.empty(size, out.dtype)
 
 
 @formula
-def _draw(seed: Any, number: Any, u: Any, out: Any) -> Any:
-    """From even to odd, as two numbers come of one block; `u` has room for two more."""
-    skipped = np.int64(number & _BIT)
-    used = skipped + len(out)
-    counter = number >> _BIT
-    for i in range((used + 1) // 2):
-        even, odd = _block(counter + np.uint64(i), seed)
-        u[2 * i], u[2 * i + 1] = uniform(even), uniform(odd)
-    gumbels(u[skipped:used], out)
+def _draw(seed: Any, counter: Any, u: Any, noise: Any) -> Any:
+    for k in range(0, (len(noise) + 1) // 2, WIDE):
+        even, odd = _block(counted(counter + np.uint64(k)), seed)
+        store_in_turn(u, 2 * k, uniform(even), uniform(odd))
+    gumbels(u, noise)
 
 
 @kernel
 def draw(seed: Any, first: Any, out: Any) -> Any:
     """The numbers `first`, ``first + 1``, ... of the stream."""
-    n = len(out)
-    u = np.empty(min(n, _BLOCK) + 2)
+    skipped: Any = np.int64(first & _BIT)  # from even to odd, as two numbers come of one block
+    n = skipped + len(out)
+    u, noise = _room(n, out)
     for start in range(0, n, _BLOCK):
-        _draw(seed, first + np.uint64(start), u, out[start : min(start + _BLOCK, n)])
+        stop, begin = min(start + _BLOCK, n), max(start, skipped)
+        _draw(seed, (first >> _BIT) + np.uint64(start >> 1), u, noise[: stop - start])
+        drawn, some = noise[begin - start :], out[begin - skipped : stop - skipped]
+        for i in range(len(some)):
+            some[i] = drawn[i]
 
 
 @kernel
 def draw_at(seed: Any, numbers: Any, out: Any) -> Any:
     """Any numbers of the stream."""
-    u = np.empty(len(out))
-    for i in range(len(out)):
-        even, odd = _block(numbers[i] >> _BIT, seed)
-        u[i] = uniform(odd if numbers[i] & _BIT else even)
-    gumbels(u, out)
+    u, noise = _room(len(out), out)
+    for start in range(0, len(out), _BLOCK):
+        places, some = numbers[start : start + _BLOCK], out[start : start + _BLOCK]
+        for i in range(len(some)):
+            even, odd = _block(places[i] >> _BIT, seed)
+            u[i] = uniform(odd if places[i] & _BIT else even)
+        gumbels(u, noise[: len(some)])
+        for i in range(len(some)):
+            some[i] = noise[i]
 
 
 @kernel
 def perturb(logits: Any, seed: Any, first: Any, out: Any) -> Any:
     """``logits + noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
-    n = len(out)
-    u = np.empty(min(n, _BLOCK) + 2)
+    skipped: Any = np.int64(first & _BIT)
+    n = skipped + len(out)
+    u, noise = _room(n, out)
     for start in range(0, n, _BLOCK):
-        values, noise = logits[start : start + _BLOCK], out[start : start + _BLOCK]
-        _draw(seed, first + np.uint64(start), u, noise)
-        for i in range(len(noise)):
-            noise[i] += widen(values[i])
+        stop, begin = min(start + _BLOCK, n), max(start, skipped)
+        _draw(seed, (first >> _BIT) + np.uint64(start >> 1), u, noise[: stop - start])
+        drawn, some = noise[begin - start :], out[begin - skipped : stop - skipped]
+        values = logits[begin - skipped : stop - skipped]
+        for i in range(len(some)):
+            some[i] = drawn[i] + widen(values[i])
 
 
 @kernel

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npselect.backends.primitives import bits_of, fast_two_sum, float64_of, fma, inlined, two_product, two_sum
+from npselect.backends.primitives import bits_of, entry, fast_two_sum, float64_of, fma, inlined, two_product, two_sum
 
-__all__ = ["log", "log_triple_word"]
+__all__ = ["log", "log_triple_word", "rough_log"]
 
 # x = 2**e m with sqrt(1/2) <= m < sqrt(2), and with s = (m - 1) / (m + 1):
 #
@@ -43,6 +43,12 @@ _A0, _A1, _A2, _A3, _A4, _A5 = (
 )
 
 
+def _exact_log(numerator: int, denominator: int = 1) -> Fraction:
+    """To 60 digits."""
+    digits = Context(prec=60)
+    return Fraction(digits.ln(digits.divide(Decimal(numerator), Decimal(denominator))))
+
+
 @inlined
 def _power_of_two(x: Any) -> Any:
     """The bits of ``2**e``, biased as an exponent is, for the e that brings ``x / 2**e`` to [sqrt(1/2), sqrt(2))."""
@@ -51,7 +57,7 @@ def _power_of_two(x: Any) -> Any:
 
 @inlined
 def _exponent(power: Any) -> Any:
-    """The e of `_power_of_two`, as a float64."""
+    """The e of `_power_of_two`, as a float64; bits below the exponent do not matter."""
     return float64_of((power >> 52) | _BITS_OF_2_52) - _FROM_BIASED
 
 
@@ -64,6 +70,56 @@ def log(x: Any) -> Any:
     w, t = s * s, s + s
     p = fma(fma(fma(fma(fma(_A5, w, _A4), w, _A3), w, _A2), w, _A1), w, _A0)
     return fma(_exponent(power), _LN2, fma(t * w, p, t))
+
+
+# ------------------------------------------------------------------------------------------------ without a division
+
+# x = 2**e m with 1 - 9/256 <= m < 2 - 9/128. The eighths of [1, 2), moved down by 9/128, are eight ranges of m, and
+# r is 1 over the middle of m's; for the first, which goes on below 1, it is 1:
+#
+#     log x = e ln 2 - log(r) + log(1 + z),        z = m r - 1,        |z| < 0.05595
+#
+# log(1 + z) is z p(z), where p is the minimax polynomial; its error, relative to log(1 + z), is below 2**-43.4. The
+# roundings of p and of the product with z cost less than 8 in units of 2**-53 |log(1 + z)|.
+#
+# - e = 0 in the first range: z = m - 1 is exact and log x = log(1 + z), wrong by no more than these.
+# - Otherwise |log x| > 0.035, and |log(1 + z)| < 1.09 |log x|: in the second range with e = 0, where that is most,
+#   log(1 + z) >= -0.0576 and log x >= 0.0532; in the eighth with e = -1, |log(1 + z)| < 0.0341 and log x < -0.0358. The
+#   rest is e ln 2 - log(r), in which ln 2, the table's number and the fma are wrong by 1.5 in units of
+#   2**-53 (|log x| + 0.7), and z, by 2**-57: together less than 2**-47 |log x|.
+#
+# 1.09 times 2**-43.4 and 2**-47 are less than 2**-43.
+
+_MOVED = np.int64(9 << 45)
+_FRACTION, _EIGHTHS = np.int64(0x000FFFFFFFFFFFFF), np.int64(49)
+_MIDDLES = [Fraction(1), *(1 + Fraction(2 * j + 1, 16) - Fraction(9, 128) for j in range(1, 8))]
+_RECIPROCALS = tuple(np.float64(float(1 / middle)) for middle in _MIDDLES)
+_MINUS_LOGS = tuple(np.float64(float(_exact_log(middle.numerator, middle.denominator))) for middle in _MIDDLES)
+_C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (
+    np.float64(float.fromhex(digits))
+    for digits in (
+        "0x1.ffffffffffd0dp-1",
+        "-0x1.fffffffffea2ep-2",
+        "0x1.555555640b254p-2",
+        "-0x1.000000178c22bp-2",
+        "0x1.9998e21de2635p-3",
+        "-0x1.55547cb9db078p-3",
+        "0x1.26003fd3e6f94p-3",
+        "-0x1.016e16f6a79ebp-3",
+    )
+)
+
+
+@inlined
+def rough_log(x: Any) -> Any:
+    """``log(x)`` of a normal, positive float64, within ``2**-43 |log x|``; it takes packs, too."""
+    moved = bits_of(x) + _MOVED
+    m = float64_of((moved & _FRACTION) + (_BITS_OF_ONE - _MOVED))
+    j = (moved >> _EIGHTHS) & 7
+    z = fma(m, entry(_RECIPROCALS, j), -_ONE)
+    w = z * z
+    low, high = fma(fma(_C3, z, _C2), w, fma(_C1, z, _C0)), fma(fma(_C7, z, _C6), w, fma(_C5, z, _C4))
+    return fma(z, fma(high, w * w, low), fma(_exponent(moved), _LN2, entry(_MINUS_LOGS, j)))
 
 
 # ------------------------------------------------------------------------------------------------ three words
@@ -114,12 +170,6 @@ def _words(values: list[Fraction]) -> _Words:
 def _two_words(value: Fraction) -> tuple[np.float64, np.float64]:
     high = np.float64(float(value))
     return high, np.float64(float(value - Fraction(float(high))))
-
-
-def _exact_log(numerator: int, denominator: int = 1) -> Fraction:
-    """To 60 digits."""
-    digits = Context(prec=60)
-    return Fraction(digits.ln(digits.divide(Decimal(numerator), Decimal(denominator))))
 
 
 _FIRST_J = np.int64(181)  # round(256 / sqrt(2)); the last is round(256 sqrt(2)) = 362

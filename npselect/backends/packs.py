@@ -3,6 +3,9 @@
 A `Pack` is a vector of LLVM's, which lowers it for whatever registers a processor has. It holds a number of each of
 sixteen rows, or sixteen neighbours in memory. Operators work on each number by itself; a scalar beside a pack stands
 for sixteen of the pack's type, and comparisons give a pack of bools.
+
+A wide pack is the same with thirty-two numbers, for formulas that are one long chain: processors look ahead by a few
+hundred instructions, and find enough to do at a time only where neighbours do not wait for each other.
 """
 
 from __future__ import annotations
@@ -20,22 +23,26 @@ from numba.extending import intrinsic, models, register_model
 __all__ = [
     "EVEN",
     "ODD",
-    "WIDTH",
     "Pack",
+    "WIDE",
+    "WIDTH",
     "as_pack",
     "broadcast",
+    "counted",
     "first_largest",
     "fold",
     "fold_fours",
     "is_any",
     "lane",
     "load",
+    "load_wide",
     "pointer_to",
     "splat",
     "store",
+    "store_in_turn",
 ]
 
-WIDTH = 16
+WIDTH, WIDE = 16, 32
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
 _PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
@@ -45,29 +52,29 @@ ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
 
 
 class Pack(types.Type):  # type: ignore[misc]
-    """numba's type of sixteen numbers of the type `element`."""
+    """numba's type of sixteen numbers of the type `element`, or of another number of them."""
 
-    def __init__(self, element: Any) -> None:
-        self.element = element
-        super().__init__(f"Pack({element})")
+    def __init__(self, element: Any, width: int = WIDTH) -> None:
+        self.element, self.width = element, width
+        super().__init__(f"Pack({element}, {width})")
 
 
 @register_model(Pack)
 class _PackModel(models.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, pack: Any) -> None:
-        super().__init__(manager, pack, ir.VectorType(manager.lookup(pack.element).get_value_type(), WIDTH))
+        super().__init__(manager, pack, ir.VectorType(manager.lookup(pack.element).get_value_type(), pack.width))
 
 
 def as_pack(context: Any, builder: Any, value: Any, kind: Any, pack: Any) -> Any:
-    """A pack as it is; a scalar, converted to the pack's type, sixteen times."""
+    """A pack as it is; a scalar, converted to the pack's type, as often as it has numbers."""
     if isinstance(kind, Pack):
         return value
     scalar = context.cast(builder, value, kind, pack.element)
-    return splat(builder, scalar)
+    return splat(builder, scalar, pack.width)
 
 
 def splat(builder: Any, scalar: Any, width: int = WIDTH) -> Any:
-    """LLVM's vector of so many times the same number."""
+    """LLVM's vector of sixteen times the same number, or of so many."""
     vector = ir.VectorType(scalar.type, width)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _INT32(0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, width), [0] * width))
@@ -89,6 +96,8 @@ def _define(operation: Any, result: Callable[[Any], Any], instruction: Callable[
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         pack = next(kind for kind in sig.args if isinstance(kind, Pack))
         operands = [as_pack(context, builder, value, kind, pack) for value, kind in zip(args, sig.args, strict=True)]
+        if operation is operator.rshift and not pack.element.signed:
+            return builder.lshr(*operands)
         return instruction(builder, isinstance(pack.element, types.Float), *operands)
 
     infer_global(operation)(type(f"_{operation.__name__}", (AbstractTemplate,), {"key": operation, "generic": generic}))
@@ -101,7 +110,7 @@ def _same(pack: Any) -> Any:
 
 
 def _bools(pack: Any) -> Any:
-    return Pack(types.boolean)
+    return Pack(types.boolean, pack.width)
 
 
 def _binary(floats: str, integers: str) -> Callable[..., Any]:
@@ -124,6 +133,7 @@ for _operation, _floats, _integers in (
     (operator.truediv, "fdiv", ""),
     (operator.and_, "", "and_"),
     (operator.or_, "", "or_"),
+    (operator.xor, "", "xor"),
     (operator.lshift, "", "shl"),
     (operator.rshift, "", "ashr"),
 ):
@@ -155,11 +165,22 @@ def broadcast(typing: Any, scalar: Any) -> Any:
 
 
 @intrinsic
-def is_any(typing: Any, bools: Any) -> Any:
-    """Whether any of sixteen bools is true."""
+def counted(typing: Any, first: Any) -> Any:
+    """A wide pack of the integers from `first` on."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], ir.IntType(WIDTH))
+        firsts = splat(builder, args[0], WIDE)
+        return builder.add(firsts, ir.Constant(firsts.type, list(range(WIDE))))
+
+    return Pack(first, WIDE)(first), generate
+
+
+@intrinsic
+def is_any(typing: Any, bools: Any) -> Any:
+    """Whether any of a pack's bools is true."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.IntType(bools.width))
         return builder.icmp_unsigned("!=", bits, bits.type(0))
 
     return types.boolean(bools), generate
@@ -175,10 +196,10 @@ def lane(typing: Any, pack: Any, i: Any) -> Any:
     return pack.element(pack, types.int64), generate
 
 
-def pointer_to(context: Any, builder: Any, kind: Any, array: Any, i: Any) -> Any:
+def pointer_to(context: Any, builder: Any, kind: Any, array: Any, i: Any, width: int = WIDTH) -> Any:
     """To a pack from entry i on of an array of one axis."""
     data = context.make_array(kind)(context, builder, array).data
-    vector = ir.VectorType(context.get_value_type(kind.dtype), WIDTH)
+    vector = ir.VectorType(context.get_value_type(kind.dtype), width)
     return builder.bitcast(builder.gep(data, [i]), vector.as_pointer())
 
 
@@ -193,15 +214,41 @@ def load(typing: Any, array: Any, i: Any) -> Any:
 
 
 @intrinsic
-def store(typing: Any, array: Any, i: Any, pack: Any) -> Any:
-    """The same, written."""
+def load_wide(typing: Any, array: Any, i: Any) -> Any:
+    """Thirty-two of them."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = pointer_to(context, builder, array, args[0], args[1])
+        return builder.load(
+            pointer_to(context, builder, array, args[0], args[1], WIDE), align=array.dtype.bitwidth // 8
+        )
+
+    return Pack(array.dtype, WIDE)(array, types.int64), generate
+
+
+@intrinsic
+def store(typing: Any, array: Any, i: Any, pack: Any) -> Any:
+    """The same, written; wide ones too."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = pointer_to(context, builder, array, args[0], args[1], pack.width)
         builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, pack), generate
+
+
+@intrinsic
+def store_in_turn(typing: Any, array: Any, i: Any, even: Any, odd: Any) -> Any:
+    """Two packs from entry i on, a number of either in turn."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        width = even.width
+        places = ir.Constant(ir.VectorType(_INT32, 2 * width), [k // 2 + k % 2 * width for k in range(2 * width)])
+        pointer = pointer_to(context, builder, array, args[0], args[1], 2 * width)
+        builder.store(builder.shuffle_vector(args[2], args[3], places), pointer, align=array.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, even, odd), generate
 
 
 # ------------------------------------------------------------------------------------------------ across a pack

@@ -17,12 +17,13 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload, register_jitable
 
-from npselect.backends.packs import WIDTH, Pack, as_pack
+from npselect.backends.packs import Pack, as_pack
 
 __all__ = [
     "bits_of",
     "compiles",
     "element",
+    "entry",
     "fast_two_sum",
     "float32_of",
     "float64_of",
@@ -30,6 +31,7 @@ __all__ = [
     "formula",
     "inlined",
     "kernel",
+    "rounded32",
     "select",
     "two_product",
     "two_sum",
@@ -110,6 +112,16 @@ def select(condition: Any, a: Any, b: Any) -> Any:
     return a if condition else b
 
 
+def rounded32(x: Any) -> Any:
+    """The float32 that is nearest to a float64."""
+    return np.float32(x)
+
+
+def entry(table: Any, i: Any) -> Any:
+    """Number i, from 0 to 7, of a tuple of eight."""
+    return table[i]
+
+
 @intrinsic
 def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     pack = _pack_among(a, b, c)
@@ -118,7 +130,7 @@ def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
         if pack is None:
             return builder.fma(*args)
         args = [as_pack(context, builder, x, kind, pack) for x, kind in zip(args, signature.args, strict=True)]
-        name = f"llvm.fma.v{WIDTH}f{pack.element.bitwidth}"
+        name = f"llvm.fma.v{pack.width}f{pack.element.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type] * 3), name),
             args,
@@ -151,7 +163,7 @@ def _pack_among(*kinds: Any) -> Any:
 
 def _like(kind: Any, element: Any) -> Any:
     """The type of as many numbers of the type `element`."""
-    return Pack(element) if isinstance(kind, Pack) else element
+    return Pack(element, kind.width) if isinstance(kind, Pack) else element
 
 
 def element(kind: Any) -> Any:
@@ -186,6 +198,39 @@ def _llvm_float64(typing: Any, bits: Any) -> Any:
     return _like(bits, types.float64)(bits), generate
 
 
+@intrinsic
+def _llvm_rounded32(typing: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fptrunc(args[0], context.get_value_type(signature.return_type))
+
+    return _like(x, types.float32)(x), generate
+
+
+@intrinsic
+def _llvm_entries(typing: Any, table: Any, places: Any) -> Any:
+    """By eights: LLVM sees a permutation in that, which AVX-512 has an instruction for."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.IntType(32)
+        entries = eight = ir.Constant(ir.VectorType(context.get_value_type(table.dtype), 8), ir.Undefined)
+        for k in range(8):
+            entries = builder.insert_element(entries, builder.extract_value(args[0], k), number(k))
+        parts = []
+        for first in range(0, places.width, 8):
+            part = eight
+            for k in range(8):
+                place = builder.extract_element(args[1], number(first + k))
+                part = builder.insert_element(part, builder.extract_element(entries, place), number(k))
+            parts.append(part)
+        while len(parts) > 1:
+            order = list(range(2 * parts[0].type.count))
+            whole = ir.Constant(ir.VectorType(number, len(order)), order)
+            parts = [builder.shuffle_vector(a, b, whole) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+        return parts[0]
+
+    return _like(places, table.dtype)(table, places), generate
+
+
 @compiles(fma)
 def _fma(a: Any, b: Any, c: Any) -> Any:
     return lambda a, b, c: _llvm_fma(a, b, c)
@@ -209,6 +254,18 @@ def _float32_(bits: Any) -> Any:
 @compiles(float64_of)
 def _float64_(bits: Any) -> Any:
     return lambda bits: _llvm_float64(bits)
+
+
+@compiles(rounded32)
+def _rounded32(x: Any) -> Any:
+    return lambda x: _llvm_rounded32(x)
+
+
+@compiles(entry)
+def _entry(table: Any, i: Any) -> Any:
+    if isinstance(i, Pack):
+        return lambda table, i: _llvm_entries(table, i)
+    return lambda table, i: table[i]
 
 
 # ------------------------------------------------------------------------------------------------ exact sums, products
