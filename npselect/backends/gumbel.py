@@ -142,21 +142,21 @@ def _gumbels(u: Any, out: Any) -> Any:  # noqa: ARG001
 
 # ------------------------------------------------------------------------------------------------ draws
 
-_BLOCK = 2048  # numbers that are drawn at a time; a multiple of 2 * WIDE
+_BLOCK = 2048  # numbers that are drawn at a time; a multiple of WIDE
 
 
 @inlined
 def _room(n: Any, out: Any) -> Any:
     """For the uniforms and the noise of n numbers, or of a block."""
-    size = min((n + 2 * WIDE - 1) // (2 * WIDE) * (2 * WIDE), _BLOCK)
+    size = min((n + WIDE - 1) // WIDE * WIDE, _BLOCK)
     return np.empty(size), np.empty(size, out.dtype)
 
 
 @formula
 def _draw(seed: Any, counter: Any, u: Any, noise: Any) -> Any:
-    for k in range(0, (len(noise) + 1) // 2, WIDE):
-        even, odd = _block(counted(counter + np.uint64(k)), seed)
-        store_in_turn(u, 2 * k, uniform(even), uniform(odd))
+    for i in range(0, len(noise), WIDE):
+        even, odd = _block(counted(counter + np.uint64(i >> 1)), seed)
+        store_in_turn(u, i, uniform(even), uniform(odd))
     gumbels(u, noise)
 
 

@@ -4,8 +4,8 @@ A `Pack` is a vector of LLVM's, which lowers it for whatever registers a process
 sixteen rows, or sixteen neighbours in memory. Operators work on each number by itself; a scalar beside a pack stands
 for sixteen of the pack's type, and comparisons give a pack of bools.
 
-A wide pack is the same with thirty-two numbers, for formulas that are one long chain: processors look ahead by a few
-hundred instructions, and find enough to do at a time only where neighbours do not wait for each other.
+A wide pack is the same with sixty-four numbers, or half of that, for formulas that are one long chain: processors look
+ahead by a few hundred instructions, and find enough to do at a time only where neighbours do not wait for each other.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
     "store_in_turn",
 ]
 
-WIDTH, WIDE = 16, 32
+WIDTH, WIDE = 16, 64
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
 _PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
@@ -166,13 +166,13 @@ def broadcast(typing: Any, scalar: Any) -> Any:
 
 @intrinsic
 def counted(typing: Any, first: Any) -> Any:
-    """A wide pack of the integers from `first` on."""
+    """Half a wide pack, of the integers from `first` on."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        firsts = splat(builder, args[0], WIDE)
-        return builder.add(firsts, ir.Constant(firsts.type, list(range(WIDE))))
+        firsts = splat(builder, args[0], WIDE // 2)
+        return builder.add(firsts, ir.Constant(firsts.type, list(range(WIDE // 2))))
 
-    return Pack(first, WIDE)(first), generate
+    return Pack(first, WIDE // 2)(first), generate
 
 
 @intrinsic
@@ -215,7 +215,7 @@ def load(typing: Any, array: Any, i: Any) -> Any:
 
 @intrinsic
 def load_wide(typing: Any, array: Any, i: Any) -> Any:
-    """Thirty-two of them."""
+    """Sixty-four of them."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return builder.load(
