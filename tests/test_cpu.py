@@ -26,7 +26,7 @@ from npselect import gumbel_softmax, noise, straight_through
 from npselect.backends.threads import over_rows, thread_count
 
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
-SHAPES = [(120_000, 2), (30_000, 8), (1_800, 129), (230, 1025), (50, 5000)]  # every one enough for seven threads
+SHAPES = [(140_000, 2), (34_000, 8), (2_100, 129), (270, 1025), (54, 5000)]  # every one enough for seven threads
 THREADS = "NPSELECT_NUM_THREADS"
 
 
@@ -192,13 +192,13 @@ def test_broadcast(dtype: str) -> None:
     """One row that stands for 9,000, an array whose strides are 0."""
     batch = fixed(dtype, 3, 8).rows(slice(1, 2))
     single = all_functions(batch)
-    shape = (9000, 8)
-    many = Batch(*(np.broadcast_to(part, (9000, part.shape[1])) for part in batch))
-    assert same(all_functions(many), [np.repeat(result, 9000, axis=0) for result in single])
+    shape = (33_000, 8)
+    many = Batch(*(np.broadcast_to(part, (33_000, part.shape[1])) for part in batch))
+    assert same(all_functions(many), [np.repeat(result, 33_000, axis=0) for result in single])
     some = batch._replace(where=None)
     expected = straight_through.soft(some.logits, 0.5, where=batch.where, backend="cpu")
     actual = straight_through.soft(np.broadcast_to(some.logits, shape), 0.5, where=batch.where, backend="cpu")
-    assert same([actual], [np.repeat(expected, 9000, axis=0)])
+    assert same([actual], [np.repeat(expected, 33_000, axis=0)])
 
 
 @dtypes
@@ -274,7 +274,7 @@ def test_processors(tmp_path: Path) -> None:
 def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand calls from each, every fiftieth of them split over the pool that all share."""
     monkeypatch.setenv(THREADS, "3")
-    small, large = fixed("float32", 5, 9), fixed("float32", 9000, 8)
+    small, large = fixed("float32", 5, 9), fixed("float32", 33_000, 8)
     work = [
         partial(straight_through.backward, b.g, b.logits, b.temp, where=b.where, backend="cpu") for b in (small, large)
     ]
@@ -305,7 +305,7 @@ _AFTER_A_FORK = """
     sys.path.insert(0, {tests!r})
     os.environ["NPSELECT_NUM_THREADS"] = "3"
     import test_cpu
-    batch = test_cpu.fixed("float32", 9000, 8)
+    batch = test_cpu.fixed("float32", 33_000, 8)
     expected = test_cpu.digest(test_cpu.all_functions(batch))  # the parent's pool is made and used
 
     def wait(child):
@@ -382,7 +382,7 @@ def test_an_interrupt_ends_the_work(threads: str, monkeypatch: pytest.MonkeyPatc
 @dtypes
 def test_memory_that_cannot_be_written(dtype: str, tmp_path: Path) -> None:
     """Writing a page of a file mapped for reading kills the process; no function may."""
-    batch = fixed(dtype, 9000, 8)
+    batch = fixed(dtype, 33_000, 8)
     parts = []
     for i, part in enumerate(batch):
         stored = part.view(np.uint16) if dtype == "bfloat16" and part.dtype == DTYPES[dtype] else part
@@ -395,7 +395,7 @@ def test_memory_that_cannot_be_written(dtype: str, tmp_path: Path) -> None:
 
 
 def test_threads_variable_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    large = np.zeros((9000, 8))
+    large = np.zeros((33_000, 8))
     for wrong in ("0", "-1", "two", "1.5", "²"):
         monkeypatch.setenv(THREADS, wrong)
         with pytest.raises(ValueError, match=THREADS):

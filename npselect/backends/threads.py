@@ -17,7 +17,8 @@ from itertools import pairwise
 __all__ = ["VARIABLE", "over_rows", "thread_count"]
 
 VARIABLE = "NPSELECT_NUM_THREADS"
-_WORTH_A_THREAD = 32768  # elements; below, handing work over costs more than it saves
+_WORTH_THREADS = 1 << 18  # elements; below, handing work over costs more than it saves
+_LEAST = 1 << 15  # elements of a range
 _AT_A_TIME = 1 << 24  # elements; no call of a kernel keeps an interrupt waiting for longer than that takes
 
 
@@ -38,11 +39,11 @@ def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None
     or raises, an interrupt included, no range is still being worked on.
     """
     size = rows * choices
-    if size < 2 * _WORTH_A_THREAD:
+    if size < _WORTH_THREADS:
         part(0, rows)
         return
     threads = thread_count()
-    parts = 1 if threads == 1 else min(4 * threads, size // _WORTH_A_THREAD)
+    parts = 1 if threads == 1 else min(4 * threads, size // _LEAST)
     parts = min(max(parts, size // _AT_A_TIME), rows)
     bounds = [rows * i // parts for i in range(parts + 1)]
     ranges = list(pairwise(bounds))
