@@ -226,3 +226,17 @@ def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):
         check_compiled(Launcher(fused_by_the_assembler, addresses, 128), tmp_path)
     with pytest.raises(AssertionError, match="spill"):
         check_compiled(device_kernels.double_backward(Variant(F32, F32, "none", True, 8, True, 1024)), tmp_path)
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_threads_of_a_warp_meet_in_one_place(aligned):
+    """A row beyond the last is gone through like the others: no call, shuffle or barrier stands there twice."""
+    import dis
+
+    launcher = device_kernels.mask(variant("mask", F32, aligned, 8))
+    calls = [step for step in dis.get_instructions(launcher.function) if step.argval == "body"]
+    assert len(calls) == 1
+    assert sum(step.opname in ("CALL", "CALL_FUNCTION") for step in dis.get_instructions(launcher.function)) == 4
+    ptx = launcher.ptx((9, 0))
+    assert count(r"(bar|barrier)\.sync", ptx) == 1
+    assert count(r"shfl\.sync", ptx) == 5  # a loop: those of 4-byte numbers 1, of 8-byte numbers 2, thrice

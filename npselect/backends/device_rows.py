@@ -240,7 +240,10 @@ def launcher(variant: Variant, body: Callable[..., Any]) -> Launcher:
         rounds: Any,
     ) -> None:
         place = team(rows_a_block, shift, warps, rounds)
+        # n must be there before the call: Python 3.12 and newer end `body(..., a if b else c)` in two calls, one for
+        # either case, and the threads of a warp would meet in the shuffles of different ones
+        n = choices if place.row < rows else 0
         source = Source(logits, noise, noise_stride, seed, offset, where, where_stride, choices)
-        body(source, Operands(temps, temp, grad, grad_grad, out, out2), place, choices if place.row < rows else 0)
+        body(source, Operands(temps, temp, grad, grad_grad, out, out2), place, n)
 
     return Launcher(kernel, tuple(ARGUMENTS.values()), variant.most_threads)
