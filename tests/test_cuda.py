@@ -26,7 +26,15 @@ GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections
 
 def simulate(group):
     return subprocess.run(
-        [sys.executable, "-W", "error", str(ROOT / "tests" / "simulated.py"), group],
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-W",
+            "ignore:The 'generic' unit:DeprecationWarning",
+            str(ROOT / "tests" / "simulated.py"),
+            group,
+        ],
         capture_output=True,
         text=True,
         check=False,
