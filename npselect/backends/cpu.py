@@ -22,6 +22,7 @@ __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "m
 Array = npt.NDArray[Any]
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 _LINE = 64  # bytes
+_SMALL = 4096  # elements, whose scratch memory need not be aligned to save time
 _BLOCK = 65536  # elements that are perturbed at a time
 
 
@@ -94,7 +95,7 @@ def _run(
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
     def part(start: int, stop: int) -> None:
-        scratch = _aligned(scratch_size, compute)
+        scratch = (np.empty if (stop - start) * choices < _SMALL else _aligned)(scratch_size, compute)
         if noise is None:
             rows(values, *inputs, start, stop, scratch)
             return

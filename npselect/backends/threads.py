@@ -8,7 +8,8 @@ when two threads call at once or after a fork.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import lru_cache
@@ -35,8 +36,8 @@ def thread_count() -> int:
 def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None:
     """Call ``part(start, stop)`` so that the ranges cover all rows; small batches stay in this thread.
 
-    Four ranges a thread, so that a thread on a busy processor is not waited for by all the others. Whether it returns
-    or raises, an interrupt included, no range is still being worked on.
+    Four ranges a thread, so that a thread on a busy processor is not waited for by all the others; this thread takes
+    ranges too. Whether it returns or raises, an interrupt included, no range is still being worked on.
     """
     size = rows * choices
     if size < _WORTH_THREADS:
@@ -45,32 +46,31 @@ def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None
     threads = thread_count()
     parts = 1 if threads == 1 else min(4 * threads, size // _LEAST)
     parts = min(max(parts, size // _AT_A_TIME), rows)
-    bounds = [rows * i // parts for i in range(parts + 1)]
-    ranges = list(pairwise(bounds))
+    ranges = pairwise([rows * i // parts for i in range(parts + 1)])  # whoever is free takes the next
+
+    def work() -> None:
+        try:
+            for start, stop in ranges:
+                part(start, stop)
+        except BaseException:
+            deque(ranges, maxlen=0)  # nobody begins another
+            raise
+
     futures: list[Future[None]] = []
     try:
-        if threads > 1 and parts > 1:
-            futures.extend(_submitted(part, ranges, _pool(os.getpid(), threads)))
-        for start, stop in ranges[len(futures) :]:
-            part(start, stop)
+        with suppress(RuntimeError):  # at the interpreter's end, pools take no more work
+            futures.extend(_pool(os.getpid(), threads).submit(work) for _ in range(min(threads, parts) - 1))
+        work()
         for future in futures:
             future.result()
     except BaseException:
+        deque(ranges, maxlen=0)
         for future in futures:
             future.cancel()
         wait(futures)
         raise
 
 
-def _submitted(
-    part: Callable[[int, int], None], ranges: list[tuple[int, int]], pool: ThreadPoolExecutor
-) -> Iterator[Future[None]]:
-    """All the ranges handed over; or fewer, if the interpreter is at its end and pools take no more work."""
-    with suppress(RuntimeError):
-        for start, stop in ranges:
-            yield pool.submit(part, start, stop)
-
-
 @lru_cache(maxsize=1)
 def _pool(process: int, threads: int) -> ThreadPoolExecutor:  # noqa: ARG001 a fork must not find its parent's
-    return ThreadPoolExecutor(threads, thread_name_prefix="npselect")
+    return ThreadPoolExecutor(max(threads - 1, 1), thread_name_prefix="npselect")
