@@ -68,9 +68,16 @@ def _result(logits: Array, out: Any, *others: Array) -> Array | None:
     """`out` or, for None, a new array; None if `out` cannot be written to while the others are read."""
     if out is None:
         return np.empty(logits.shape, logits.dtype)
-    if _is_plain(out) and _alike(out, logits) and not any(np.may_share_memory(out, x) for x in (logits, *others)):
+    if _is_plain(out) and _alike(out, logits) and _are_apart(out, logits) and all(_are_apart(out, x) for x in others):
         return out  # type: ignore[no-any-return]
     return None
+
+
+def _are_apart(a: Array, b: Array) -> bool:
+    """Whether two arrays share no memory: sure if they are two, and each has its own."""
+    if a.flags.owndata and b.flags.owndata:
+        return a is not b
+    return not np.may_share_memory(a, b)
 
 
 def _rows(array: Array) -> Array:
