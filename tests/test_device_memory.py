@@ -1,6 +1,8 @@
 """What is asked of a driver, by one that only writes it down; why one cannot be used."""
 
 import re
+import sys
+from contextlib import contextmanager
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -21,9 +23,11 @@ class Driver:
 
     CUpointer_attribute = SimpleNamespace(CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL=9, CU_POINTER_ATTRIBUTE_MEMORY_TYPE=2)
     CUevent_flags = SimpleNamespace(CU_EVENT_DISABLE_TIMING=2)
+    CUdevice_attribute = SimpleNamespace(CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS=88)
 
-    def __init__(self, version=(13, 0), devices=(GPU,), error=None, pinned=False):
+    def __init__(self, version=(13, 0), devices=(GPU,), error=None, pinned=False, reads_the_host=False):
         self.version, self.devices, self.error, self.pinned = version, devices, error, pinned
+        self.reads_the_host = reads_the_host
         self.initialization_error, self.is_available = error, error is None
         self.log = []
         self.context = 0
@@ -47,6 +51,9 @@ class Driver:
         if attribute == 2:
             return (0, 1) if self.pinned else (1, None)
         return (0, 1) if address == 64 else (1, None)
+
+    def cuDeviceGetAttribute(self, attribute, device):  # noqa: N802
+        return int(attribute == 88 and device == self.context and self.reads_the_host)
 
     def __getattr__(self, name):
         if not name.startswith("cu"):
@@ -112,9 +119,10 @@ def test_copies_are_on_the_stream(use):
     device_memory.download(array[:0], 64, 7)
     device_memory.wait(7, 7)
     assert not driver.log
-    driver = use(pinned=True)
-    device_memory.upload(64, array, 7)
-    assert driver.log[1:] == [("cuStreamSynchronize", 7)]
+    for about in ({"pinned": True}, {"reads_the_host": True}):
+        driver = use(**about)
+        device_memory.upload(64, array, 7)
+        assert driver.log[1:] == [("cuStreamSynchronize", 7)]
 
 
 def test_one_stream_waits_for_another(use):
@@ -145,7 +153,15 @@ def test_the_current_device_is_left_alone(use, monkeypatch):
     assert device_memory.current(1) == "second"
 
 
-def test_closed_contexts():
+@pytest.mark.skipif(simulated(), reason="numba's simulator has no driver")
+def test_a_numba_cuda_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "npselect.backends.device_primitives", None)
+    found = device_memory.unavailable()
+    assert re.fullmatch(r"numba-cuda cannot be imported \(numba-cuda \S+, numba \S+, numpy \S+\): .+", found)
+
+
+def test_closed_contexts(use):
+    use()
     context = SimpleNamespace(device=SimpleNamespace())
     context.device.primary_context = context
     owner = device_memory.Owner(context, SimpleNamespace(device_pointer_value=64))
@@ -154,6 +170,34 @@ def test_closed_contexts():
     context.device.primary_context = None
     with pytest.raises(RuntimeError, match="was closed, and its memory with it"):
         owner.check()
+
+
+@pytest.mark.parametrize("current", [None, 0])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_memory_is_freed_in_a_context(use, monkeypatch, current, is_open):
+    driver, log = use(), []
+    driver.context = current
+
+    @contextmanager
+    def made_current(device):
+        log.append(f"device {device}")
+        yield
+        log.append("as before")
+
+    class Memory:
+        device_pointer_value = 64
+
+        def __del__(self):
+            log.append("freed")
+
+    monkeypatch.setattr(device_memory, "current", made_current)
+    context = SimpleNamespace(device=SimpleNamespace(id=3))
+    context.device.primary_context = context
+    owner = device_memory.Owner(context, Memory())
+    if not is_open:
+        context.device.primary_context = None
+    del owner
+    assert log == (["device 3", "freed", "as before"] if current is None and is_open else ["freed"])
 
 
 def test_memory_of_a_manager_that_was_plugged_in_is_used_in_its_order(use, monkeypatch):

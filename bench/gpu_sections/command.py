@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gpu_sections import SECTIONS, WHOLE, Section, summary
+from gpu_sections import SECTIONS, WHOLE, Section, kept, summary, toolkit
 from gpu_sections.process import BENCH, end, run_section, start
 from gpu_sections.results import Results
 
@@ -65,6 +65,7 @@ def main(
                 return 2
             with tempfile.TemporaryDirectory(prefix="gpu-sections-", ignore_cleanup_errors=True) as folder:
                 _keep_machine_code()
+                toolkit.point_at(Path(folder) / "toolkit")
                 for i, section in enumerate(chosen):
                     left = options.budget - (time.monotonic() - begun) - KEPT_BACK
                     _one(section, left, options, results, Path(folder), last=i == len(chosen) - 1)
@@ -134,18 +135,16 @@ def no_device() -> str | None:
 
 
 def _keep_machine_code() -> None:
-    """One cache of compiled kernels for all sections, as old as the sources; and a toolkit that is where it usually is.
+    """One cache of compiled kernels for all sections, as old as the sources.
 
     numba's own caches do not notice a change in a file that a kernel merely imports.
     """
     digest = hashlib.sha256()
-    for path in sorted((BENCH.parent / "npselect" / "backends").rglob("*.py")):
+    for path in sorted((BENCH.parent / "npselect").rglob("*.py")):
         digest.update(path.read_bytes())
-    os.environ.setdefault(
-        "NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"npselect-gpu-{digest.hexdigest()[:16]}")
-    )
-    if not os.environ.get("CUDA_HOME") and list(Path("/usr/local/cuda/nvvm/lib64").glob("libnvvm.so*")):
-        os.environ["CUDA_HOME"] = "/usr/local/cuda"
+    folder = Path(tempfile.gettempdir()) / f"npselect-gpu-{os.getuid()}-{digest.hexdigest()[:16]}"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
+    os.environ.setdefault(kept.FOLDER, str(folder / "kernels"))
 
 
 @contextmanager

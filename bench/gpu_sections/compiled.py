@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gpu_sections import kept
 from gpu_sections.device_arrays import Torch
 from gpu_sections.peers import compare_peers
 from gpu_sections.report import Report
@@ -14,6 +15,7 @@ CHOICES = (1024, 10, 4097, 16384, 131072, 256, 50257, 4096, 32, 1000)
 def run(report: Report, part: str) -> None:
     arrays = Torch()
     report.alive = arrays.alive
+    kept.install(report)
     from gpu_sections import torch_peers
 
     units = [("float32", choices) for choices in (CHOICES[:2] if report.quick else CHOICES)]

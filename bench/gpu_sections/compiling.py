@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 import time
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gpu_sections import driver
+from gpu_sections import driver, toolkit
 from gpu_sections.report import Report, last_lines
 
 __all__ = ["run"]
 
 BRING = (
     "libNVVM is missing: bring the wheel nvidia-nvvm==13.0.88 (59 MB, manylinux x86-64): pip download --no-deps "
-    "nvidia-nvvm==13.0.88 where there is a network, and here pip install --no-index --no-deps --target SITE "
-    "nvidia_nvvm-*.whl with SITE on PYTHONPATH; or set CUDA_HOME to a toolkit that has nvvm/lib64/libnvvm.so"
+    "nvidia-nvvm==13.0.88 where there is a network, and here pip install --no-index --no-deps nvidia_nvvm-*.whl, with "
+    "--target SITE and SITE on PYTHONPATH if need be, which this command looks through too; or set CUDA_HOME to a "
+    "folder that has nvvm/lib64/libnvvm.so.4 and nvvm/libdevice"
 )
 LIBRARIES = {
     "nvvm": BRING,
@@ -33,7 +33,7 @@ LIBRARIES = {
 
 def run(report: Report, part: str) -> None:
     report.fact("CUDA_HOME", os.environ.get("CUDA_HOME"))
-    report.fact("toolkits", toolkits())
+    report.fact("toolkits", toolkit.contents())
     missing = []
     for name in LIBRARIES:
         try:
@@ -77,19 +77,6 @@ def _without_row_stack(report: Report) -> None:
             "np.row_stack is there when numba.cuda.np.arrayobj is imported, as it is made to be from here on"
         )
         setattr(np, "row_stack", np.vstack)  # noqa: B010 no attribute that a checker knows
-
-
-def toolkits() -> dict[str, list[str]]:
-    """Folders that may hold a CUDA toolkit, with what they have of it."""
-    named = [os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH")]
-    folders = [Path(name) for name in named if name] + sorted(Path("/usr/local").glob("cuda*"))
-    parts = ("nvvm/lib64/libnvvm.so*", "nvvm/libdevice/*.bc", "bin/ptxas", "bin/compute-sanitizer", "lib64/libnvrtc.so")
-    found = {}
-    for folder in dict.fromkeys(folders):
-        found[str(folder)] = [
-            str(path.relative_to(folder)) for pattern in parts for path in sorted(folder.glob(pattern))
-        ]
-    return found
 
 
 def ptx() -> str:

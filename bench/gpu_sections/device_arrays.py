@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gpu_sections import kept
+
 __all__ = ["POISON", "Cupy", "Host", "Numba", "Torch", "find", "host_dtype", "poisoned"]
 
 # Bits that no result has: NaN with a payload, and a number that is no index.
@@ -244,7 +246,10 @@ def _answers(arrays: Any) -> bool:
 
 
 def find(report: Any = None) -> Any:
-    """The arrays of the first framework that reaches the device; a report is told why others do not."""
+    """The arrays of the first framework that reaches the device; a report is told why others do not.
+
+    Kernels that were compiled before are taken from where they are kept, from here on.
+    """
     reasons = []
     for kind in (Torch, Cupy, Numba):
         try:
@@ -257,5 +262,6 @@ def find(report: Any = None) -> Any:
             for reason in reasons:
                 report.note(reason)
             report.alive = found.alive
+        kept.install(report)
         return found
     raise RuntimeError("; ".join(reasons))

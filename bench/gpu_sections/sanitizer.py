@@ -62,10 +62,12 @@ def _sanitize(report: Report, tool: str, check: str, seconds: float) -> None:
 
 def work() -> None:
     """What is run under the tool: arrays of the host, so that no framework has to be loaded."""
+    from gpu_sections import kept
     from gpu_sections.correctness import cases
     from gpu_sections.device_arrays import Host
     from gpu_sections.functions import FUNCTIONS
 
+    kept.install()
     backend = Host().backend
     made = {choices: list(cases("float32", choices, 37))[1:3] for choices in CHOICES}
     for each in sorted(FUNCTIONS, key=lambda each: (each.noise, each.name not in ("backward", "double_backward"))):

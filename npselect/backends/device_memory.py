@@ -6,6 +6,7 @@ handle. Memory comes from the memory manager that numba has been given, or from 
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib import import_module, metadata
@@ -45,7 +46,10 @@ def unavailable() -> str | None:
         return "numba-cuda is not installed; pip install 'npselect[cuda]' ('npselect[cuda12]' for a CUDA 12 driver)"
     try:
         from npselect.backends.device_primitives import simulated
-
+    except Exception as error:
+        versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numba-cuda", "numba", "numpy"))
+        return f"numba-cuda cannot be imported ({versions}): {_one_line(error)}"
+    try:
         if simulated():
             return "numba simulates CUDA here (NUMBA_ENABLE_CUDASIM), which has no device memory"
         driver, binding = _driver(), _binding()
@@ -151,10 +155,19 @@ class Owner:
         self._context, self._memory = context, memory
         self.address = int(memory.device_pointer_value)
 
+    def __del__(self) -> None:
+        """Free it in a context, as the driver wants; the thread in which the last reference goes may have none."""
+        if not sys.is_finalizing() and _current_device() is None and self._is_open():
+            with current(int(self._context.device.id)):
+                self._memory = None
+
     def check(self) -> None:
         """RuntimeError if the context was closed, and the memory is gone with it."""
-        if self._context.device.primary_context is not self._context:
+        if not self._is_open():
             raise RuntimeError("the CUDA context that the array was made in was closed, and its memory with it")
+
+    def _is_open(self) -> bool:
+        return self._context.device.primary_context is self._context
 
 
 def allocate(nbytes: int, stream: int) -> Owner:
@@ -185,7 +198,7 @@ def upload(address: int, array: Array, stream: int) -> None:
     if array.nbytes:
         driver, source = _driver(), array.ctypes.data
         driver.cuMemcpyHtoDAsync(address, source, array.nbytes, stream)
-        if _pinned(source):  # else the driver has taken a copy of it by now
+        if _pinned(source) or _reads_the_host():  # else the driver has taken a copy of it by now
             synchronize(stream)
 
 
@@ -193,6 +206,12 @@ def _pinned(address: int) -> bool:
     binding = _binding()
     error, _ = binding.cuPointerGetAttribute(binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_MEMORY_TYPE, address)
     return int(error) == 0
+
+
+def _reads_the_host() -> bool:
+    """Whether the current device reaches memory of the host that was not pinned."""
+    asked = _binding().CUdevice_attribute.CU_DEVICE_ATTRIBUTE_PAGEABLE_MEMORY_ACCESS
+    return bool(_driver().cuDeviceGetAttribute(asked, _current_device() or 0))
 
 
 def download(array: Array, address: int, stream: int) -> None:

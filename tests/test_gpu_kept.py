@@ -1,0 +1,213 @@
+"""Kernels that the sections of bench/gpu.py keep, and the toolkit that they look for."""
+
+import itertools
+import json
+import os
+import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+
+from gpu_sections import kept, toolkit  # noqa: E402
+
+needs_numba_cuda = pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
+
+
+# ------------------------------------------------------------------------------------------------ names
+
+
+def launchers():
+    """A launcher of every kernel for many variants, by what they are."""
+    from npselect.backends import cuda, device_copy, device_kernels, device_noise, device_selection
+    from npselect.backends.device_rows import Variant
+
+    made = {}
+    kinds = {np.float32: "f4", np.float64: "f8", np.uint16: "f2", np.int16: "bf2"}
+    variants = itertools.product(
+        device_kernels.__all__, kinds, ("none", "array", "drawn"), (True, False), (1, 2, 8), (True, False), (128, 512)
+    )
+    for name, kind, noise, aligned, quads, resident, threads in variants:
+        if (name == "totals" and (noise != "none" or not resident)) or (not resident and quads == 1):
+            continue  # what the variant has, and the kernel has no use for
+        variant = Variant(kind, kind, noise, aligned, quads, resident, threads)
+        made[str((name, kinds[kind], *variant.__dict__.values()))] = getattr(device_kernels, name)(variant)
+    made["mixed"] = device_kernels.mask(Variant(np.float32, np.uint16, "array", True, 1, True, 128))
+    for source, target in itertools.product(("float32", "bool", "float16", "bfloat16"), repeat=2):
+        made[f"{source} to {target}"] = device_copy._kernel(source, target)
+    for kind in (np.float32, np.float64):
+        made[f"draw {kind.__name__}"] = device_noise.draw(kind)
+    for name in ("float32", "float16"):
+        made[f"added {name}"] = device_selection._adding(name, name)
+        made[f"product {name}"] = device_selection._multiplying(name, name, "float32")
+    assert cuda
+    return made
+
+
+@needs_numba_cuda
+def test_every_kernel_has_a_name_of_its_own():
+    names = {what: kept.name_of(launcher, (9, 0)) for what, launcher in launchers().items()}
+    by_name = {}
+    for what, name in names.items():
+        by_name.setdefault(name, []).append(what)
+    assert [group for group in by_name.values() if len(group) > 1] == []
+    assert len(names) > 500
+    some = next(iter(launchers().values()))
+    assert kept.name_of(some, (9, 0)) != kept.name_of(some, (8, 0))
+
+
+@needs_numba_cuda
+def test_names_are_the_same_in_another_process():
+    code = (
+        "import json, test_gpu_kept as t; print(json.dumps({what: t.kept.name_of(each, (9, 0)) "
+        "for what, each in reversed(t.launchers().items())}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "PYTHONHASHSEED": "7"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert json.loads(done.stdout) == {what: kept.name_of(each, (9, 0)) for what, each in launchers().items()}
+
+
+@needs_numba_cuda
+def test_what_has_no_name_is_refused():
+    thing = object()
+
+    def kernel(x):
+        return thing
+
+    with pytest.raises(TypeError, match="a object has no name"):
+        kept.name_of(SimpleNamespace(function=kernel, signature="", most_threads=1), (9, 0))
+
+
+# ------------------------------------------------------------------------------------------------ keeping
+
+
+class Kernel:
+    argument_types = ()
+
+    def __init__(self, number):
+        self.number = number
+
+
+def new_launchers(monkeypatch, log):
+    """A class like `Launcher`, whose compiler numbers what it makes."""
+
+    class Launchers:
+        def compiled(self):
+            log.append("compiled")
+            return SimpleNamespace(overloads={(): Kernel(len(log))})
+
+    monkeypatch.setattr(kept, "name_of", lambda launcher, capability: launcher.name)
+    monkeypatch.setattr(kept, "_dispatcher", lambda launcher, kernel: SimpleNamespace(overloads={(): kernel}))
+    return Launchers
+
+
+def number(launchers, name):
+    launcher = launchers()
+    launcher.name = name
+    (kernel,) = launcher.compiled().overloads.values()
+    return kernel.number
+
+
+def test_what_is_kept_is_taken(monkeypatch, tmp_path):
+    log = []
+    for _ in range(2):  # processes
+        launchers = new_launchers(monkeypatch, log)
+        kept.keep(launchers, tmp_path / "kernels", (9, 0))
+        kept.keep(launchers, tmp_path / "kernels", (9, 0))  # a section may ask twice
+        assert [number(launchers, name) for name in "aba"] == [1, 2, 1]
+    assert log == ["compiled"] * 2
+    assert sorted(path.name for path in (tmp_path / "kernels").iterdir()) == ["a", "b"]
+
+
+def test_what_cannot_be_kept_or_taken_is_compiled(monkeypatch, tmp_path):
+    log = []
+    launchers = new_launchers(monkeypatch, log)
+    kept.keep(launchers, tmp_path, (9, 0))
+    (tmp_path / "broken").write_bytes(b"no pickle")
+    assert number(launchers, "broken") == 1
+    monkeypatch.setattr(pickle, "dumps", lambda kernel: (_ for _ in ()).throw(OSError("the disk is full")))
+    assert [number(launchers, "a") for _ in range(2)] == [2, 3]
+    monkeypatch.setattr(kept, "name_of", lambda launcher, capability: (_ for _ in ()).throw(TypeError("no name")))
+    assert number(launchers, "b") == 4
+
+
+def test_nothing_is_kept_unasked(monkeypatch):
+    monkeypatch.delenv(kept.FOLDER, raising=False)
+    monkeypatch.setattr(kept, "keep", None)
+    kept.install()
+
+
+def test_a_report_is_told_why_nothing_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv(kept.FOLDER, str(tmp_path))
+    monkeypatch.setitem(sys.modules, "npselect.backends.device_launch", None)
+    notes = []
+    kept.install(SimpleNamespace(note=notes.append))
+    assert len(notes) == 1
+    assert notes[0].startswith("compiled kernels are not kept: ")
+
+
+# ------------------------------------------------------------------------------------------------ the toolkit
+
+
+@pytest.fixture
+def toolkits(monkeypatch, tmp_path):
+    """Make folders of toolkits, in which alone is looked."""
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    made = []
+    monkeypatch.setattr(toolkit, "folders", lambda: made)
+
+    def make(name, *files):
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(name)
+        made.append(tmp_path / name)
+        return tmp_path / name
+
+    yield make
+    os.environ.pop("CUDA_HOME", None)
+
+
+def test_a_usual_toolkit_is_pointed_at(toolkits, tmp_path):
+    toolkits("without", "nvvm/libdevice/libdevice.10.bc", "bin/ptxas")
+    usual = toolkits("usual", "nvvm/lib64/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc")
+    toolkit.point_at(tmp_path / "links")
+    assert os.environ["CUDA_HOME"] == str(usual)
+    assert toolkit.contents()[str(usual)] == ["nvvm/lib64/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc"]
+
+
+@pytest.mark.parametrize("folder", ["lib64", "lib"])
+def test_another_toolkit_is_linked_to(folder, toolkits, tmp_path):
+    toolkits("assembled", f"{folder}/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc")
+    toolkit.point_at(tmp_path / "links")
+    home = Path(os.environ["CUDA_HOME"])
+    assert (home / "nvvm" / "lib64" / "libnvvm.so.4").read_text() == "assembled"
+    assert (home / "nvvm" / "libdevice" / "libdevice.10.bc").read_text() == "assembled"
+
+
+def test_no_toolkit_or_one_that_was_named_is_left_alone(toolkits, tmp_path, monkeypatch):
+    toolkits("half", "lib64/libnvvm.so.4")
+    toolkit.point_at(tmp_path / "links")
+    assert "CUDA_HOME" not in os.environ
+    monkeypatch.setenv("CUDA_HOME", "mine")
+    toolkits("usual", "nvvm/lib64/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc")
+    toolkit.point_at(tmp_path / "links")
+    assert os.environ["CUDA_HOME"] == "mine"
+
+
+def test_folders_are_looked_for_where_they_may_be(monkeypatch, tmp_path):
+    (tmp_path / "nvidia" / "cu13").mkdir(parents=True)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CUDA_PATH", str(tmp_path / "nowhere"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = toolkit.folders()
+    assert found[0] == tmp_path / "home"
+    assert tmp_path / "nvidia" / "cu13" in found
+    assert tmp_path / "nowhere" not in found
