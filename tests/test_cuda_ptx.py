@@ -240,3 +240,31 @@ def test_threads_of_a_warp_meet_in_one_place(aligned):
     ptx = launcher.ptx((9, 0))
     assert count(r"(bar|barrier)\.sync", ptx) == 1
     assert count(r"shfl\.sync", ptx) == 5  # a loop: those of 4-byte numbers 1, of 8-byte numbers 2, thrice
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_the_driver_is_given_the_ptx_that_was_read_here(refused, monkeypatch):
+    """Or, if it refuses that, what the linker makes of it."""
+    from numba.cuda import codegen, dispatcher
+
+    bound = []
+
+    def bind(kernel):
+        bound.append(kernel)
+        if refused and len(bound) == 1:
+            raise RuntimeError("CUDA_ERROR_UNSUPPORTED_PTX_VERSION")
+
+    monkeypatch.setattr(dispatcher._Kernel, "bind", bind)
+    monkeypatch.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda library, cc: cc or (9, 0))
+    launcher = device_kernels.mask(variant("mask", F32, True, 1))
+    (kernel,) = launcher.compiled().overloads.values()
+    assert bound[-1] is kernel
+    assert kernel.argument_types == launcher.signature.args
+    given = kernel._codelibrary._cubin_cache
+    assert len(bound) == 1 + refused
+    if refused:
+        assert given == {}
+    else:
+        assert given[9, 0].code_type == "ptx"
+        read, loaded = (text[text.index(".entry") :] for text in (launcher.ptx((9, 0)), given[9, 0].code.decode()))
+        assert re.sub(r"_ZN\w+", "", read) == re.sub(r"_ZN\w+", "", loaded)

@@ -145,6 +145,8 @@ def _keep_machine_code() -> None:
     folder = Path(tempfile.gettempdir()) / f"npselect-gpu-{os.getuid()}-{digest.hexdigest()[:16]}"
     os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
     os.environ.setdefault(kept.FOLDER, str(folder / "kernels"))
+    os.environ.setdefault("CUDA_CACHE_PATH", str(folder / "driver"))  # of what the driver makes of them
+    os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(1 << 32))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ nvJitLink. A small kernel is compiled, launched, and its result looked at; then 
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from importlib import import_module
@@ -53,7 +54,7 @@ def run(report: Report, part: str) -> None:
     if not hasattr(np, "row_stack"):
         with report.attempt("NumPy's row_stack"):
             _without_row_stack(report)
-    for each in (ptx, launch, tier):
+    for each in (ptx, launch, tier, registers):
         begun = time.monotonic()
         try:
             report.fact(each.__name__, each())
@@ -110,6 +111,27 @@ def tier() -> str:
     if mask.tolist() != [[0, 1, 0], [0, 0, 1]]:
         raise ArithmeticError(f"the mask is {mask.tolist()}")
     return "npselect's forward ran, and its result is right"
+
+
+def registers() -> dict[str, str]:
+    """What the kernels of `tier` take of a multiprocessor, as they were loaded, with the backward pass's."""
+    from npselect import straight_through
+    from npselect.backends.device_launch import Launcher
+
+    logits = np.zeros((2, 1024), np.float32)
+    straight_through.forward(logits, backend="cuda")
+    straight_through.backward(logits, logits, backend="cuda")
+    found = {}
+    for launcher in (thing for thing in gc.get_objects() if isinstance(thing, Launcher)):
+        cells = dict(zip(launcher.function.__code__.co_freevars, launcher.function.__closure__ or (), strict=True))
+        function = cells["body"].cell_contents if "body" in cells else launcher.function
+        for kernel in getattr(launcher._compiled, "overloads", {}).values():
+            taken = kernel._codelibrary.get_cufunc().attrs
+            found[function.__qualname__.partition(".")[0]] = (
+                f"{taken.regs} registers, {taken.local} bytes of local memory, {taken.shared} shared, "
+                f"at most {launcher.most_threads} threads"
+            )
+    return found
 
 
 def _scale() -> Any:
