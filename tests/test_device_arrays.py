@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -631,3 +632,23 @@ print(sorted(name for name in sys.modules if name.startswith(names)))
 def test_the_cuda_tier_says_why_it_does_not_run():
     with pytest.raises(RuntimeError, match=r"^backend 'cuda' does not run here: \w.+$"):
         st.forward(random((3, 4)), backend="cuda")
+
+
+def test_no_deleter_is_called_when_the_interpreter_has_ended():
+    code = """
+import atexit, ctypes, sys
+import numpy as np
+held = []
+atexit.register(lambda: print(dlpack._Managed.from_address(held[0]).deleter, array[0]))  # registered first, called last
+from npselect.backends import dlpack
+array = np.ones(4, np.float32)
+capsule = dlpack.make(dlpack.Description(array.ctypes.data, (4,), (4,), array.dtype, 0, False), array, False)
+held.append(dlpack._pointer(capsule, b"dltensor"))
+assert dlpack._Managed.from_address(held[0]).deleter
+ctypes.pythonapi.PyCapsule_SetName(ctypes.py_object(capsule), b"used_dltensor")
+del capsule
+assert len(dlpack._exported) == 1
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout == "None 1.0\n"

@@ -5,6 +5,7 @@ A capsule that is read is kept, not consumed: what it stands for lives as long a
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import itertools
 import math
@@ -129,6 +130,14 @@ def _discard(capsule: int) -> None:
     for name, structure in zip(_NAMES, (_Managed, _Versioned), strict=True):
         if _raw_is_valid(capsule, name):
             _exported.pop(structure.from_address(_raw_pointer(capsule, name)).context, None)
+
+
+@atexit.register
+def _let_go() -> None:
+    """What consumers still have when the interpreter ends stays theirs: nobody could answer a deleter any more."""
+    for kept in _exported.values():
+        kept[0].deleter = None
+        _api.Py_IncRef(ctypes.py_object(kept))
 
 
 _callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
