@@ -66,7 +66,7 @@ def test_every_kernel_has_a_name_of_its_own():
 @needs_numba_cuda
 def test_names_are_the_same_in_another_process():
     code = (
-        "import json, test_gpu_kept as t; print(json.dumps({what: t.kept.name_of(each, (9, 0)) "
+        "import json, test_cuda_kept as t; print(json.dumps({what: t.kept.name_of(each, (9, 0)) "
         "for what, each in reversed(t.launchers().items())}))"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "PYTHONHASHSEED": "7"}
