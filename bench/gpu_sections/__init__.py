@@ -50,7 +50,7 @@ def _section(name: str, seconds: float, about: str, **options: object) -> Sectio
 
 
 SECTIONS = (
-    _section("machine", 20, "versions, device, driver, clocks"),
+    _section("machine", 45, "versions, device, driver, clocks"),
     _section("compiling", 45, "what compiling kernels needs, and whether it is there"),
     _section("correctness", 150, "every function against the CPU tier, bit for bit", parts=PARTS),
     _section("copying", 25, "the bandwidth of a copy on the device"),

@@ -126,10 +126,10 @@ def registers() -> dict[str, str]:
         cells = dict(zip(launcher.function.__code__.co_freevars, launcher.function.__closure__ or (), strict=True))
         function = cells["body"].cell_contents if "body" in cells else launcher.function
         for kernel in getattr(launcher._compiled, "overloads", {}).values():
-            taken = kernel._codelibrary.get_cufunc().attrs
+            taken, (code,) = kernel._codelibrary.get_cufunc().attrs, kernel._codelibrary._cubin_cache.values()
             found[function.__qualname__.partition(".")[0]] = (
-                f"{taken.regs} registers, {taken.local} bytes of local memory, {taken.shared} shared, "
-                f"at most {launcher.most_threads} threads"
+                f"loaded as {code.code_type}, {taken.regs} registers, {taken.local} bytes of local memory, "
+                f"{taken.shared} shared, at most {launcher.most_threads} threads"
             )
     return found
 

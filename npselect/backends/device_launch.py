@@ -58,22 +58,21 @@ class Launcher:
         _configured(self._compiled, blocks, threads, _stream(stream))(*scalars)
 
     def compiled(self) -> Any:
-        """What numba makes of it for the current device, loaded there."""
+        """What numba makes of it, given to the driver as PTX; what a linker makes holds more registers, and spills."""
         if simulated():
             return cuda.jit(self.signature)(self.function)
-        options = {"launch_bounds": self._bounds, "lto": False}
-        try:
-            return self._assembled(cuda.jit(**options)(self.function))
-        except Exception:  # a driver older than the PTX, say: it loads what the linker makes
-            return cuda.jit(self.signature, **options)(self.function)
+        from numba.cuda.cudadrv.driver import ObjectCode
+        from numba.cuda.dispatcher import _Kernel
 
-    def _assembled(self, dispatcher: Any) -> Any:
-        """The kernel given to the driver as PTX: what comes from the linker holds more registers, and spills."""
-        kernels, code = import_module("numba.cuda.dispatcher"), import_module("numba.cuda.cudadrv.driver").ObjectCode
-        kernel = kernels._Kernel(self.function, self.signature.args, **dispatcher.targetoptions)
+        dispatcher = cuda.jit(launch_bounds=self._bounds, lto=False)(self.function)
+        kernel = _Kernel(self.function, self.signature.args, **dispatcher.targetoptions)
         library = kernel._codelibrary
-        library._cubin_cache[library._ensure_cc(None)] = code.from_ptx(library.get_asm_str().encode())
-        kernel.bind()
+        library._cubin_cache[library._ensure_cc(None)] = ObjectCode.from_ptx(library.get_asm_str().encode())
+        try:
+            kernel.bind()
+        except Exception:  # a driver older than the PTX
+            library._cubin_cache.clear()
+            kernel.bind()
         dispatcher.add_overload(kernel, self.signature.args)
         dispatcher._specialized = True
         dispatcher.disable_compile()
