@@ -52,9 +52,9 @@ def _section(name: str, seconds: float, about: str, **options: object) -> Sectio
 SECTIONS = (
     _section("machine", 45, "versions, device, driver, clocks"),
     _section("compiling", 45, "what compiling kernels needs, and whether it is there"),
-    _section("correctness", 150, "every function against the CPU tier, bit for bit", parts=PARTS),
+    _section("correctness", 170, "every function against the CPU tier, bit for bit", parts=PARTS),
     _section("copying", 25, "the bandwidth of a copy on the device"),
-    _section("speed", 110, "bytes over time of every function, as a fraction of the copy"),
+    _section("speed", 95, "bytes over time of every function, as a fraction of the copy"),
     _section("host", 25, "what a call costs on the host"),
     _section("peers", 75, "the same work in torch, Triton and CuPy"),
     _section("many", 60, "a hundred million elements against the CPU tier, bit for bit"),

@@ -143,6 +143,8 @@ def _keep_machine_code() -> None:
     for path in sorted((BENCH.parent / "npselect").rglob("*.py")):
         digest.update(path.read_bytes())
     folder = Path(tempfile.gettempdir()) / f"npselect-gpu-{os.getuid()}-{digest.hexdigest()[:16]}"
+    for part in (folder, folder / "driver"):
+        part.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
     os.environ.setdefault(kept.FOLDER, str(folder / "kernels"))
     os.environ.setdefault("CUDA_CACHE_PATH", str(folder / "driver"))  # of what the driver makes of them
