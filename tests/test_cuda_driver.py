@@ -127,3 +127,20 @@ for i, task in enumerate(tasks):
     assert "launch, 8 blocks of 128, stream 1" in log[log.index("task 0") : log.index("task 1")]
     assert "launch, 8 blocks of 128, stream 1" in log[log.index("task 1") : log.index("task 2")]
     assert log[log.index("task 3") + 1 : log.index("task 4")] == ["record, stream 1", "wait, stream 2"]
+
+
+def test_the_sections_of_the_benchmark_keep_kernels_and_tell_their_registers(run, tmp_path):
+    """Another process takes them as they were kept: it could not compile any."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(HERE.parent / "bench")!r})
+from gpu_sections import compiling, kept
+kept.install()
+{{}}
+print("print:", compiling.registers()["backward"])
+"""
+    for no_compiler in ("", "from numba.cuda import dispatcher; dispatcher._Kernel.__init__ = None"):
+        log = run(code.format(no_compiler), NPSELECT_GPU_KERNELS=str(tmp_path))
+        assert log[-1].startswith("loaded as ptx, 32 registers, 32 bytes of local memory, 32 shared, at most ")
+        assert log.count("load PTX") == 2
+    assert len(list(tmp_path.iterdir())) == 2
