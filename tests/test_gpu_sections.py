@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "bench"))  # last: files of its tests have the names of ours
 
 from gpu_sections import (  # noqa: E402 they are found where the command finds them
+    SECTIONS,
     copying,
     correctness,
     host,
@@ -196,6 +198,22 @@ def test_the_section_runs_through(report, monkeypatch):
     assert units[:4] == [str(choices) for choices in correctness.QUICK]
     assert {record["choices"] for record in report.found("check")} > {10, "axes", "host", "noise", "selection"}
     assert report.found("note")[0]["text"].startswith("streams are tried with torch")
+
+
+def test_every_length_of_rows_is_in_some_part(monkeypatch):
+    """Once for each dtype and noise."""
+    (parts,) = (section.parts for section in SECTIONS if section.name == "correctness")
+    seen = {}
+    monkeypatch.setattr(correctness, "find", lambda report: None)
+    for part in parts:
+        planned = SimpleNamespace(quick=False, units=lambda names, part=part: seen.setdefault(part, names)[:0])
+        correctness.run(planned, part)
+    assert len(seen) == len(parts) == 16
+    for dtype, sampled in itertools.product(DTYPES, ("", " seed", " noise")):
+        units = [unit for part in parts if part.split(",")[0] == dtype + sampled for unit in seen[part]]
+        assert sorted(unit for unit in units if isinstance(unit, int)) == sorted(correctness.CHOICES)
+        assert len([unit for unit in units if isinstance(unit, str)]) == 7
+    correctness.run(SimpleNamespace(quick=True), "float32 seed, the rest")
 
 
 def test_what_is_through_is_told_at_once(report):

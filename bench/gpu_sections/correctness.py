@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gpu_sections import REST
 from gpu_sections.comparison import compare, count
 from gpu_sections.device_arrays import Host, find, host_dtype
 from gpu_sections.frameworks import check_frameworks, check_stream
@@ -44,13 +45,20 @@ class Case(NamedTuple):
 
 
 def run(report: Report, part: str) -> None:
-    arrays = find(report)
-    dtype, _, sampled = part.partition(" ")
-    host_dtype(dtype)
-    functions = tuple(each for each in FUNCTIONS if each.noise == sampled)
+    dtype, _, sampled = part.removesuffix(REST).partition(" ")
     choices = QUICK if report.quick else CHOICES
     last = ["more axes", "noise", "selection", "refusals", "host arrays", "frameworks", "stream"]
-    for unit in report.units([*choices[:4], *last, *choices[4:]]):
+    units = [*choices[:4], *last, *choices[4:8]]
+    if part.endswith(REST):
+        units = [*choices[8:]]
+    elif sampled != "seed":
+        units += choices[8:]
+    if not units:
+        return
+    arrays = find(report)
+    host_dtype(dtype)
+    functions = tuple(each for each in FUNCTIONS if each.noise == sampled)
+    for unit in report.units(units):
         if unit == "more axes":
             check(report, arrays, dtype, more_axes(dtype), "axes", functions)
         elif unit == "host arrays":
