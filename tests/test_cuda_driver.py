@@ -1,6 +1,7 @@
 """All of the way from a call to the driver, by one that runs nothing (`driver.c`): what it is asked for, and where."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -52,7 +53,7 @@ def run(folder):
         lines = done.stdout.splitlines()
         assert done.returncode == 0, done.stdout
         assert not [line for line in lines if not line.startswith(("driver: ", "print: "))], done.stdout
-        return [line.partition(": ")[2] for line in lines]
+        return [re.sub(r"^launch, [1-9]\d* blocks of [1-9]\d*", "launch", line.partition(": ")[2]) for line in lines]
 
     return run_code
 
@@ -66,7 +67,7 @@ def test_arrays_of_the_host(run, variables):
     """And a driver older than the PTX."""
     log = run("st.forward(logits, backend='cuda')\nst.forward(logits, backend='cuda')", **variables)
     loads = ["load PTX", "load machine code"] if variables else ["load PTX"]
-    launched = ["launch, 8 blocks of 128, stream 1", *RESULT]
+    launched = ["launch, stream 1", *RESULT]
     kept = [line for line in log if line != "free"]
     assert kept == [*COPIES, *loads, *launched, *COPIES, *launched]
 
@@ -90,7 +91,7 @@ print("print: no stream")
 result = st.backward(Array(None), logits, 0.6)
 print("print:", result.stream)
 """)
-    launched = "launch, 8 blocks of 128, stream 1234"
+    launched = "launch, stream 1234"
     parts = "\n".join(line for line in log if line != "free").split("\n")
     assert parts[: parts.index("again")] == ["load PTX", launched]
     assert parts[parts.index("again") + 1 : parts.index("another stream")] == [launched]
@@ -124,8 +125,8 @@ for i, task in enumerate(tasks):
 """)
     assert not [line for line in log if "without a context" in line]
     assert log.count("free") >= 60
-    assert "launch, 8 blocks of 128, stream 1" in log[log.index("task 0") : log.index("task 1")]
-    assert "launch, 8 blocks of 128, stream 1" in log[log.index("task 1") : log.index("task 2")]
+    assert "launch, stream 1" in log[log.index("task 0") : log.index("task 1")]
+    assert "launch, stream 1" in log[log.index("task 1") : log.index("task 2")]
     assert log[log.index("task 3") + 1 : log.index("task 4")] == ["record, stream 1", "wait, stream 2"]
 
 
