@@ -256,7 +256,7 @@ def test_the_driver_is_given_the_ptx_that_was_read_here(refused, monkeypatch):
 
     monkeypatch.setattr(dispatcher._Kernel, "bind", bind)
     monkeypatch.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda library, cc: cc or (9, 0))
-    launcher = device_kernels.mask(variant("mask", F32, True, 1))
+    launcher = cuda._plan(device_kernels.mask, 1, F32, F32, "none", 64, True).launch
     (kernel,) = launcher.compiled().overloads.values()
     assert bound[-1] is kernel
     assert kernel.argument_types == launcher.signature.args
