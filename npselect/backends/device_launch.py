@@ -58,7 +58,7 @@ class Launcher:
         _configured(self._compiled, blocks, threads, _stream(stream))(*scalars)
 
     def compiled(self) -> Any:
-        """What numba makes of it, given to the driver as PTX; what a linker makes holds more registers, and spills."""
+        """What numba makes of it, given to the driver as the PTX of `ptx`; a linker makes other code of that."""
         if simulated():
             return cuda.jit(self.signature)(self.function)
         from numba.cuda.cudadrv.driver import ObjectCode
