@@ -15,6 +15,7 @@ from typing import Any
 import numpy.typing as npt
 
 __all__ = [
+    "Kernel",
     "LEGACY",
     "Owner",
     "allocate",
@@ -23,6 +24,7 @@ __all__ = [
     "describe",
     "device_of",
     "download",
+    "launch",
     "settle",
     "synchronize",
     "unavailable",
@@ -112,9 +114,8 @@ def _current_device() -> int | None:
 
 def current_device() -> int:
     """The device that is current in this thread; the first is made current if none is."""
-    from numba import cuda
-
-    return int(cuda.current_context().device.id)
+    device = _current_device()
+    return int(_context().device.id) if device is None else device
 
 
 def current(device: int) -> AbstractContextManager[Any]:
@@ -126,17 +127,31 @@ def current(device: int) -> AbstractContextManager[Any]:
     return cuda.gpus[device]  # type: ignore[no-any-return]
 
 
+def _context() -> Any:
+    """The current device's context, as numba has it."""
+    from numba import cuda
+
+    return cuda.current_context()
+
+
+def _is_open(context: Any) -> bool:
+    return context.device.primary_context is context
+
+
 def device_of(address: int) -> int:
     """The number of the device that an address belongs to; RuntimeError if it is no device memory (any more)."""
-    driver, binding = _driver(), _binding()
-    driver.ensure_initialized()
-    wanted = binding.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
-    error, device = binding.cuPointerGetAttribute(wanted, address)
-    if int(error) or int(device) < 0:
+    _driver().ensure_initialized()
+    error, device = _binding().cuPointerGetAttribute(_ordinal(), address)
+    if error or device < 0:
         raise RuntimeError(
             f"{address:#x} is no device memory: the array was freed, or the CUDA context that it was made in was closed"
         )
     return int(device)
+
+
+@cache
+def _ordinal() -> Any:
+    return _binding().CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 
 
 # ------------------------------------------------------------------------------------------------ memory
@@ -153,15 +168,13 @@ class Owner:
 
     def check(self) -> None:
         """RuntimeError if the context was closed, and the memory is gone with it."""
-        if self._context.device.primary_context is not self._context:
+        if not _is_open(self._context):
             raise RuntimeError("the CUDA context that the array was made in was closed, and its memory with it")
 
 
 def allocate(nbytes: int, stream: int) -> Owner:
     """New memory on the current device, for use on a stream; what the memory manager raises when there is no more."""
-    from numba import cuda
-
-    context = cuda.current_context()
+    context = _context()
     owner = Owner(context, context.memalloc(max(nbytes, 1)))
     if _plugged_in() and stream != LEGACY:
         wait(stream, LEGACY)  # whoever had the memory before had it in the default stream's order
@@ -220,3 +233,29 @@ def wait(stream: int, other: int) -> None:
             driver.cuStreamWaitEvent(stream, event, 0)
         finally:
             driver.cuEventDestroy(event)
+
+
+# ------------------------------------------------------------------------------------------------ kernels
+
+
+class Kernel:
+    """What numba has compiled, loaded on the current device."""
+
+    __slots__ = ("_context", "_function", "handle")
+
+    def __init__(self, dispatcher: Any) -> None:
+        (compiled,) = dispatcher.overloads.values()
+        self._context = _context()
+        self._function = compiled._codelibrary.get_cufunc()  # which keeps what the handle stands for
+        self.handle = _binding().CUfunction(int(self._function.handle))
+
+    def is_loaded(self) -> bool:
+        """Whether the context that it was loaded into is still open."""
+        return _is_open(self._context)
+
+
+def launch(
+    kernel: Kernel, blocks: int, threads: int, stream: int, arguments: tuple[Any, ...], c_types: tuple[Any, ...]
+) -> None:
+    """Launch a kernel of the current device; numba's own launch takes ten times as long for so many arguments."""
+    _driver().cuLaunchKernel(kernel.handle, blocks, 1, 1, threads, 1, 1, 0, stream, (arguments, c_types), 0)
