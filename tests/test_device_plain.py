@@ -89,7 +89,10 @@ def calls(draw):
     elif odd == "temp":
         temp = draw(some.sampled_from([np.float32(2.5), 0.0, np.nan, 1e-60, 1, "1", np.ones(1)]))
     elif odd == "out":
-        outs[0], outs[-1] = "given", draw(some.sampled_from(["logits", "the first", "shifted", "one for two"]))
+        outs[0], outs[-1] = (
+            "given",
+            draw(some.sampled_from(["logits", "the first", "shifted", "the same", "one for two"])),
+        )
     else:
         backend, offset = draw(some.sampled_from([("cuda", 0), ("cpu", 0), ("gpu", 0), (None, 2**64 - 1)]))
     return function, arguments, outs, temp, seed, 0 if seed is None else offset, backend
@@ -111,6 +114,8 @@ def made(function, arguments, outs):
             given[i] = None
         elif out in ("logits", "the first"):
             given[i] = inputs[-1 if out == "logits" else 0]
+        elif out == "the same":
+            given[i] = given[0]
         elif out == "shifted":
             given[i] = WRAPPERS[arguments[0][0]](memories[count - 1][1:].reshape(arguments[count - 1][3]))
     return [*memories, *hosts], inputs, given
