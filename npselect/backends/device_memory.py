@@ -1,4 +1,4 @@
-"""Memory of a GPU, by address: the one module of the CUDA tier that talks to the driver, through numba-cuda.
+"""Memory of a GPU, by address, and launches: the one module of the CUDA tier that talks to the driver, with numba-cuda.
 
 Streams are integers as everywhere in Python's protocols: 1 is the legacy default stream, 2 the thread's, any other a
 handle. Memory comes from the memory manager that numba has been given, or from the driver.
