@@ -87,6 +87,8 @@ def promoted(arrays: Mapping[str, Any]) -> Any:
 
 def whole(value: Any, name: str) -> int:
     """An integer of any type; a bool is none."""
+    if type(value) is int:
+        return value
     is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
     try:
         if is_bool or isinstance(value, np.ma.MaskedArray):

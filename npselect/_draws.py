@@ -58,7 +58,7 @@ class Draws(NamedTuple):
     @property
     def in_order(self) -> bool:
         """Whether row follows upon row, and choice upon choice."""
-        return all(i == axis for i, axis in enumerate(self.order))
+        return self.order == tuple(range(len(self.order)))
 
     def numbers(self, start: int, stop: int) -> Array:
         """The numbers of the rows from `start` to `stop`: uint64, shape (stop - start, K)."""

@@ -17,6 +17,7 @@ from npselect._arguments import bools, floating
 from npselect._kinds import on_device
 
 __all__ = [
+    "are_apart",
     "as_rows",
     "bools",
     "broadcast_to",
@@ -24,10 +25,13 @@ __all__ = [
     "empty",
     "fill_with",
     "finish",
+    "fits",
     "floating",
     "full",
     "is_plain",
     "may_share",
+    "new",
+    "plain",
     "result",
     "run",
     "shares",
@@ -101,3 +105,33 @@ def finish() -> None:
 def result(array: Array) -> Any:
     """A new array as callers get it: a number where it has no axes."""
     return array[()]
+
+
+# ------------------------------------------------------------------------------------------------ the short way
+
+
+def plain(values: Any) -> Array | None:
+    """An array that a tier can take, read and write, but for the number of its axes; None if it cannot."""
+    if type(values) is np.ndarray and values.flags.carray and values.size and values.ndim and values.dtype.isnative:
+        return values
+    return None
+
+
+def fits(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], beside: Array) -> bool:  # noqa: ARG001
+    """Whether an array has a shape and a dtype, and is where another is."""
+    return array.dtype is dtype and array.shape == shape
+
+
+def new(shape: tuple[int, ...], dtype: np.dtype[Any], beside: Array) -> Array:  # noqa: ARG001
+    """A new array where another is."""
+    return np.empty(shape, dtype)
+
+
+def are_apart(array: Array, others: Sequence[Array]) -> bool:
+    """Whether an array shares no memory with others: sure if they are two, and each has its own."""
+    for other in others:
+        if array is other:
+            return False
+        if not (array.flags.owndata and other.flags.owndata) and np.may_share_memory(array, other):
+            return False
+    return True

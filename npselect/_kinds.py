@@ -25,6 +25,9 @@ def on_device(values: Any) -> bool:
     """Whether an array lives on a GPU, by what it says in the protocols that there are for that."""
     if type(values) in _HERE:
         return False
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        return bool(values.is_cuda)  # the same, and quicker
     asked = getattr(type(values), "__dlpack_device__", None)
     try:
         if asked is not None and asked(values)[0] in _GPU:

@@ -13,88 +13,95 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from npselect import _host
+from npselect._arguments import outs
 from npselect._draws import Draws, Stream
-from npselect.backends import choose
+from npselect._kinds import computed_in, is_floating, on_device
+from npselect.backends import choose, plain_on_gpu
 
-__all__ = ["are_usual", "plain_backward", "plain_mask"]
+__all__ = ["plain"]
 
 Array = npt.NDArray[Any]
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_INT64 = np.dtype(np.int64)
 _NUMBERS = (float, np.float32, np.float64)
 
 
-def are_usual(axis: Any, where: Any, nan_policy: Any, backend: Any) -> bool:
-    """Whether the options are what they are unless given."""
-    return backend is None and where is None and type(axis) is int and axis == -1 and nan_policy == "propagate"
+def plain(
+    function: str,
+    arrays: tuple[Any, ...],
+    temp: Any,
+    axis: Any,
+    where: Any,
+    nan_policy: Any,
+    out: Any,
+    backend: Any,
+    noise: Any = None,
+) -> Any:
+    """What a row function makes of `arrays`, the last of which are the logits; None if anything is not plain.
 
-
-def plain_mask(logits: Any, temp: Any, out: Any, stream: Stream | None = None) -> Array | None:
-    """The mask of logits, all of them candidates, along their last axis; None if anything is not plain."""
-    result = _result(logits, out) if _is_plain(logits) and _one(temp, logits) is not None else None
-    if result is not None:
-        rows = _rows(logits)
-        choose(None).mask(rows, _draws(stream, rows), None, _rows(result))
-    return result
-
-
-def plain_backward(grad_mask: Any, logits: Any, temp: Any, out: Any, stream: Stream | None = None) -> Array | None:
-    """The cotangent of such logits; None if anything is not plain."""
-    if not (_is_plain(logits) and _is_plain(grad_mask) and _alike(logits, grad_mask)):
+    What arrays are plain is for those to say who know their memory: `npselect._host` and, on a GPU,
+    `npselect.backends.device_plain`. Noise is, if it comes from a stream.
+    """
+    usual = where is None and type(axis) is int and axis == -1 and nan_policy == "propagate"
+    if not usual or not (noise is None or isinstance(noise, Stream)):
         return None
-    temps = _one(temp, logits)
-    result = None if temps is None else _result(logits, out, grad_mask)
-    if result is not None:
-        rows = _rows(logits)
-        choose(None).backward(_rows(grad_mask), rows, _draws(stream, rows), temps, None, _rows(result))
-    return result
-
-
-def _is_plain(array: Any) -> bool:
-    """Whether a tier takes it as it is, but for the number of its axes."""
-    return (
-        type(array) is np.ndarray
-        and (array.dtype is _FLOAT32 or array.dtype is _FLOAT64)
-        and array.flags.carray
-        and array.size > 0
-        and array.ndim > 0
-    )
-
-
-def _alike(array: Array, other: Array) -> bool:
-    return array.dtype is other.dtype and array.shape == other.shape
-
-
-def _result(logits: Array, out: Any, *others: Array) -> Array | None:
-    """`out` or, for None, a new array; None if `out` cannot be written to while the others are read."""
-    if out is None:
-        return np.empty(logits.shape, logits.dtype)
-    if _is_plain(out) and _alike(out, logits) and _are_apart(out, logits) and all(_are_apart(out, x) for x in others):
-        return out  # type: ignore[no-any-return]
-    return None
-
-
-def _are_apart(a: Array, b: Array) -> bool:
-    """Whether two arrays share no memory: sure if they are two, and each has its own."""
-    if a.flags.owndata and b.flags.owndata:
-        return a is not b
-    return not np.may_share_memory(a, b)
-
-
-def _rows(array: Array) -> Array:
-    return array if array.ndim == 2 else array.reshape(-1, array.shape[-1])
-
-
-def _draws(stream: Stream | None, rows: Array) -> Draws | None:
-    return None if stream is None else Draws.of(stream, rows.shape, (0, 1), rows.dtype)
-
-
-def _one(temp: Any, logits: Array) -> Array | None:
-    return _temps(temp, logits.dtype) if type(temp) in _NUMBERS else None
+    memory: Any = _host
+    if type(arrays[-1]) is np.ndarray:
+        tier = choose(backend)
+    elif on_device(arrays[-1]):
+        tier = choose(backend, True)
+        if backend not in (None, "cuda"):
+            return None
+        memory = plain_on_gpu()
+    else:
+        return None
+    logits = memory.plain(arrays[-1])
+    temps = None if logits is None or type(temp) not in _NUMBERS else _temps(temp, logits.dtype)
+    if temps is None:
+        return None
+    shape, dtype = logits.shape, logits.dtype
+    read = [logits]
+    for values in arrays[:-1]:
+        array = memory.plain(values)
+        if array is None or not memory.fits(array, shape, dtype, logits):
+            return None
+        read.insert(-1, array)
+    rows = shape if len(shape) == 2 else (logits.size // shape[-1], shape[-1])
+    draws = None if noise is None else Draws.of(noise, rows, (0, 1), computed_in(dtype))
+    if function == "index":
+        shape, dtype = shape[:-1], _INT64
+        if not shape:  # one number, which NumPy has another type for
+            return None
+    results: list[Any] = []
+    given = outs(out, 2) if function == "double_backward" else (out,)
+    for one in given:
+        result = memory.new(shape, dtype, logits) if one is None else memory.plain(one)
+        if one is not None and (
+            result is None
+            or not memory.fits(result, shape, dtype, logits)
+            or not memory.are_apart(result, read)
+            or not memory.are_apart(result, results)
+        ):
+            return None
+        results.append(result)
+    filled = results
+    if len(logits.shape) != 2:
+        read = [array.reshape(rows) for array in read]
+        filled = [array.reshape(rows[:1] if function == "index" else rows) for array in results]
+    if function in ("mask", "index"):
+        memory.run(getattr(tier, function), (*read, draws, None, *filled))
+    else:
+        memory.run(getattr(tier, function), (*read, draws, temps, None, *filled))
+    if function == "double_backward":
+        return tuple(result if one is None else one for one, result in zip(given, results, strict=True))
+    return results[0] if out is None else out
 
 
 @lru_cache(maxsize=256)
-def _temps(temp: float, dtype: np.dtype[Any]) -> Array | None:
-    """A temperature as tiers take it; None if it is not positive and finite there."""
+def _temps(temp: float, dtype: Any) -> Array | None:
+    """A temperature as tiers take it; None if it is not positive and finite there, or there is none for the dtype."""
+    if not is_floating(dtype):
+        return None
     with np.errstate(over="ignore", under="ignore"):
-        temps = np.full(1, temp, dtype)
+        temps = np.full(1, temp, computed_in(dtype))
     return temps if 0 < temps[0] < np.inf else None

@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from npselect._arrays import arrange
 from npselect._draws import Stream
-from npselect._plain import are_usual, plain_backward, plain_mask
+from npselect._plain import plain
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
 
@@ -93,10 +93,9 @@ def forward(
            [1., 0., 0.]], dtype=float32)
     """
     added = _added(seed, noise, offset)
-    if isinstance(added, Stream) and are_usual(axis, where, nan_policy, backend):
-        mask = plain_mask(logits, temp, out, added)
-        if mask is not None:
-            return mask
+    mask: Array | None = plain("mask", (logits,), temp, axis, where, nan_policy, out, backend, added)
+    if mask is not None:
+        return mask
     rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.mask(out)
 
@@ -145,10 +144,11 @@ def backward(
     array([ 0.5, -0.5])
     """
     added = _added(seed, noise, offset)
-    if isinstance(added, Stream) and are_usual(axis, where, nan_policy, backend):
-        grad_logits = plain_backward(grad_mask, logits, temp, out, added)
-        if grad_logits is not None:
-            return grad_logits
+    grad_logits: Array | None = plain(
+        "backward", (grad_mask, logits), temp, axis, where, nan_policy, out, backend, added
+    )
+    if grad_logits is not None:
+        return grad_logits
     rows = arrange(
         backend, logits, {"grad_mask": grad_mask}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
     )
@@ -193,6 +193,9 @@ def soft(
     array([0.5, 0.5])
     """
     added = _added(seed, noise, offset)
+    probs: Array | None = plain("soft", (logits,), temp, axis, where, nan_policy, out, backend, added)
+    if probs is not None:
+        return probs
     rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.soft(out)
 
@@ -235,6 +238,9 @@ def index(
     0.75
     """
     added = _added(seed, noise, offset)
+    selected: Array | None = plain("index", (logits,), 1.0, axis, where, nan_policy, out, backend, added)
+    if selected is not None:
+        return selected
     rows = arrange(backend, logits, noise=added, axis=axis, where=where, nan_policy=nan_policy)
     return rows.index(out)
 
@@ -280,6 +286,9 @@ def jvp(
     array([ 0.5, -0.5])
     """
     added = _added(seed, noise, offset)
+    tangent_out: Array | None = plain("backward", (tangent, logits), temp, axis, where, nan_policy, out, backend, added)
+    if tangent_out is not None:
+        return tangent_out
     rows = arrange(
         backend, logits, {"tangent": tangent}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
     )
@@ -389,6 +398,11 @@ def double_backward(
     (array([ 0.25, -0.25]), array([0., 0.]))
     """
     added = _added(seed, noise, offset)
+    grads: tuple[Array, Array] | None = plain(
+        "double_backward", (grad_grad_logits, grad_mask, logits), temp, axis, where, nan_policy, out, backend, added
+    )
+    if grads is not None:
+        return grads
     rows = arrange(
         backend,
         logits,

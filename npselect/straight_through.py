@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._arrays import arrange
-from npselect._plain import are_usual, plain_backward, plain_mask
+from npselect._plain import plain
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
 
@@ -84,10 +84,9 @@ def forward(
     >>> straight_through.forward(np.array([0.5, 2.0, -1.0], dtype=np.float32))
     array([0., 1., 0.], dtype=float32)
     """
-    if are_usual(axis, where, nan_policy, backend):
-        mask = plain_mask(logits, temp, out)
-        if mask is not None:
-            return mask
+    mask: Array | None = plain("mask", (logits,), temp, axis, where, nan_policy, out, backend)
+    if mask is not None:
+        return mask
     rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.mask(out)
 
@@ -143,10 +142,9 @@ def backward(
     >>> straight_through.backward(np.array([1.0, 0.0]), logits, temp=0.5)
     array([ 0.5, -0.5])
     """
-    if are_usual(axis, where, nan_policy, backend):
-        grad_logits = plain_backward(grad_mask, logits, temp, out)
-        if grad_logits is not None:
-            return grad_logits
+    grad_logits: Array | None = plain("backward", (grad_mask, logits), temp, axis, where, nan_policy, out, backend)
+    if grad_logits is not None:
+        return grad_logits
     rows = arrange(backend, logits, {"grad_mask": grad_mask}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.backward(out)
 
@@ -185,6 +183,9 @@ def soft(
     >>> straight_through.soft(np.array([0.0, 0.0, -np.inf, 0.0, 0.0]))
     array([0.25, 0.25, 0.  , 0.25, 0.25])
     """
+    probs: Array | None = plain("soft", (logits,), temp, axis, where, nan_policy, out, backend)
+    if probs is not None:
+        return probs
     rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.soft(out)
 
@@ -222,6 +223,9 @@ def index(
     >>> straight_through.index(np.array([[1.0, 3.0, 3.0], [np.nan, 0.0, 1.0]]))
     array([ 1, -1])
     """
+    selected: Array | None = plain("index", (logits,), 1.0, axis, where, nan_policy, out, backend)
+    if selected is not None:
+        return selected
     rows = arrange(backend, logits, axis=axis, where=where, nan_policy=nan_policy)
     return rows.index(out)
 
@@ -263,6 +267,9 @@ def jvp(
     >>> straight_through.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), temp=0.5)
     array([ 0.5, -0.5])
     """
+    tangent_out: Array | None = plain("backward", (tangent, logits), temp, axis, where, nan_policy, out, backend)
+    if tangent_out is not None:
+        return tangent_out
     rows = arrange(backend, logits, {"tangent": tangent}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.backward(out)
 
@@ -365,6 +372,11 @@ def double_backward(
     >>> grad_grad_mask, grad_logits
     (array([ 0.25,  0.  , -0.25]), array([0., 0., 0.]))
     """
+    grads: tuple[Array, Array] | None = plain(
+        "double_backward", (grad_grad_logits, grad_mask, logits), temp, axis, where, nan_policy, out, backend
+    )
+    if grads is not None:
+        return grads
     cotangents = {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask}
     rows = arrange(backend, logits, cotangents, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.double_backward(out)

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-collect_ignore = ["simulated.py", "simulator.py"]  # these are for a process of their own, see test_cuda.py
+collect_ignore = [
+    "launched.py",
+    "simulated.py",
+    "simulator.py",
+]  # these are for a process of their own, see test_cuda.py, test_launch.py
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,6 +7,7 @@ import ctypes
 import itertools
 import sys
 from contextlib import contextmanager
+from types import ModuleType, SimpleNamespace
 
 import ml_dtypes
 import numpy as np
@@ -194,3 +195,40 @@ class Lent:
         array, read_only = self.array, not self.array.flags.writeable
         about = array.ctypes.data, array.shape, array.strides, array.dtype, self.device, read_only
         return dlpack.make(dlpack.Description(*about), array, self.versioned)
+
+
+class Tensor:
+    """A tensor of `torch_like`."""
+
+    layout = "strided"
+    is_cuda = True
+    negative = False
+
+    def __init__(self, array, device=0):
+        self.array, self.shape, self.device = array, array.shape, device
+        self.dtype = f"torch.{array.dtype}"
+
+    def is_neg(self):
+        return self.negative
+
+    def get_device(self):
+        return self.device
+
+    def data_ptr(self):
+        return self.array.ctypes.data
+
+    def is_contiguous(self):
+        return self.array.flags.c_contiguous
+
+    def stride(self):
+        return tuple(step // self.array.itemsize for step in self.array.strides)
+
+
+def torch_like(stream, quick):
+    """As much of PyTorch as npselect looks at; its current stream is told in either of two ways."""
+    torch = ModuleType("torch")
+    torch.Tensor, torch.strided, torch._C = Tensor, "strided", SimpleNamespace()
+    if quick:
+        torch._C._cuda_getCurrentRawStream = lambda device: stream
+    torch.cuda = SimpleNamespace(current_stream=lambda device: SimpleNamespace(cuda_stream=stream))
+    return torch

@@ -6,7 +6,6 @@ What the kernels are compiled to is read in tests/test_cuda_ptx.py.
 import os
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -85,18 +84,6 @@ def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
         words = held * 4 * quads * (2 if kind is np.float64 else 1)
         assert not resident or words * most_threads <= 32768  # half of them: the other half is for what is computed
         assert most_threads % 32 == 0
-
-
-@pytest.mark.skipif(simulated(), reason="numba's simulator has no launches")
-def test_a_small_batch_is_no_reason_to_warn():
-    from numba.cuda import dispatcher
-
-    kernel = dispatcher.CUDADispatcher(lambda x: None, targetoptions={"device": False})
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        device_launch._configured(kernel, 1, 32, 0)
-    with pytest.warns(Warning, match="under-utilization"):  # numba's own, which others may want, is back
-        kernel[2, 32, 0]
 
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")

@@ -522,8 +522,8 @@ def test_targets_and_tables(tmp_path):
     timing_of("peers", "straight_through.backward", 1024, peer="torch eager", of_copy=0.3, to_npselect=2.5)
     timing_of("peers", "straight_through.backward", 10, peer="torch eager", of_copy=0.3, to_npselect=2.0)
     timing_of("peers", "straight_through.forward", 10, peer="Triton", of_copy=0.3, to_npselect=0.9, within_bound=False)
-    results.add("host", "", {"kind": "host", "what": "f", "layer": "launch", "median_us": 7.0})
-    results.add("host", "", {"kind": "host", "what": "f", "layer": "public", "median_us": 70.0})
+    results.add("host", "", {"kind": "host", "what": "f", "layer": "public", "median_us": 7.0})
+    results.add("host", "", {"kind": "host", "what": "f", "layer": "driver", "median_us": 70.0})
     results.add("many", "", {"kind": "check", "what": "f", "elements": 10**8, "differing": 1})
     results.content["targets"] = summary.targets(results)
     found = {target["what"]: (target["measured"], target["met"]) for target in results.content["targets"]}

@@ -39,7 +39,13 @@ ROOMS = {
         "npselect.testing",
     },
     "npselect.straight_through": {"npselect._arrays", "npselect._plain"},
-    "npselect._plain": {"npselect._draws", "npselect.backends"},
+    "npselect._plain": {
+        "npselect._arguments",
+        "npselect._draws",
+        "npselect._host",
+        "npselect._kinds",
+        "npselect.backends",
+    },
     "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._plain"},
     "npselect.selection": {
         "npselect.straight_through",

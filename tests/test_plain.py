@@ -6,55 +6,88 @@ import pytest
 from npselect import _arrays, _plain, gumbel_softmax, straight_through
 
 RNG = np.random.default_rng(5)
+OPERATORS = (straight_through, gumbel_softmax)
 
 
 def arrays(shape=(6, 5), dtype=np.float32):
     return RNG.standard_normal(shape).astype(dtype), RNG.standard_normal(shape).astype(dtype)
 
 
+def mask(logits, temp=0.6, axis=-1, where=None, nan_policy="propagate", out=None, backend=None):
+    return _plain.plain("mask", (logits,), temp, axis, where, nan_policy, out, backend)
+
+
+def backward(grad_mask, logits, temp=0.6, out=None):
+    return _plain.plain("backward", (grad_mask, logits), temp, -1, None, "propagate", out, None)
+
+
+def bits(results):
+    results = results if isinstance(results, tuple) else (results,)
+    return [(type(x), x.dtype, x.shape, x.tobytes()) for x in results]
+
+
+def every_function(logits, grad_mask, temp, **options):
+    module = gumbel_softmax if options else straight_through
+    return {
+        "forward": lambda **out: module.forward(logits, temp, **options, **out),
+        "soft": lambda **out: module.soft(logits, temp, **options, **out),
+        "index": lambda **out: module.index(logits, **options, **out),
+        "backward": lambda **out: module.backward(grad_mask, logits, temp, **options, **out),
+        "jvp": lambda **out: module.jvp(grad_mask, logits, temp, **options, **out),
+        "double_backward": lambda **out: module.double_backward(grad_mask, logits, logits, temp, **options, **out),
+    }
+
+
+@pytest.fixture
+def the_long_way(monkeypatch):
+    def close():
+        for module in OPERATORS:
+            monkeypatch.setattr(module, "plain", lambda *_: None)
+
+    return close
+
+
+@pytest.fixture
+def only_the_short_way(monkeypatch):
+    for module in OPERATORS:
+        monkeypatch.setattr(module, "arrange", None)
+
+
+@pytest.mark.parametrize("options", [{}, {"seed": 3, "offset": 5}])
 @pytest.mark.parametrize("temp", [0.6, np.float32(2.5), np.float64(1e-3)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1,), (7,), (6, 5), (2, 3, 4), (1, 1, 1, 9)])
-def test_same_bits_as_the_long_way(shape, dtype, temp, monkeypatch):
-    logits, grad_mask = arrays(shape, dtype)
-    short = straight_through.forward(logits, temp), straight_through.backward(grad_mask, logits, temp)
-    assert _plain.plain_mask(logits, temp, None) is not None
-    monkeypatch.setattr(straight_through, "are_usual", lambda *_: False)
-    for x, y in zip(
-        short, (straight_through.forward(logits, temp), straight_through.backward(grad_mask, logits, temp)), strict=True
-    ):
-        assert x.dtype == y.dtype == dtype
-        assert x.shape == y.shape == shape
-        assert x.tobytes() == y.tobytes()
+def test_same_bits_as_the_long_way(shape, dtype, temp, options, the_long_way):
+    calls = every_function(*arrays(shape, dtype), temp, **options)
+    short = {name: bits(call()) for name, call in calls.items()}
+    the_long_way()
+    assert {name: bits(call()) for name, call in calls.items()} == short
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(7,), (6, 5), (2, 3, 4)])
-def test_same_noise_as_the_long_way(shape, dtype, monkeypatch):
-    logits, grad_mask = arrays(shape, dtype)
-
-    def both():
-        return (
-            gumbel_softmax.forward(logits, seed=3, offset=5).tobytes(),
-            gumbel_softmax.backward(grad_mask, logits, seed=3, offset=5).tobytes(),
-        )
-
-    short = both()
-    monkeypatch.setattr(gumbel_softmax, "are_usual", lambda *_: False)
-    assert both() == short
-    with pytest.raises(ValueError, match="stream ends"):
-        gumbel_softmax.forward(logits, seed=3, offset=2**64 - 1)
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="stream ends"):
-        gumbel_softmax.forward(logits, seed=3, offset=2**64 - 1)
+def test_streams_end_alike(the_long_way):
+    logits, _ = arrays()
+    messages = []
+    for close in (lambda: None, the_long_way):
+        close()
+        with pytest.raises(ValueError, match="stream ends") as raised:
+            gumbel_softmax.forward(logits, seed=3, offset=2**64 - 1)
+        messages.append(str(raised.value))
+    assert messages[0] == messages[1]
 
 
-def test_the_long_way_is_not_taken_by_plain_arrays(monkeypatch):
-    monkeypatch.setattr(straight_through, "arrange", None)
+@pytest.mark.parametrize("options", [{}, {"seed": 3}])
+@pytest.mark.parametrize("backend", [None, "cpu", "reference"])
+def test_the_long_way_is_not_taken_by_plain_arrays(backend, options, only_the_short_way):
     logits, grad_mask = arrays()
-    out = np.empty_like(logits)
-    assert straight_through.forward(logits, out=out) is out
-    assert straight_through.backward(grad_mask, logits, out=out) is out
+    for name, call in every_function(logits, grad_mask, 0.6, **options).items():
+        call(backend=backend)
+        if name == "double_backward":
+            out = np.empty_like(logits), np.empty_like(logits)
+            for result, one in zip(call(backend=backend, out=out), out, strict=True):
+                assert result is one
+        else:
+            out = np.empty(6, np.int64) if name == "index" else np.empty_like(logits)
+            assert call(backend=backend, out=out) is out
 
 
 def read_only(array):
@@ -73,7 +106,6 @@ class Sub(np.ndarray):
         lambda x: np.asfortranarray(x),
         lambda x: x[::2],
         lambda x: x.astype(">f4"),
-        lambda x: x.astype(np.float16),
         lambda x: x.astype(np.int64),
         lambda x: x.view(Sub),
         lambda x: np.ma.masked_array(x),
@@ -86,41 +118,60 @@ class Sub(np.ndarray):
 def test_other_arrays_take_the_long_way(change):
     logits, grad_mask = arrays()
     odd = change(logits)
-    assert _plain.plain_mask(odd, 0.6, None) is None
-    assert _plain.plain_backward(grad_mask, odd, 0.6, None) is None
-    assert _plain.plain_backward(odd, logits, 0.6, None) is None
-    assert _plain.plain_mask(logits, 0.6, odd) is None
+    assert mask(odd) is None
+    assert backward(grad_mask, odd) is None
+    assert backward(odd, logits) is None
+    assert mask(logits, out=odd) is None
 
 
 @pytest.mark.parametrize("temp", [0.0, -1.0, np.inf, np.nan, 1e-60, 1e60, 1, True, "1", [0.5], np.float32(0), None])
 def test_other_temperatures_take_the_long_way(temp):
     logits, grad_mask = arrays()
-    assert _plain.plain_mask(logits, temp, None) is None
-    assert _plain.plain_backward(grad_mask, logits, temp, None) is None
+    assert mask(logits, temp) is None
+    assert backward(grad_mask, logits, temp) is None
 
 
 def test_other_options_take_the_long_way():
-    assert _plain.are_usual(-1, None, "propagate", None)
-    for options in [
-        (1, None, "propagate", None),
-        (np.array([-1, -1]), None, "propagate", None),
-        (-1, True, "propagate", None),
-        (-1, None, "raise", None),
-        (-1, None, "propagate", "cpu"),
-    ]:
-        assert not _plain.are_usual(*options)
+    logits, _ = arrays()
+    assert mask(logits) is not None
+    for options in ({"axis": 1}, {"axis": np.array([-1, -1])}, {"where": True}, {"nan_policy": "raise"}):
+        assert mask(logits, **options) is None
+    assert _plain.plain("mask", (logits,), 0.6, -1, None, "propagate", None, None, logits) is None  # noise
+
+
+def test_tiers_that_there_are_not_are_named(the_long_way):
+    for close in (lambda: None, the_long_way):
+        close()
+        with pytest.raises(ValueError, match="backend is 'gpu'; it takes None or one of"):
+            straight_through.forward(arrays()[0], backend="gpu")
 
 
 def test_results_that_overlap_what_is_read():
     logits, grad_mask = arrays()
     memory = np.empty((7, 5), np.float32)
-    assert _plain.plain_mask(logits, 0.6, logits) is None
-    assert _plain.plain_mask(memory[1:], 0.6, memory[:-1]) is None
-    assert _plain.plain_backward(grad_mask, logits, 0.6, grad_mask) is None
-    assert _plain.plain_backward(grad_mask, logits, 0.6, logits) is None
+    assert mask(logits, out=logits) is None
+    assert mask(memory[1:], out=memory[:-1]) is None
+    assert backward(grad_mask, logits, out=grad_mask) is None
+    assert backward(grad_mask, logits, out=logits) is None
     expected = straight_through.backward(grad_mask, logits)
     assert straight_through.backward(grad_mask, logits, out=grad_mask) is grad_mask
     assert grad_mask.tobytes() == expected.tobytes()
+
+
+def test_two_results(the_long_way):
+    logits, grad_mask = arrays()
+    first = np.empty_like(logits)
+    for close in (lambda: None, the_long_way):
+        close()
+        results = straight_through.double_backward(grad_mask, grad_mask, logits, out=(first, None))
+        assert results[0] is first
+        assert results[1] is not None
+        with pytest.raises(ValueError, match="share memory; each result needs its own"):
+            straight_through.double_backward(grad_mask, grad_mask, logits, out=(first, first))
+        with pytest.raises(TypeError, match="it takes a tuple of 2 arrays, one a result"):
+            straight_through.double_backward(grad_mask, grad_mask, logits, out=first)
+        with pytest.raises(ValueError, match="out holds 1 arrays; there are 2 results"):
+            straight_through.double_backward(grad_mask, grad_mask, logits, out=(first,))
 
 
 def test_shapes_that_do_not_fit_are_named():

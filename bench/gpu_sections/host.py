@@ -1,13 +1,22 @@
 """What a call costs on the host, with preallocated arrays and without waiting for the device.
 
-Three layers: the public function; the tier's row function alone ("launch"), replayed with what the public function gave
-it; and a call of torch, for comparison. Shapes are small, so that the device is never what is waited for.
+=======  ============================================================================================
+layer    what is timed
+=======  ============================================================================================
+public   the public function, with arrays of the library that is there
+own      the same, with arrays of npselect's own
+launch   the tier's row function alone, replayed with what the public function gave it
+driver   the driver's launch alone, likewise
+peer     a call of torch, for comparison
+=======  ============================================================================================
+
+Shapes are small, so that the device is never what is waited for.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpu_sections.device_arrays import find
@@ -33,37 +42,64 @@ SHAPE = (32, 128)
 def run(report: Report, part: str) -> None:
     arrays = find(report)
     made = {role: arrays.random(SHAPE[0] * SHAPE[1], "float32", i).reshape(SHAPE) for i, role in enumerate("vgw")}
-    outs = arrays.empty(SHAPE, "float32"), arrays.empty(SHAPE, "float32")
-    indices = arrays.empty(SHAPE[:1], "int64")
+    made |= {"out": arrays.empty(SHAPE, "float32"), "out2": arrays.empty(SHAPE, "float32")}
+    made["indices"] = arrays.empty(SHAPE[:1], "int64")
     for name in report.units(FUNCTIONS):
-        each = function(name)
-        out = {"index": indices, "double_backward": outs}.get(each.name, outs[0])
-        cotangents = [made[role] for role in "vg"[2 - each.cotangents :]]
-
-        def public(each: Any = each, cotangents: Any = cotangents, out: Any = out) -> Any:
-            return each(cotangents, made["w"], 0.6, out=out)
-
         with report.attempt(name):
-            _report(report, arrays, name, "public", public)
+            public = _call(function(name), made)
+            layers = {"public": public}
+            if arrays.backend is None:
+                layers["own"] = _call(function(name), _own(made, arrays))
             launch = captured(public)
             if launch is None:
                 report.note(f"{name}: the tier's row function was not seen to be called")
             else:
-                _report(report, arrays, name, "launch", launch)
+                layers["launch"] = launch
+                if arrays.backend is None:
+                    layers["driver"] = _driven(launch)
+            for layer, call in layers.items():
+                _report(report, arrays, name, layer, call)
     if arrays.name == "torch":
         with report.attempt("torch"):
             torch = arrays.torch
-            _report(report, arrays, "torch.softmax", "public", lambda: torch.softmax(made["w"], -1, out=outs[0]))
+            peer = lambda: torch.softmax(made["w"], -1, out=made["out"])  # noqa: E731
+            _report(report, arrays, "torch.softmax", "peer", peer)
 
 
-def captured(public: Callable[[], Any], tier: Any = None) -> Callable[[], Any] | None:
-    """The call of a row function of the tier that `public` leads to, to be repeated; None if it leads to none."""
-    if tier is None:
+def _call(each: Any, made: dict[str, Any]) -> Callable[[], Any]:
+    out = {"index": made["indices"], "double_backward": (made["out"], made["out2"])}.get(each.name, made["out"])
+    cotangents = [made[role] for role in "vg"[2 - each.cotangents :]]
+    return lambda: each(cotangents, made["w"], 0.6, out=out)
+
+
+def _own(made: dict[str, Any], arrays: Any) -> dict[str, Any]:
+    from npselect.backends.device_arrays import DeviceArray
+
+    return {role: DeviceArray.from_host(arrays.to_host(array), 1) for role, array in made.items()}
+
+
+def _driven(launch: Callable[[], Any]) -> Callable[[], Any]:
+    from npselect.backends import device_memory
+
+    driven = captured(launch, device_memory, ("launch",))
+    if driven is None:
+        raise RuntimeError("nothing was launched")
+    return driven
+
+
+def captured(
+    public: Callable[[], Any], module: Any = None, names: Sequence[str] = ROW_FUNCTIONS
+) -> Callable[[], Any] | None:
+    """The call of a function of a module, the tier unless it is given, that `public` leads to, to be repeated.
+
+    None if it leads to none.
+    """
+    if module is None:
         from npselect.backends import choose
 
-        tier = choose("cuda")
+        module = choose("cuda")
     seen: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
-    originals = {name: getattr(tier, name) for name in ROW_FUNCTIONS if hasattr(tier, name)}
+    originals = {name: getattr(module, name) for name in names if hasattr(module, name)}
 
     def listening(original: Callable[..., Any]) -> Callable[..., Any]:
         def listen(*arguments: Any, **options: Any) -> Any:
@@ -74,11 +110,11 @@ def captured(public: Callable[[], Any], tier: Any = None) -> Callable[[], Any] |
 
     try:
         for name, original in originals.items():
-            setattr(tier, name, listening(original))
+            setattr(module, name, listening(original))
         public()
     finally:
         for name, original in originals.items():
-            setattr(tier, name, original)
+            setattr(module, name, original)
     if not seen:
         return None
     original, arguments, options = seen[0]

@@ -115,7 +115,7 @@ def _least_ratio(records: Iterable[Record], what: str, wanted: float, peer: str,
 
 
 def _costliest(records: Iterable[Record], what: str, wanted: float) -> Target:
-    fits = [record for record in records if record["layer"] == "launch"]
+    fits = [record for record in records if record["layer"] == "public"]
     if not fits:
         return Target(what, wanted, None, "", None)
     worst = max(fits, key=lambda record: record["median_us"])

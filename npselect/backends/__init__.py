@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Tier", "backends", "choose", "layout_on_gpu"]
+__all__ = ["Tier", "backends", "choose", "layout_on_gpu", "plain_on_gpu"]
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.backends.cpu", "cuda": "npselect.backends.cuda"}
 
@@ -105,6 +105,14 @@ def layout_on_gpu(arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> Any:
     from npselect.backends.device_layout import OnDevice
 
     return OnDevice.of(arrays, beside)
+
+
+@cache
+def plain_on_gpu() -> Any:
+    """What `npselect._host` is to the short way, for arrays on a GPU; the tier "cuda" must have been chosen."""
+    from npselect.backends import device_plain
+
+    return device_plain
 
 
 @cache

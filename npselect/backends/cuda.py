@@ -36,27 +36,27 @@ _MOST_THREADS = 512  # of a block
 
 def mask(logits: Any, noise: Any, where: Any, out: Any) -> None:
     """The exact one-hot of the selected candidate."""
-    _run(kernels.mask, 1, _kind(out), logits, noise, where, out)
+    _run(kernels.mask, 1, _kind(out.dtype), logits, noise, where, out)
 
 
 def index(logits: Any, noise: Any, where: Any, out: Any) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
-    _run(kernels.index, 1, _kind(logits), logits, noise, where, out)
+    _run(kernels.index, 1, _kind(logits.dtype), logits, noise, where, out)
 
 
 def soft(logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
     """``probs = softmax(logits / temp)``."""
-    _run(kernels.soft, 1, _kind(out), logits, noise, where, out, temp=temp)
+    _run(kernels.soft, 1, _kind(out.dtype), logits, noise, where, out, temp=temp)
 
 
 def backward(grad_mask: Any, logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    _run(kernels.backward, 2, _kind(out), logits, noise, where, out, temp=temp, grad=grad_mask)
+    _run(kernels.backward, 2, _kind(out.dtype), logits, noise, where, out, temp=temp, grad=grad_mask)
 
 
 def backward_temp(grad_mask: Any, logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
     """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
-    kind, rows = _kind(out), len(logits)
+    kind, rows = _kind(out.dtype), len(logits)
     per_row = DeviceArray.empty((rows,), np.dtype(computed_in(kind)), _stream(logits, grad_mask, out))
     _run(kernels.backward_temp, 3, kind, logits, noise, where, per_row, temp=temp, grad=grad_mask)
     _run(kernels.totals, 0, kind, per_row.reshape((len(out), rows // len(out))), None, None, out)
@@ -74,22 +74,23 @@ def double_backward(
 ) -> None:
     """The gradient of `backward`."""
     operands = {"temp": temp, "grad": grad_mask, "grad_grad": grad_grad_logits, "out2": out_logits}
-    _run(kernels.double_backward, 3, _kind(out_logits), logits, noise, where, out_grad_mask, **operands)
+    _run(kernels.double_backward, 3, _kind(out_logits.dtype), logits, noise, where, out_grad_mask, **operands)
 
 
 def gumbel(seed: int, first: int, out: Any) -> None:
     """The noise from number `first` on, into an array of one axis."""
     call = _Call(_stream(out))
     pairs = len(out) // 2 + 1
-    draw(_kind(out))(-(-pairs // PAIRS), PAIRS, call.stream, seed, first, call.result(out), len(out))
+    draw(_kind(out.dtype))(-(-pairs // PAIRS), PAIRS, call.stream, seed, first, call.result(out), len(out))
     call.finish()
 
 
 # ------------------------------------------------------------------------------------------------ one launch
 
 
-def _kind(array: Any) -> Any:
-    return _KINDS[array.dtype.name]
+@cache
+def _kind(dtype: Any) -> Any:
+    return _KINDS[dtype.name]
 
 
 def _stream(*arrays: Any) -> int:
@@ -112,7 +113,7 @@ class _Call:
         """The address of what is read; 0 for None."""
         if array is None:
             return 0
-        if not isinstance(array, DeviceArray):
+        if type(array) is not DeviceArray:
             array = DeviceArray.from_host(array, self.stream)
             self._copies.append(array)
         return int(array.address)
@@ -121,7 +122,7 @@ class _Call:
         """The address of what is written; 0 for None."""
         if array is None:
             return 0
-        if not isinstance(array, DeviceArray):
+        if type(array) is not DeviceArray:
             copy = DeviceArray.empty(array.shape, array.dtype, self.stream)
             self._results.append((array, copy))
             array = copy
@@ -212,16 +213,17 @@ def _run(
             origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
         else:
             noise = _drawn(noise, call.stream)
-    read = call.source(logits), call.source(noise), call.source(grad), call.source(grad_grad)
-    written = call.result(out), call.result(out2)
-    aligned = choices % 4 == 0 and all(address % 16 == 0 for address in read + written)
-    plan = _plan(kernel, held, kind, _kind(logits), origin, choices, aligned)
+    logits_at, noise_at, grad_at, grad_grad_at = map(call.source, (logits, noise, grad, grad_grad))
+    out_at, out2_at = call.result(out), call.result(out2)
+    addresses = logits_at | noise_at | grad_at | grad_grad_at | out_at | out2_at
+    aligned = choices % 4 == 0 and addresses % 16 == 0
+    plan = _plan(kernel, held, kind, _kind(logits.dtype), origin, choices, aligned)
     plan.launch(
         -(-rows // plan.rows_a_block),
         plan.threads,
         call.stream,
-        read[0],
-        read[1],
+        logits_at,
+        noise_at,
         choices if noise is not None and len(noise) > 1 else 0,
         seed,
         offset,
@@ -229,8 +231,10 @@ def _run(
         choices if where is not None and len(where) > 1 else 0,
         0 if temp is None or len(temp) == 1 else call.source(temp),
         1.0 if temp is None else float(temp[0]),
-        *read[2:],
-        *written,
+        grad_at,
+        grad_grad_at,
+        out_at,
+        out2_at,
         rows,
         choices,
         plan.rows_a_block,

@@ -32,6 +32,8 @@ class DeviceArray:
         Of the first element.
     shape, strides : tuple of int
         As in NumPy; the strides are bytes.
+    size : int
+        Number of elements.
     dtype : numpy.dtype
         As in NumPy; bfloat16 is that of ml_dtypes if that was imported, else an object of the same name.
     owner : object
@@ -44,22 +46,26 @@ class DeviceArray:
         Whether it may not be written to.
     """
 
-    __slots__ = ("_contiguous", "address", "device", "dtype", "owner", "read_only", "shape", "stream", "strides")
+    __slots__ = (
+        *("_contiguous", "_strides", "address", "device", "dtype", "owner", "read_only", "shape", "size", "stream"),
+    )
 
     def __init__(
         self,
         address: int,
         shape: tuple[int, ...],
-        strides: tuple[int, ...],
+        strides: tuple[int, ...] | None,
         dtype: Any,
         owner: Any,
         stream: int,
         device: int,
         read_only: bool = False,
     ) -> None:
-        self.address, self.shape, self.strides, self.dtype = address, shape, strides, dtype
+        """Strides that are None are those of an array in C order."""
+        self.address, self.shape, self._strides, self.dtype = address, shape, strides, dtype
         self.owner, self.stream, self.device, self.read_only = owner, stream, device, read_only
-        self._contiguous: bool | None = None
+        self.size = math.prod(shape)
+        self._contiguous = address % dtype.itemsize == 0 if strides is None else None
 
     @classmethod
     def empty(cls, shape: Sequence[int], dtype: Any, stream: int, device: int | None = None) -> DeviceArray:
@@ -68,7 +74,7 @@ class DeviceArray:
         device = memory.current_device() if device is None else device
         with memory.current(device):
             owner = memory.allocate(math.prod(shape) * dtype.itemsize, stream)
-        return cls(owner.address, shape, contiguous(shape, dtype.itemsize), dtype, owner, stream, device)
+        return cls(owner.address, shape, None, dtype, owner, stream, device)
 
     @classmethod
     def from_host(cls, values: Array, stream: int, device: int | None = None) -> DeviceArray:
@@ -86,9 +92,11 @@ class DeviceArray:
         return len(self.shape)
 
     @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from element to element along each axis."""
+        if self._strides is None:
+            self._strides = contiguous(self.shape, self.dtype.itemsize)
+        return self._strides
 
     @property
     def nbytes(self) -> int:
@@ -129,7 +137,7 @@ class DeviceArray:
         if math.prod(shape) != self.size:
             raise ValueError(f"an array of shape {self.shape} has no shape {shape}")
         whole = self if self.c_contiguous else self.astype(self.dtype)
-        return whole._view(shape, contiguous(shape, self.dtype.itemsize))
+        return whole._view(shape, None)
 
     def broadcast_to(self, shape: Sequence[int]) -> DeviceArray:
         """A larger shape, in which elements are repeated."""
@@ -186,7 +194,7 @@ class DeviceArray:
         """The same memory, to be used on another stream; nothing is waited for."""
         if stream == self.stream:
             return self
-        view = self._view(self.shape, self.strides)
+        view = self._view(self.shape, self._strides)
         view.stream = stream
         return view
 
@@ -236,7 +244,7 @@ class DeviceArray:
 
     # ----------------------------------------------------------------------------------------
 
-    def _view(self, shape: tuple[int, ...], strides: tuple[int, ...]) -> DeviceArray:
+    def _view(self, shape: tuple[int, ...], strides: tuple[int, ...] | None) -> DeviceArray:
         return DeviceArray(
             self.address, shape, strides, self.dtype, self.owner, self.stream, self.device, self.read_only
         )

@@ -16,6 +16,8 @@ A tensor that requires grad is read as its `detach()` would be: npselect records
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +25,9 @@ import numpy as np
 from npselect._kinds import bfloat16
 from npselect.backends import device_memory as memory
 from npselect.backends import dlpack
-from npselect.backends.device_arrays import DeviceArray, contiguous
+from npselect.backends.device_arrays import DeviceArray
 
-__all__ = ["Foreign", "from_foreign"]
+__all__ = ["Foreign", "from_foreign", "where_it_is"]
 
 
 class Foreign(NamedTuple):
@@ -38,33 +40,50 @@ class Foreign(NamedTuple):
 
 def from_foreign(values: Any, name: str, stream: int = memory.LEGACY) -> Foreign:
     """An array on a GPU, of whatever library; `stream` is where it will be used, for those that ask."""
-    if isinstance(values, DeviceArray):
-        if isinstance(values.owner, memory.Owner):
-            values.owner.check()
-        return Foreign(values, values.stream, False)
-    torch = sys.modules.get("torch")
     try:
-        if torch is not None and isinstance(values, torch.Tensor):
-            return _from_torch(torch, values)
-        interface = _interface(values)
-        if interface is not None and (interface["version"] >= 3 or not hasattr(values, "__dlpack__")):
-            return _from_interface(interface, values)
-        return _from_dlpack(values, stream, interface)
+        return where_it_is(values) or _from_dlpack(values, stream)
     except Exception as error:
         error.add_note(f"{name}, a {type(values).__name__}, cannot be read as an array on a GPU")
         raise
 
 
+def where_it_is(values: Any) -> Foreign | None:
+    """An array that tells where it is; None for one that is only lent, by DLPack."""
+    if isinstance(values, DeviceArray):
+        if isinstance(values.owner, memory.Owner):
+            values.owner.check()
+        return Foreign(values, values.stream, False)
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        return _from_torch(torch, values)
+    interface = _interface(values)
+    if interface is not None and (interface["version"] >= 3 or not hasattr(values, "__dlpack__")):
+        return _from_interface(interface, values)
+    return None
+
+
 def _from_torch(torch: Any, tensor: Any) -> Foreign:
     if tensor.layout != torch.strided or tensor.is_neg():
         raise TypeError("a torch tensor must be dense, without a negative bit; use .to_dense() or .resolve_neg()")
-    dtype = _named(str(tensor.dtype).removeprefix("torch."))
-    device = int(tensor.get_device())
-    stream = int(torch.cuda.current_stream(device).cuda_stream) or memory.LEGACY
-    strides = tuple(dtype.itemsize * step for step in tensor.stride())
+    dtype = _named(_torch_name(tensor.dtype))
+    device = tensor.get_device()
+    stream = _torch_stream(torch)(device) or memory.LEGACY
+    strides = None if tensor.is_contiguous() else tuple(dtype.itemsize * step for step in tensor.stride())
     return Foreign(
         DeviceArray(tensor.data_ptr(), tuple(tensor.shape), strides, dtype, tensor, stream, device), stream, False
     )
+
+
+@cache
+def _torch_name(dtype: Any) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@cache
+def _torch_stream(torch: Any) -> Callable[[int], int]:
+    """What tells torch's current stream on a device; the first is what Triton asks, and makes no object of it."""
+    quick = getattr(torch._C, "_cuda_getCurrentRawStream", None)
+    return quick or (lambda device: int(torch.cuda.current_stream(device).cuda_stream))
 
 
 def _interface(values: Any) -> Any:
@@ -81,11 +100,11 @@ def _from_interface(interface: Any, values: Any) -> Foreign:
     if interface.get("mask") is not None:
         raise TypeError("an array with a mask would lose it; give the array without, and where=")
     typestr = interface["typestr"]
-    dtype = bfloat16() if _is_bfloat16(typestr, values) else np.dtype(typestr)
+    dtype = bfloat16() if _is_bfloat16(typestr, values) else _dtype(typestr)
     if not dtype.isnative:
         raise TypeError(f"dtype {typestr} is of another byte order than the GPU's")
     shape, strides = tuple(interface["shape"]), interface.get("strides")
-    strides = contiguous(shape, dtype.itemsize) if strides is None else tuple(strides)
+    strides = None if strides is None else tuple(strides)
     address, read_only = interface["data"]
     stream = interface.get("stream")
     if stream is not None:
@@ -97,7 +116,13 @@ def _from_interface(interface: Any, values: Any) -> Foreign:
     return Foreign(view, stream, False)
 
 
-def _from_dlpack(values: Any, stream: int, interface: Any) -> Foreign:
+@cache
+def _dtype(typestr: str) -> np.dtype[Any]:
+    return np.dtype(typestr)
+
+
+def _from_dlpack(values: Any, stream: int) -> Foreign:
+    interface = _interface(values)
     _, number = values.__dlpack_device__()
     with memory.current(number):
         try:

@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib import import_module
-from threading import Lock
 from typing import Any
 
 from numba import types
 
+from npselect.backends import device_memory as memory
 from npselect.backends.device_primitives import cuda, simulated
 
 __all__ = ["Launcher"]
 
-
-_silence = Lock()
-
-
-@cache
-def _config() -> Any:
-    return import_module("numba.cuda.dispatcher").config
-
-
-def _configured(dispatcher: Any, *configuration: Any) -> Any:
-    """A kernel with its blocks, threads and stream; without numba's warning that a small batch fills no GPU."""
-    if simulated():
-        return dispatcher[configuration]
-    config = _config()
-    with _silence:
-        before, config.CUDA_LOW_OCCUPANCY_WARNINGS = config.CUDA_LOW_OCCUPANCY_WARNINGS, 0
-        try:
-            return dispatcher[configuration]
-        finally:
-            config.CUDA_LOW_OCCUPANCY_WARNINGS = before
-
-
-@cache
-def _stream(handle: int) -> Any:
-    return 0 if simulated() else cuda.external_stream(handle)
+_C_TYPES = {types.int64: ctypes.c_int64, types.uint64: ctypes.c_uint64, types.float64: ctypes.c_double}
 
 
 class Launcher:
@@ -49,13 +24,27 @@ class Launcher:
         self.signature = types.void(*arguments)
         self.most_threads = most_threads
         self._bounds = most_threads, 1  # one block a multiprocessor will do: rather fewer threads than spills
+        self._c_types = tuple(_C_TYPES[argument] for argument in arguments)
         self._compiled: Any = None
+        self._kernels: dict[int, memory.Kernel] = {}  # by device
 
     def __call__(self, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
-        """Launch so many blocks of threads on a stream."""
-        if self._compiled is None:
+        """Launch so many blocks of threads on a stream of the current device."""
+        if simulated():
+            self._compiled = self._compiled or self.compiled()
+            self._compiled[blocks, threads](*scalars)
+            return
+        device = memory.current_device()
+        kernel = self._kernels.get(device)
+        if kernel is None or not kernel.is_loaded():
+            kernel = self._load(device)
+        memory.launch(kernel, blocks, threads, stream, scalars, self._c_types)
+
+    def _load(self, device: int) -> memory.Kernel:
+        if self._compiled is None or device in self._kernels:  # loaded into a context that was closed since
             self._compiled = self.compiled()
-        _configured(self._compiled, blocks, threads, _stream(stream))(*scalars)
+        self._kernels[device] = memory.Kernel(self._compiled)
+        return self._kernels[device]
 
     def compiled(self) -> Any:
         """What numba makes of it, given to the driver as the PTX of `ptx`; a linker makes other code of that."""

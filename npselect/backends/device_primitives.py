@@ -7,6 +7,7 @@ elements, and `kind` is the NumPy type of what lies there (see `npselect.backend
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -49,6 +50,7 @@ def _import_what_numpy_has_moved() -> None:
             delattr(np, name)
 
 
+@cache
 def simulated() -> bool:
     """Whether numba's simulator stands in for a device."""
     return os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
