@@ -159,34 +159,42 @@ def selections():
     same("selection.forward", lambda backend: selection.forward(x, logits, backend=backend))
 
 
-def add_in_another_order(a, b, c, d, place):
-    return device_teams._fold_neighbours(a, c, b, d, place)
+def add_in_another_order(team, lanes):
+    right = device_teams.fold(team, lanes)
+    return lambda x: right([x[0], x[2], x[1], x[3], *x[4:]])
 
 
-def forget_the_last_warp(total, segment, place, shared, first):
-    return POOL(total, segment if place.warp == 0 else np.float32(0), place, shared, first)
+def forget_the_last_warp(team):
+    share, pool = device_teams.pooling(team)
+    return lambda segment, place, *where: share(segment if place.warp == 0 else np.float32(0), place, *where), pool
 
 
 def take_the_last_of_equals(top, column, other, other_column):
     return (other, other_column) if other > top or (other == top and other_column > column) else (top, column)
 
 
-def leave_nan_out(kind, aligned):
-    write = WRITING(kind, aligned)
-    return lambda *about: None if any(np.isnan(x) for x in about[5:]) else write(*about)
+def leave_nan_out(kind, team, held):
+    write = WRITING(kind, team, held)
+    return lambda address, place, left, x: None if np.isnan(x).any() else write(address, place, left, x)
 
 
-def one_place_on(place, turn, quad):
-    return device_teams._first_of_neighbours(place, turn, quad) + (turn > 0)
+def one_place_on(team, held):
+    stretch = device_teams.stretching(team, held)
+
+    def moved(place, n, turn, step):
+        here = stretch(place, n, turn, step)
+        return here._replace(first=here.first + (turn > 0))
+
+    return moved
 
 
-POOL, WRITING = device_rows.pool, device_rows.writing
+WRITING = device_rows.writing
 FAULTS = {
-    "sums in another order": (device_rows, "fold", lambda aligned: add_in_another_order, (40, 132)),
-    "a segment forgotten": (device_rows, "pool", forget_the_last_warp, (2, 2048)),
+    "sums in another order": (device_rows, "fold", add_in_another_order, (40, 132)),
+    "a segment forgotten": (device_rows, "pooling", forget_the_last_warp, (2, 2048)),
     "the last of equals": (device_teams, "_first_of", take_the_last_of_equals, (7, 100)),
     "NaN not written": (device_rows, "writing", leave_nan_out, (7, 8)),
-    "another column in the second round": (device_rows, "first_column", lambda aligned: one_place_on, (2, 4100)),
+    "another column in the second round": (device_rows, "stretching", one_place_on, (2, 4100)),
     "no noise in the second quad": (
         device_noise,
         "_neighbouring_words",

@@ -126,6 +126,10 @@ def narrow_bfloat16(x):
     return np.float32(x).astype(ml_dtypes.bfloat16).view(np.int16)
 
 
+def wide_product(a, b):
+    return np.uint64(int(a) * int(b))
+
+
 class Owner:
     """Memory that is poisoned, lest something be taken for written that is not."""
 
@@ -154,7 +158,7 @@ MEMORY = {
     "wait": lambda stream, other: None,
 }
 DEVICE = (
-    *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"),
+    *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor", "wide_product"),
     *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
 )
 
@@ -167,9 +171,9 @@ def install():
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
 
-    from npselect.backends import cuda, device_kernels, device_memory, device_rows
+    from npselect.backends import cuda, device_kernels, device_memory, device_noise, device_quads, device_rows
 
-    device_kernels.cuda = device_rows.cuda = _Launched()
+    device_kernels.cuda = device_noise.cuda = device_quads.cuda = device_rows.cuda = _Launched()
 
     for name, function in MEMORY.items():
         setattr(device_memory, name, function)

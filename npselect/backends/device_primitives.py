@@ -32,10 +32,12 @@ __all__ = [
     "store4",
     "thread",
     "widen_bfloat16",
+    "wide_product",
     "widen_float16",
 ]
 
 _ALL_LANES = np.uint32(0xFFFFFFFF)
+_SHORT, _WORD = ir.IntType(16), ir.IntType(32)
 
 
 def _import_what_numpy_has_moved() -> None:
@@ -227,6 +229,29 @@ def _shuffle_xor(value: Any, distance: Any) -> Any:
     return lambda value, distance: cuda.shfl_xor_sync(_ALL_LANES, value, distance)
 
 
+# ------------------------------------------------------------------------------------------------ words
+
+
+def wide_product(a: Any, b: Any) -> Any:
+    """The product of two uint32, a uint64, by one instruction."""
+    raise _only_compiled("wide_product")
+
+
+@intrinsic
+def _wide_product(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # else LLVM makes of a chain of these products that of two uint64, which takes more
+        multiply = ir.InlineAsm(ir.FunctionType(ir.IntType(64), [_WORD, _WORD]), "mul.wide.u32 $0, $1, $2;", "=l,r,r")
+        return builder.call(multiply, args)
+
+    return types.uint64(types.uint32, types.uint32), generate
+
+
+@compiles(wide_product)
+def _wide_product_(a: Any, b: Any) -> Any:
+    return lambda a, b: _wide_product(a, b)
+
+
 # ------------------------------------------------------------------------------------------------ 16 bits
 
 
@@ -248,9 +273,6 @@ def widen_bfloat16(bits: Any) -> Any:
 def narrow_bfloat16(x: Any) -> Any:
     """The bits of the bfloat16 nearest to a float32, ties to even."""
     raise _only_compiled("narrow_bfloat16")
-
-
-_SHORT, _WORD = ir.IntType(16), ir.IntType(32)
 
 
 def _word(value: int) -> Any:
