@@ -178,9 +178,9 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
             at = offset(slot >> 2, slot & 3)
             if doubtful & 1 and at < stretch.left:
                 g = gumbel(uniform(_word(source.seed, source.offset + np.uint64(first + at))))
-                sum = widen(load(source.logits, first + at, kind)) + added_in(g)
+                perturbed = widen(load(source.logits, first + at, kind)) + added_in(g)
                 for k in range(size):
-                    x[k] = sum if k == slot else x[k]
+                    x[k] = perturbed if k == slot else x[k]
             doubtful >>= 1
             slot += 1
         for k in range(size):
