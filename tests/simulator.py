@@ -41,10 +41,17 @@ def _cell(address, place, kind):
 
 
 def load(address, place, kind):
+    if isinstance(address, np.ndarray):
+        assert 0 <= place < len(address)
+        return address[place]
     return kind(_cell(address, place, kind).value)
 
 
 def store(address, place, kind, value):
+    if isinstance(address, np.ndarray):
+        assert 0 <= place < len(address)
+        address[place] = value
+        return
     _cell(address, place, kind).value = kind(value).item()
 
 
@@ -171,9 +178,18 @@ def install():
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
 
-    from npselect.backends import cuda, device_kernels, device_memory, device_noise, device_quads, device_rows
+    from npselect.backends import (
+        cuda,
+        device_kernels,
+        device_memory,
+        device_noise,
+        device_quads,
+        device_rows,
+        device_tiles,
+    )
 
-    device_kernels.cuda = device_noise.cuda = device_quads.cuda = device_rows.cuda = _Launched()
+    for module in (device_kernels, device_noise, device_quads, device_rows, device_tiles):
+        module.cuda = _Launched()
 
     for name, function in MEMORY.items():
         setattr(device_memory, name, function)

@@ -31,8 +31,8 @@ if PTXAS is None:
     pytest.skip("there is no ptxas: pip install 'nvidia-cuda-nvcc==13.0.*'", allow_module_level=True)
 
 from npselect.backends import cuda, device_copy, device_kernels, device_noise, device_selection  # noqa: E402
+from npselect.backends.device_arguments import Variant  # noqa: E402
 from npselect.backends.device_primitives import simulated  # noqa: E402
-from npselect.backends.device_rows import Variant  # noqa: E402
 
 F16, BF16, F32, F64 = np.uint16, np.int16, np.float32, np.float64
 HELD = {"mask": 1, "index": 1, "soft": 1, "backward": 2, "backward_temp": 3, "double_backward": 3, "totals": 0}

@@ -18,11 +18,11 @@ import numpy.typing as npt
 from npselect._draws import Draws
 from npselect.backends import device_kernels as kernels
 from npselect.backends import device_memory as memory
+from npselect.backends.device_arguments import Variant
 from npselect.backends.device_arrays import DeviceArray
 from npselect.backends.device_launch import Launcher
 from npselect.backends.device_noise import PAIRS, draw
 from npselect.backends.device_quads import computed_in
-from npselect.backends.device_rows import Variant
 from npselect.backends.device_teams import WARP, Team
 from npselect.backends.reductions import LANES, SEGMENT
 
@@ -141,9 +141,12 @@ def _quads(choices: int) -> int:
 def _team(choices: int, aligned: bool, most_threads: int) -> Team:
     if choices <= LANES:
         quads = -(-choices // 4)
-        held = (1 if quads < 4 else 2) if aligned else 1
-        threads = max(-(-quads // held), 1 if aligned else 4)
-        return Team(aligned, held, 1 << (threads - 1).bit_length(), 1, False)
+        if aligned:
+            held = min(quads, 2)
+            return Team(True, held, 1 << (-(-quads // held) - 1).bit_length(), 1, False)
+        # as few quads in all as can be, of up to six to a thread
+        group = min((g for g in (1, 2, 4, 8) if quads <= 6 * g), key=lambda g: g * -(-quads // g))
+        return Team(False, -(-quads // group), group, 1, False, length=choices)
     segments = -(-choices // SEGMENT)
     warps = min(segments, most_threads // WARP)
     return Team(aligned, _quads(choices), WARP, warps, warps < segments)

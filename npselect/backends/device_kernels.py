@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from npselect.backends.arithmetic import divided_difference
+from npselect.backends.device_arguments import Variant
 from npselect.backends.device_launch import Launcher
 from npselect.backends.device_primitives import cuda, store
 from npselect.backends.device_quads import narrowing, reading
-from npselect.backends.device_rows import NOTHING, POISONED, Parts, Variant, launcher
+from npselect.backends.device_rows import NOTHING, POISONED, Parts, launcher
 from npselect.backends.primitives import fma, inlined
 
 __all__ = ["backward", "backward_temp", "double_backward", "index", "mask", "soft", "totals"]
@@ -42,7 +43,7 @@ def index(variant: Variant) -> Launcher:
         if n > 0 and place.lane == 0 and place.warp == 0:
             store(operands.out, place.row, np.int64, np.int64(max(m, -1)))
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=0, writes=0)
 
 
 @cache
@@ -67,7 +68,7 @@ def mask(variant: Variant) -> Launcher:
                         x[4 * i + c] = one if m >= 0 and chosen == offset(i, c) else elsewhere
                 write(operands.out, source, place, here, x)
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=0, writes=1)
 
 
 # ------------------------------------------------------------------------------------------------ the soft passes
@@ -115,7 +116,7 @@ def soft(variant: Variant) -> Launcher:
                 settle(p, w, m, True)
                 put(operands.out, source, place, here, p)
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=0, writes=1)
 
 
 @cache
@@ -172,7 +173,7 @@ def backward(variant: Variant) -> Launcher:
                 settle(h, w, m, _finite(d))
                 put(operands.out, source, place, here, h)
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=1, writes=1)
 
 
 @cache
@@ -240,7 +241,7 @@ def backward_temp(variant: Variant) -> Launcher:
             total = -total / (s * temp.scaled) * temp.scale
             store(operands.out, place.row, compute, zero if m == NOTHING else (nan if m == POISONED else total))
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=1, writes=0)
 
 
 @cache
@@ -339,7 +340,7 @@ def double_backward(variant: Variant) -> Launcher:
                 settle(a, w, m, _finite(mean))
                 put(operands.out2, source, place, here, a)
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=2, writes=2)
 
 
 @cache
@@ -350,7 +351,7 @@ def totals(variant: Variant) -> Launcher:
     rounds, stretch, clear, add = parts.rounds, parts.stretch, parts.clear, parts.add
     share, meet, pooled = parts.share, parts.meet, parts.pooled
     read = reading(compute, variant.team, parts.held, 0.0)
-    narrow, kind, lanes_held = narrowing(variant.kind), variant.kind, parts.lanes
+    narrow, kind, lanes_held, start = narrowing(variant.kind), variant.kind, parts.lanes, parts.start
 
     @inlined
     def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
@@ -361,7 +362,7 @@ def totals(variant: Variant) -> Launcher:
             clear(lanes)
             for step in range(steps):
                 here = stretch(place, n, turn, step)
-                read(source.logits, place.row * source.choices + here.first, here.left, x)
+                read(source.logits, start(source, place) + here.first, here.left, x)
                 add(lanes, x)
             part = share(lanes, place, shared, 0, turn)
             meet()
@@ -369,4 +370,4 @@ def totals(variant: Variant) -> Launcher:
         if n > 0 and place.lane == 0 and place.warp == 0:
             store(operands.out, place.row, kind, narrow(total))
 
-    return launcher(variant, body)
+    return launcher(variant, body, reads=0, writes=0)

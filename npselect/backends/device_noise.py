@@ -108,7 +108,11 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
     """
     added_in, compute = computed_in(kind), computed_in(result)
     read, read_noise = reading(kind, team, held, -np.inf), reading(added_in, team, held, 0.0)
-    offset, size, nothing = offset_of(team), 4 * held, compute(-np.inf)
+    offset, size, nothing, tiled = offset_of(team), 4 * held, compute(-np.inf), team.tiled
+
+    @inlined
+    def start(source: Any, place: Any) -> Any:
+        return (place.local if tiled else place.row) * source.choices
 
     @inlined
     def exclude(source: Any, place: Any, stretch: Any, w: Any) -> Any:
@@ -127,7 +131,7 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
     @inlined
     def fetch_alone(source: Any, place: Any, stretch: Any, w: Any) -> Any:
         x = cuda.local.array(size, added_in)
-        read(source.logits, place.row * source.choices + stretch.first, stretch.left, x)
+        read(source.logits, start(source, place) + stretch.first, stretch.left, x)
         for k in range(size):
             w[k] = compute(x[k])
         return exclude(source, place, stretch, w)
@@ -135,13 +139,13 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
     @inlined
     def fetch_and_add(source: Any, place: Any, stretch: Any, w: Any) -> Any:
         x, noise = cuda.local.array(size, added_in), cuda.local.array(size, added_in)
-        read(source.logits, place.row * source.choices + stretch.first, stretch.left, x)
+        read(source.logits, start(source, place) + stretch.first, stretch.left, x)
         read_noise(source.noise, place.row * source.noise_stride + stretch.first, stretch.left, noise)
         for k in range(size):
             w[k] = compute(x[k] + noise[k])
         return exclude(source, place, stretch, w)
 
-    words = _neighbouring_words if team.aligned else _scattered_words
+    words = _neighbouring_words if team.neighbours else _scattered_words
     group = np.uint64(team.group)
 
     def quick_from(i: int) -> Callable[..., Any]:
@@ -166,19 +170,19 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
     def none_quick(source: Any, first: Any, x: Any) -> Any:
         return (1 << size) - 1
 
-    start, widen = quick_from(0) if added_in is np.float32 else none_quick, widening(kind)
+    add_quick, widen = quick_from(0) if added_in is np.float32 else none_quick, widening(kind)
 
     @inlined
     def fetch_and_draw(source: Any, place: Any, stretch: Any, w: Any) -> Any:
         x, slot = cuda.local.array(size, added_in), 0
-        first = place.row * source.choices + stretch.first
-        read(source.logits, first, stretch.left, x)
-        doubtful = start(source, first, x)
+        first, here = place.row * source.choices + stretch.first, start(source, place) + stretch.first
+        read(source.logits, here, stretch.left, x)
+        doubtful = add_quick(source, first, x)
         while doubtful != 0:
             at = offset(slot >> 2, slot & 3)
             if doubtful & 1 and at < stretch.left:
                 g = gumbel(uniform(_word(source.seed, source.offset + np.uint64(first + at))))
-                perturbed = widen(load(source.logits, first + at, kind)) + added_in(g)
+                perturbed = widen(load(source.logits, here + at, kind)) + added_in(g)
                 for k in range(size):
                     x[k] = perturbed if k == slot else x[k]
             doubtful >>= 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from importlib import import_module
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def _only_compiled(name: str) -> NotImplementedError:
 
 
 def load(address: Any, place: Any, kind: Any) -> Any:
-    """The element at a place."""
+    """The element at a place; of an array in shared memory, if that is given for the address."""
     raise _only_compiled("load")
 
 
@@ -77,7 +78,7 @@ def load4(address: Any, place: Any, kind: Any) -> Any:
 
 
 def store(address: Any, place: Any, kind: Any, value: Any) -> None:
-    """Put an element at a place."""
+    """Put an element at a place, as `load` takes it."""
     raise _only_compiled("store")
 
 
@@ -168,6 +169,8 @@ def _store4(typing: Any, address: Any, place: Any, kind: Any, values: Any) -> An
 
 @compiles(load)
 def _load_(address: Any, place: Any, kind: Any) -> Any:
+    if isinstance(address, types.Array):
+        return lambda address, place, kind: address[np.uint64(place)]
     return lambda address, place, kind: _load(address, place, kind)
 
 
@@ -178,6 +181,8 @@ def _load4_(address: Any, place: Any, kind: Any) -> Any:
 
 @compiles(store)
 def _store_(address: Any, place: Any, kind: Any, value: Any) -> Any:
+    if isinstance(address, types.Array):
+        return lambda address, place, kind, value: setitem(address, np.uint64(place), value)
     return lambda address, place, kind, value: _store(address, place, kind, value)
 
 

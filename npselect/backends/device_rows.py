@@ -10,78 +10,24 @@ result is written. The exponential of an excluded entry is -0, that of a candida
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import types
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
+from npselect.backends.device_arguments import ARGUMENTS, Operands, Source, Variant
 from npselect.backends.device_launch import Launcher
 from npselect.backends.device_noise import perturbing
 from npselect.backends.device_primitives import barrier, cuda, load
 from npselect.backends.device_quads import computed_in, narrowing, reading, widening, writing
-from npselect.backends.device_teams import Team, agreement, fold, lanes_of, offset_of, placing, pooling, stretching
+from npselect.backends.device_teams import agreement, fold, lanes_of, offset_of, placing, pooling, stretching
+from npselect.backends.device_tiles import through_tiles
 from npselect.backends.primitives import bits_of, fma, inlined, select
 from npselect.backends.reductions import SEGMENT
 
 __all__ = ["ARGUMENTS", "NOTHING", "POISONED", "Operands", "Parts", "Source", "Variant", "launcher"]
 
 NOTHING, POISONED = -1, -2  # as in the CPU's kernels
-
-ARGUMENTS = {
-    "logits": types.int64,  # an address, as all that have no other comment; 0: none
-    "noise": types.int64,
-    "noise_stride": types.int64,  # from row to row; 0: all rows share one
-    "seed": types.uint64,
-    "offset": types.uint64,
-    "where": types.int64,
-    "where_stride": types.int64,
-    "temps": types.int64,
-    "temp": types.float64,  # if there is no address of temps
-    "grad": types.int64,
-    "grad_grad": types.int64,
-    "out": types.int64,
-    "out2": types.int64,
-    "rows": types.int64,
-    "choices": types.int64,
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a kernel is made for."""
-
-    kind: Any  # of cotangents and results
-    logits: Any  # kind of the logits
-    noise: str  # "none", "array" or "drawn"
-    team: Team
-    resident: bool  # whether what a thread holds of a row is in registers, all at a time
-    threads: int  # of a block
-
-
-class Source(NamedTuple):
-    """Where candidates come from."""
-
-    logits: Any
-    noise: Any
-    noise_stride: Any
-    seed: Any
-    offset: Any
-    where: Any
-    where_stride: Any
-    choices: Any
-
-
-class Operands(NamedTuple):
-    """What else a kernel reads, and where it writes."""
-
-    temps: Any
-    temp: Any
-    grad: Any
-    grad_grad: Any
-    out: Any
-    out2: Any
 
 
 class Parts:
@@ -92,7 +38,7 @@ class Parts:
         held = team.quads if variant.resident else 1
         steps, slots = team.quads // held, 4 * held
         compute, number = computed_in(kind), np.int64 if team.long else np.int32
-        warps, warps_a_round = team.warps, team.warps * SEGMENT
+        warps, warps_a_round, tiled = team.warps, team.warps * SEGMENT, team.tiled
         size = lanes_of(team, held)
         stretch, offset, folded = stretching(team, held), offset_of(team), fold(team, size)
         agree, (share_segment, pool) = agreement(team), pooling(team)
@@ -149,8 +95,12 @@ class Parts:
                 w[k] = weight(w[k], t, tail)
 
         @inlined
+        def start(source: Any, place: Any) -> Any:
+            return (place.local if tiled else place.row) * source.choices
+
+        @inlined
         def read_row(address: Any, source: Any, place: Any, here: Any, x: Any) -> Any:
-            read(address, place.row * source.choices + here.first, here.left, x)
+            read(address, start(source, place) + here.first, here.left, x)
 
         @inlined
         def from_selected(g: Any, selected: Any, w: Any) -> Any:
@@ -161,7 +111,7 @@ class Parts:
         @inlined
         def at_selected(grad: Any, source: Any, place: Any, n: Any, m: Any) -> Any:
             """g_m; 0 where nothing is selected."""
-            return widen(load(grad, place.row * source.choices + m, kind)) if n > 0 and m >= 0 else zero
+            return widen(load(grad, start(source, place) + m, kind)) if n > 0 and m >= 0 else zero
 
         @inlined
         def temperature(operands: Any, place: Any, n: Any) -> Any:
@@ -206,7 +156,7 @@ class Parts:
 
         @inlined
         def write_row(out: Any, source: Any, place: Any, here: Any, x: Any) -> Any:
-            write(out, place.row * source.choices + here.first, here.left, x)
+            write(out, start(source, place) + here.first, here.left, x)
 
         @inlined
         def put(out: Any, source: Any, place: Any, here: Any, x: Any) -> Any:
@@ -216,7 +166,7 @@ class Parts:
             write_row(out, source, place, here, narrowed)
 
         self.kind, self.compute, self.held, self.steps, self.slots = kind, compute, held, steps, slots
-        self.number, self.lanes = number, size
+        self.number, self.lanes, self.start = number, size, start
         self.shared, self.again = 2 * warps, steps > 1 or team.long  # again: a row is read again for each pass
         self.rounds, self.stretch, self.offset, self.fetch, self.write = rounds, stretch, offset, fetch, write_row
         self.choose, self.weight, self.weigh, self.read, self.put = choose, weight, weigh, read_row, put
@@ -225,9 +175,13 @@ class Parts:
         self.share, self.meet, self.pooled = share, meet, pooled
 
 
-def launcher(variant: Variant, body: Callable[..., Any]) -> Launcher:
-    """A kernel whose threads run ``body(source, operands, place, n)``, n being 0 beyond the last row."""
+def launcher(variant: Variant, body: Callable[..., Any], reads: int, writes: int) -> Launcher:
+    """A kernel whose threads run ``body(source, operands, place, n)``, n being 0 beyond the last row.
+
+    It `reads` so many cotangents, and `writes` so many results that have the logits' shape.
+    """
     placed = placing(variant.team, variant.threads)
+    body = through_tiles(variant, body, reads, writes) if variant.team.tiled else body
 
     def kernel(
         logits: Any,
@@ -250,7 +204,7 @@ def launcher(variant: Variant, body: Callable[..., Any]) -> Launcher:
         # n must be there before the call: Python 3.12 and newer end `body(..., a if b else c)` in two calls, one for
         # either case, and the threads of a warp would meet in the shuffles of different ones
         n = choices if place.row < rows else 0
-        source = Source(logits, noise, noise_stride, seed, offset, where, where_stride, choices)
+        source = Source(logits, noise, noise_stride, seed, offset, where, where_stride, rows, choices)
         body(source, Operands(temps, temp, grad, grad_grad, out, out2), place, n)
 
     return Launcher(kernel, tuple(ARGUMENTS.values()), variant.threads)

@@ -5,6 +5,8 @@ columns come in rounds of as many segments (`npselect.backends.reductions.SEGMEN
 its warp's segment, or of a shorter row, a thread holds up to eight quads of columns:
 
 - neighbours, where rows are aligned: one load of 16 bytes, the next quad being 4 * group columns on;
+- neighbours too in short rows that are not, which a block brings through shared memory, see
+  `npselect.backends.device_tiles`;
 - else every group-th column, so that neighbouring threads load neighbouring numbers.
 
 Either way each of a segment's 128 lanes lies in one thread, and sums are taken in the order that
@@ -45,17 +47,29 @@ WARP = 32
 class Team(NamedTuple):
     """Who shares a row."""
 
-    aligned: bool
+    aligned: bool  # every quad of it lies at a multiple of 16 bytes, or 8 for 16-bit numbers
     quads: int  # that a thread holds in a round, up to eight
     group: int  # threads within a warp
     warps: int
     long: bool  # whether there may be more than one round
+    length: int = 0  # of rows that come through shared memory, for which a kernel is made
+
+    @property
+    def tiled(self) -> bool:
+        """Whether rows come through shared memory."""
+        return self.length > 0
+
+    @property
+    def neighbours(self) -> bool:
+        """Whether a quad's columns are neighbours."""
+        return self.aligned or self.tiled
 
 
 class Place(NamedTuple):
     """A thread's."""
 
     row: Any
+    local: Any  # number of the row among those of the block
     lane: Any  # among the group
     warp: Any  # among the warps
 
@@ -74,22 +88,26 @@ def placing(team: Team, threads: int) -> Function:
 
     @inlined
     def among_rows() -> Any:
-        return Place(block() * rows + (thread() >> shift), thread() & (group - 1), 0)
+        local = thread() >> shift
+        return Place(block() * rows + local, local, thread() & (group - 1), 0)
 
     @inlined
     def among_warps() -> Any:
-        return Place(block(), thread() & (group - 1), thread() >> shift)
+        return Place(block(), 0, thread() & (group - 1), thread() >> shift)
 
     return among_warps if team.warps > 1 else among_rows
 
 
 def stretching(team: Team, held: int) -> Function:
     """``stretch(place, n, turn, step)``: the step-th `held` quads of a round of a row of n columns."""
-    warps, apart, quads_apart, long = team.warps, 4 if team.aligned else 1, 4 * team.group * held, team.long
+    warps, apart, quads_apart, long = team.warps, 4 if team.neighbours else 1, 4 * team.group * held, team.long
+    length = team.length
 
     @inlined
     def stretch(place: Any, n: Any, turn: Any, step: Any) -> Any:
         first = (turn * warps + place.warp) * SEGMENT + quads_apart * step + apart * place.lane
+        if length:  # rows beyond the last one are in shared memory, too
+            return Stretch(first, np.int32(length - first))
         return Stretch(first, np.int32(min(n - first, SEGMENT) if long else n - first))
 
     return stretch
@@ -97,7 +115,7 @@ def stretching(team: Team, held: int) -> Function:
 
 def offset_of(team: Team) -> Function:
     """``offset(i, c)``: from the first column of a stretch to the c-th of the i-th quad."""
-    group, step = team.group, 1 if team.aligned else team.group
+    group, step = team.group, 1 if team.neighbours else team.group
 
     @inlined
     def offset(i: Any, c: Any) -> Any:
@@ -148,7 +166,7 @@ def fold(team: Team, lanes: int) -> Function:
             distance >>= 1
         return total
 
-    return fold_neighbours if team.aligned else fold_scattered
+    return fold_neighbours if team.neighbours else fold_scattered
 
 
 def pooling(team: Team) -> tuple[Function, Function]:
