@@ -53,7 +53,7 @@ def without_a_driver():
 def variant(name, kind, choices, noise="none", *, aligned=True):
     quads = cuda._quads(choices)
     resident, most_threads = cuda._registers(HELD[name], kind, quads, noise)
-    team = cuda._team(choices, aligned, most_threads)
+    team = cuda._team(choices, aligned, most_threads, 3 if kind is F64 else 6)
     threads = 32 * team.warps if team.warps > 1 else 128
     return Variant(kind, kind, noise, team, resident, threads)
 
@@ -123,6 +123,8 @@ KEPT = {**PASSES, "double_backward": [2, 3, 1]}
 def check_fma(made, name, ptx):
     again = made.team.long or not made.resident
     columns = 4 * (made.team.quads if made.resident else 1)
+    if made.team.group == 1 and made.team.tiled:
+        columns = made.team.length
     difference = EXP[made.kind] + 3
     if not PASSES[name]:
         written = 0
@@ -180,6 +182,13 @@ def test_rows_that_are_not_aligned(name, choices, tmp_path):
     ptx = check_compiled(getattr(device_kernels, name)(made), tmp_path)
     check_fma(made, name, ptx)
     assert count(r"(ld|st)\.global\.v", ptx) == 0
+
+
+@pytest.mark.parametrize("kind", [F32, F64, BF16], ids=NAMES.get)
+@pytest.mark.parametrize("choices", [3, 96])
+def test_tiles(choices, kind, tmp_path):
+    made = variant("double_backward", kind, choices, aligned=False)
+    check_compiled(device_kernels.double_backward(made), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [F64, F16, BF16], ids=NAMES.get)

@@ -138,14 +138,14 @@ def _quads(choices: int) -> int:
     return -(-min(choices, SEGMENT) // LANES)
 
 
-def _team(choices: int, aligned: bool, most_threads: int) -> Team:
+def _team(choices: int, aligned: bool, most_threads: int, most_quads: int = 6) -> Team:
     if choices <= LANES:
         quads = -(-choices // 4)
         if aligned:
             held = min(quads, 2)
             return Team(True, held, 1 << (-(-quads // held) - 1).bit_length(), 1, False)
-        # as few quads in all as can be, of up to six to a thread
-        group = min((g for g in (1, 2, 4, 8) if quads <= 6 * g), key=lambda g: g * -(-quads // g))
+        groups = (g for g in (1, 2, 4, 8, 16) if quads <= most_quads * g)
+        group = min(groups, key=lambda g: g * -(-quads // g))  # as few quads in all as can be
         return Team(False, -(-quads // group), group, 1, False, length=choices)
     segments = -(-choices // SEGMENT)
     warps = min(segments, most_threads // WARP)
@@ -175,7 +175,7 @@ def _plan(
 ) -> _Plan:
     """`held` is how many numbers of a column the kernel would keep in registers; `logits` is their kind."""
     resident, most_threads = _registers(held, kind, _quads(choices), noise)
-    team = _team(choices, aligned, most_threads)
+    team = _team(choices, aligned, most_threads, 3 if computed_in(kind) is np.float64 else 6)
     threads = WARP * team.warps if team.warps > 1 else _SHARED_THREADS
     launch = kernel(Variant(kind, logits, noise, team, resident, threads))
     return _Plan(launch, threads, threads // (team.group * team.warps))

@@ -91,14 +91,13 @@ def through_tiles(variant: Variant, body: Function, reads: int, writes: int) -> 
         logits_tile = cuda.shared.array(room, logits_kind)
         grad_tile = cuda.shared.array(room, kind)
         grad_grad_tile = cuda.shared.array(room, kind)
-        out_tile = cuda.shared.array(room, kind)
-        out2_tile = cuda.shared.array(room, kind)
         row = place.row - place.local
         first, count = row * length, min(rows_a_block, source.rows - row) * length
         logits = bring_logits(source.logits, logits_tile, first, count)
         grad = bring_grad(operands.grad, grad_tile, first, count)
         grad_grad = bring_grad_grad(operands.grad_grad, grad_grad_tile, first, count)
-        out, out2 = take(operands.out, out_tile, first, count), take2(operands.out2, out2_tile, first, count)
+        # results depend on all that was read of a row, so they may take its place
+        out, out2 = take(operands.out, grad_tile, first, count), take2(operands.out2, grad_grad_tile, first, count)
         barrier()
         body(
             Source(
