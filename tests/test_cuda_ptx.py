@@ -123,9 +123,10 @@ KEPT = {**PASSES, "double_backward": [2, 3, 1]}
 def check_fma(made, name, ptx):
     again = made.team.long or not made.resident
     columns = 4 * (made.team.quads if made.resident else 1)
-    if made.team.group == 1 and made.team.tiled:
+    difference, slack = EXP[made.kind] + 3, 4 if again else 0
+    if made.team.tiled and made.team.group == 1:  # what is beyond the row is known, and little of it is left
+        slack = (columns - made.team.length) * sum(KEPT[name])
         columns = made.team.length
-    difference = EXP[made.kind] + 3
     if not PASSES[name]:
         written = 0
     elif again:
@@ -134,7 +135,7 @@ def check_fma(made, name, ptx):
         written = columns * (difference + sum(KEPT[name])) + 2
     found = count(r"fma\.rn\.f64" if made.kind is F64 else r"fma\.rn\.f32", ptx)
     # what is the same for a row may be taken out of a loop, or stand in both branches of one
-    assert abs(found - written) <= (4 if again else 0)
+    assert abs(found - written) <= slack
 
 
 NAMES = {F32: "float32", F64: "float64", F16: "float16", BF16: "bfloat16"}
