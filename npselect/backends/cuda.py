@@ -148,8 +148,8 @@ def _team(choices: int, aligned: bool, most_threads: int, most_quads: int = 6) -
         group = min(groups, key=lambda g: g * -(-quads // g))  # as few quads in all as can be
         return Team(False, -(-quads // group), group, 1, False, length=choices)
     segments = -(-choices // SEGMENT)
-    warps = min(segments, most_threads // WARP)
-    return Team(aligned, _quads(choices), WARP, warps, warps < segments)
+    rounds = -(-segments // (most_threads // WARP))
+    return Team(aligned, _quads(choices), WARP, -(-segments // rounds), rounds > 1)
 
 
 def _registers(held: int, kind: Any, quads: int, noise: str) -> tuple[bool, int]:
