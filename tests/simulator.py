@@ -133,6 +133,13 @@ def narrow_bfloat16(x):
     return np.float32(x).astype(ml_dtypes.bfloat16).view(np.int16)
 
 
+def rough_log2(x):
+    """As far off as a device's may be, to one side or the other."""
+    exact = np.log2(np.float64(x))
+    side = 1 if np.float32(x).view(np.uint32) & 4 else -1
+    return np.float32(exact + side * 0.9 * 2.0**-22 * (1 if 0.5 < x < 2 else abs(exact)))
+
+
 def wide_product(a, b):
     return np.uint64(int(a) * int(b))
 
@@ -166,6 +173,7 @@ MEMORY = {
 }
 DEVICE = (
     *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor", "wide_product"),
+    "rough_log2",
     *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
 )
 

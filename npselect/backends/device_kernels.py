@@ -34,7 +34,7 @@ def _finite(x: Any) -> Any:
 def index(variant: Variant) -> Launcher:
     """Index of the selected candidate, int64, -1 where nothing is selected."""
     parts = Parts(variant)
-    compute, slots, choose = parts.compute, parts.slots, parts.choose
+    compute, slots, choose = parts.compute, parts.slots, parts.select
 
     @inlined
     def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
@@ -51,7 +51,7 @@ def mask(variant: Variant) -> Launcher:
     """The exact one-hot of the selected candidate."""
     parts = Parts(variant)
     compute, slots, held, steps, number = parts.compute, parts.slots, parts.held, parts.steps, parts.number
-    rounds, stretch, offset, choose, write = parts.rounds, parts.stretch, parts.offset, parts.choose, parts.write
+    rounds, stretch, offset, choose, write = parts.rounds, parts.stretch, parts.offset, parts.select, parts.write
     kind, narrow = parts.kind, narrowing(parts.kind)
 
     @inlined

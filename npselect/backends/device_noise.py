@@ -9,20 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types
 
 from npselect.backends.device_launch import Launcher
-from npselect.backends.device_primitives import block, cuda, load, store, thread, wide_product
+from npselect.backends.device_primitives import block, cuda, load, rough_log2, store, thread, wide_product
 from npselect.backends.device_quads import computed_in, reading, widening
 from npselect.backends.device_teams import Team, offset_of
 from npselect.backends.gumbel import _MARGIN, gumbel, uniform
 from npselect.backends.logarithms import quick_minus_log
-from npselect.backends.primitives import fma, inlined
+from npselect.backends.primitives import fma, inlined, select
 
-__all__ = ["PAIRS", "draw", "perturbing"]
+__all__ = ["PAIRS", "draw", "lowest_rival", "perturbing"]
 
 PAIRS = 128  # of numbers, that a block of threads draws
 
@@ -95,12 +95,59 @@ def _quick(word: Any) -> Any:
     return low, 0 if low == high else 1
 
 
+# A forward pass wants to know which sum of logit and noise is the largest. Of h, the word's high half, u is within half
+# of 2**-32 of (h + 1/2) 2**-32, and 1 - u as near to (~h + 1/2) 2**-32. Where both h and ~h are 2**12 or more:
+#
+# - v = 1 - u < 2**-6: L = -log(u) = v + v**2 / 2 + ... is, cut off there, relatively wrong by less than 2**-13.5, and v
+#   by 2**-13: together less than 2**-12.2.
+# - Otherwise L > 2**-6, and log2(u) is wrong by 2**-22, or by that much of itself, and by what u is relatively wrong
+#   by, 2**-33 / u + 2**-23: together less than 2**-15 of itself.
+#
+# So G = -log(L) is wrong by less than 2**-12.1, its own logarithm included, and x + G, with the roundings of this sum
+# and of the exact one, by less than E = 2**-11 + 2**-22 |x + G|. What is lower than the largest estimate by more than
+# twice that is not the largest.
+
+_UNIT32, _HALF_UNIT32, _HALF32 = np.float32(2.0**-32), np.float32(2.0**-33), np.float32(0.5)
+_NEAR_ONE, _MINUS_LN2 = np.float32(2.0**-6), np.float32(-0.6931471805599453)
+_ALL_ONES, _ENDS, _BETWEEN = np.uint32(0xFFFFFFFF), np.uint32(2**12), np.uint32(2**32 - 2**13)
+_DOUBT, _RELATIVE_DOUBT = np.float32(2.0**-10), np.float32(2.0**-21)
+
+
+@inlined
+def lowest_rival(top: Any) -> Any:
+    """What an estimate must reach for its sum to be the largest, if `top` is the largest estimate."""
+    return top - fma(_RELATIVE_DOUBT, abs(top), _DOUBT)
+
+
+@inlined
+def _estimated(x: Any, word: Any) -> Any:
+    """About ``x + G``, and whether that is not to be relied on."""
+    high = _high(word)
+    u = fma(np.float32(high), _UNIT32, _HALF_UNIT32)
+    v = fma(np.float32(np.uint32(high ^ _ALL_ONES)), _UNIT32, _HALF_UNIT32)
+    minus_log = select(v < _NEAR_ONE, fma(_HALF32 * v, v, v), _MINUS_LN2 * rough_log2(u))
+    return fma(rough_log2(minus_log), _MINUS_LN2, x), np.uint32(high - _ENDS) >= _BETWEEN
+
+
 @inlined
 def _certain(source: Any, first: Any, x: Any) -> Any:
     return 0
 
 
-def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Callable[..., Any]:
+@inlined
+def _reliable(source: Any, first: Any, x: Any) -> Any:
+    return False
+
+
+class Perturbing(NamedTuple):
+    """Device functions: logits with their noise, an estimate of that, and a correction of the estimate."""
+
+    fetch: Callable[..., Any]
+    estimate: Callable[..., Any]
+    correct: Callable[..., Any]
+
+
+def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Perturbing:
     """``fetch(source, place, stretch, w)``: ``w <- logits + noise``, -inf where there is no candidate.
 
     It reads `held` quads. The sum is taken in the type that the logits' kind is computed in, and then brought into that
@@ -170,14 +217,45 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
     def none_quick(source: Any, first: Any, x: Any) -> Any:
         return (1 << size) - 1
 
+    def estimate_from(i: int) -> Callable[..., Any]:
+        rest, k = estimate_from(i + 1) if i + 1 < held else _reliable, 4 * i
+
+        @inlined
+        def estimate(source: Any, first: Any, x: Any) -> Any:
+            p, q, r, s = words(source.seed, source.offset + np.uint64(first + offset(i, 0)), group)
+            a, a_wild = _estimated(x[k], p)
+            b, b_wild = _estimated(x[k + 1], q)
+            c, c_wild = _estimated(x[k + 2], r)
+            d, d_wild = _estimated(x[k + 3], s)
+            x[k], x[k + 1], x[k + 2], x[k + 3] = a, b, c, d
+            return a_wild | b_wild | c_wild | d_wild | rest(source, first, x)
+
+        return estimate
+
+    add_estimates = estimate_from(0)
+
+    @inlined
+    def estimate_all(source: Any, place: Any, stretch: Any, w: Any) -> Any:
+        """About ``logits + noise`` into `w`; what `fetch` returns; whether that is not to be relied on."""
+        first, here = place.row * source.choices + stretch.first, start(source, place) + stretch.first
+        read(source.logits, here, stretch.left, w)
+        wild = add_estimates(source, first, w)
+        return exclude(source, place, stretch, w), wild
+
+    @inlined
+    def correct(source: Any, place: Any, stretch: Any, w: Any, rivals: Any) -> Any:
+        """The sums themselves where `rivals` has a bit, -inf elsewhere."""
+        for k in range(size):
+            w[k] = nothing
+        draw_again(source, place, stretch, w, rivals)
+        exclude(source, place, stretch, w)
+
     add_quick, widen = quick_from(0) if added_in is np.float32 else none_quick, widening(kind)
 
     @inlined
-    def fetch_and_draw(source: Any, place: Any, stretch: Any, w: Any) -> Any:
-        x, slot = cuda.local.array(size, added_in), 0
+    def draw_again(source: Any, place: Any, stretch: Any, x: Any, doubtful: Any) -> Any:
         first, here = place.row * source.choices + stretch.first, start(source, place) + stretch.first
-        read(source.logits, here, stretch.left, x)
-        doubtful = add_quick(source, first, x)
+        slot = 0
         while doubtful != 0:
             at = offset(slot >> 2, slot & 3)
             if doubtful & 1 and at < stretch.left:
@@ -187,11 +265,19 @@ def perturbing(kind: Any, result: Any, noise: str, team: Team, held: int) -> Cal
                     x[k] = perturbed if k == slot else x[k]
             doubtful >>= 1
             slot += 1
+
+    @inlined
+    def fetch_and_draw(source: Any, place: Any, stretch: Any, w: Any) -> Any:
+        x = cuda.local.array(size, added_in)
+        first, here = place.row * source.choices + stretch.first, start(source, place) + stretch.first
+        read(source.logits, here, stretch.left, x)
+        draw_again(source, place, stretch, x, add_quick(source, first, x))
         for k in range(size):
             w[k] = compute(x[k])
         return exclude(source, place, stretch, w)
 
-    return {"none": fetch_alone, "array": fetch_and_add, "drawn": fetch_and_draw}[noise]
+    fetch = {"none": fetch_alone, "array": fetch_and_add, "drawn": fetch_and_draw}[noise]
+    return Perturbing(fetch, estimate_all, correct)
 
 
 # ------------------------------------------------------------------------------------------------ noise alone

@@ -27,6 +27,7 @@ __all__ = [
     "load4",
     "narrow_bfloat16",
     "narrow_float16",
+    "rough_log2",
     "shuffle_xor",
     "simulated",
     "store",
@@ -232,6 +233,28 @@ def _block() -> Any:
 @compiles(shuffle_xor)
 def _shuffle_xor(value: Any, distance: Any) -> Any:
     return lambda value, distance: cuda.shfl_xor_sync(_ALL_LANES, value, distance)
+
+
+# ------------------------------------------------------------------------------------------------ rough logarithms
+
+
+def rough_log2(x: Any) -> Any:
+    """``log2(x)`` of a normal float32, within 2**-22, or that much of itself outside (0.5, 2); the bits vary."""
+    raise _only_compiled("rough_log2")
+
+
+@intrinsic
+def _rough_log2(typing: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real = ir.FloatType()
+        return builder.call(ir.InlineAsm(ir.FunctionType(real, [real]), "lg2.approx.ftz.f32 $0, $1;", "=f,f"), args)
+
+    return types.float32(types.float32), generate
+
+
+@compiles(rough_log2)
+def _rough_log2_(x: Any) -> Any:
+    return lambda x: _rough_log2(x)
 
 
 # ------------------------------------------------------------------------------------------------ words

@@ -17,10 +17,10 @@ import numpy as np
 from npselect.backends.arithmetic import divided_difference, exp, prepared
 from npselect.backends.device_arguments import ARGUMENTS, Operands, Source, Variant
 from npselect.backends.device_launch import Launcher
-from npselect.backends.device_noise import perturbing
-from npselect.backends.device_primitives import barrier, cuda, load
+from npselect.backends.device_noise import lowest_rival, perturbing
+from npselect.backends.device_primitives import barrier, cuda, load, shuffle_xor
 from npselect.backends.device_quads import computed_in, narrowing, reading, widening, writing
-from npselect.backends.device_teams import agreement, fold, lanes_of, offset_of, placing, pooling, stretching
+from npselect.backends.device_teams import WARP, agreement, fold, lanes_of, offset_of, placing, pooling, stretching
 from npselect.backends.device_tiles import through_tiles
 from npselect.backends.primitives import bits_of, fma, inlined, select
 from npselect.backends.reductions import SEGMENT
@@ -42,7 +42,7 @@ class Parts:
         size = lanes_of(team, held)
         stretch, offset, folded = stretching(team, held), offset_of(team), fold(team, size)
         agree, (share_segment, pool) = agreement(team), pooling(team)
-        fetch = perturbing(variant.logits, kind, variant.noise, team, held)
+        fetch, estimate, correct = perturbing(variant.logits, kind, variant.noise, team, held)
         read, write = reading(kind, team, held, 0.0), writing(kind, team, held)
         widen, narrow = widening(kind), narrowing(kind)
         infinity, zero, excluded, nan = compute(np.inf), compute(0.0), compute(-0.0), compute(np.nan)
@@ -50,6 +50,18 @@ class Parts:
         @inlined
         def rounds(source: Any) -> Any:
             return -(-source.choices // warps_a_round) if team.long else 1
+
+        @inlined
+        def scan(here: Any, w: Any, top: Any, m: Any, ordered: Any) -> Any:
+            """The largest entry so far, its column, and whether all entries are ordered numbers below +inf."""
+            slot = np.int32(-1)
+            for i in range(held):
+                for c in range(4):
+                    x = w[4 * i + c]
+                    ordered = ordered & (x < infinity)
+                    if x > top:
+                        top, slot = x, np.int32(offset(i, c))
+            return top, number(here.first + slot) if slot >= 0 else m, ordered
 
         @inlined
         def choose(source: Any, place: Any, n: Any, w: Any) -> Any:
@@ -66,18 +78,56 @@ class Parts:
                     here = stretch(place, n, turn, step)
                     if fetch(source, place, here, w) and m == NOTHING:
                         m = number(POISONED)
-                    slot = np.int32(-1)
-                    for i in range(held):
-                        for c in range(4):
-                            x = w[4 * i + c]
-                            ordered = ordered & (x < infinity)
-                            if x > top:
-                                top, slot = x, np.int32(offset(i, c))
-                    if slot >= 0:
-                        m = number(here.first + slot)
+                    top, m, ordered = scan(here, w, top, m, ordered)
             if not ordered:
                 top = infinity
             top, m = agree(top, m, place, tops, columns)
+            if top == infinity:
+                m = number(POISONED)
+            return m, top
+
+        @inlined
+        def anyone(flag: Any, place: Any, flags: Any) -> Any:
+            """Whether a flag is up, for this row or another of the warp's."""
+            up, distance = np.int32(flag), WARP >> 1
+            while distance > 0:
+                up = np.int32(up | shuffle_xor(up, distance))
+                distance >>= 1
+            if warps > 1:
+                if place.lane == 0:
+                    flags[place.warp] = up
+                barrier()
+                for i in range(warps):
+                    up = np.int32(up | flags[i])
+            return up != 0
+
+        @inlined
+        def choose_by_estimates(source: Any, place: Any, n: Any, w: Any) -> Any:
+            """The same where noise is drawn: exactly only where an estimate leaves it open."""
+            tops = cuda.shared.array(warps, compute)
+            columns = cuda.shared.array(warps, number)
+            flags = cuda.shared.array(warps, np.int32)
+            here, none = stretch(place, n, 0, 0), number(NOTHING if source.where != 0 else POISONED)
+            found, wild = estimate(source, place, here, w)
+            if found:
+                none = number(POISONED)
+            if wild:
+                for k in range(slots):
+                    w[k] = -infinity
+            top, mine, ordered = scan(here, w, -infinity, none, True)
+            if not ordered:
+                top = infinity
+            top, m = agree(top, mine, place, tops, columns)
+            least, rivals = lowest_rival(top), (1 << slots) - 1 if wild else 0
+            for k in range(slots):
+                rivals |= (1 << k) if w[k] >= least else 0
+            several = rivals != 0 and (mine != m or rivals & (rivals - 1) != 0)
+            if anyone(wild or (top > -infinity and several), place, flags):
+                correct(source, place, here, w, rivals)
+                top, m, ordered = scan(here, w, -infinity, none, ordered)
+                if not ordered:
+                    top = infinity
+                top, m = agree(top, m, place, tops, columns)
             if top == infinity:
                 m = number(POISONED)
             return m, top
@@ -169,6 +219,8 @@ class Parts:
         self.number, self.lanes, self.start = number, size, start
         self.shared, self.again = 2 * warps, steps > 1 or team.long  # again: a row is read again for each pass
         self.rounds, self.stretch, self.offset, self.fetch, self.write = rounds, stretch, offset, fetch, write_row
+        estimable = variant.noise == "drawn" and computed_in(variant.logits) is compute is np.float32
+        self.select = choose_by_estimates if estimable and not self.again else choose
         self.choose, self.weight, self.weigh, self.read, self.put = choose, weight, weigh, read_row, put
         self.from_selected, self.at_selected, self.temperature = from_selected, at_selected, temperature
         self.clear, self.add, self.add_products, self.settle = clear, add, add_products, settle
