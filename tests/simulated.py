@@ -14,7 +14,8 @@ import simulator
 simulator.install()
 
 from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
-from npselect.backends import device_kernels, device_memory, device_noise, device_rows, device_teams  # noqa: E402
+from npselect._philox import words  # noqa: E402
+from npselect.backends import cuda, device_kernels, device_memory, device_noise, device_rows, device_teams  # noqa: E402
 from npselect.backends.device_arrays import DeviceArray  # noqa: E402
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
@@ -120,12 +121,63 @@ def noises():
         every_function(gumbel_softmax, shape, DTYPES[name], functions, seed=SEED, offset=7)
     for choices in (1025, 2100):
         every_function(gumbel_softmax, (2, choices), np.float32, ("index", "backward"), seed=SEED, offset=2**64 - 8000)
+    estimates()
+    close_calls()
     every_function(gumbel_softmax, (5, 8), np.float32, None, seed=SEED, axis=0)
     every_function(gumbel_softmax, (5, 8), np.float32, functions, seed=SEED, grad_dtype=np.float64)
     every_function(gumbel_softmax, (5, 7), np.float16, functions, seed=SEED, grad_dtype=np.float32)
     for dtype, size, offset in itertools.product((np.float32, np.float64), (0, 1, 2, 257, 300), (0, 7, 2**64 - 400)):
         draw = partial(noise.gumbel, size, SEED, offset=offset, dtype=dtype)
         same("gumbel", lambda backend, draw=draw: draw(backend=backend))
+
+
+def wild_numbers():
+    """Numbers of the stream at the very ends of the noise, where estimates are no good."""
+    numbers = np.arange(2**21, dtype=np.uint64)
+    high = words(SEED, numbers) >> np.uint64(32)
+    return [int(ends[0]) for ends in (numbers[high < 2**12], numbers[high >= 2**32 - 2**12])]
+
+
+def estimates():
+    """The error of an estimate is below its bound, wherever it is to be relied on."""
+    rng = np.random.default_rng(3)
+    near_ends = np.concatenate([np.arange(0, 5000), np.arange(5000, 2**14, 97)])
+    near_seam = 2**32 - 2**26 + np.arange(-300, 300)  # where 1 - u is 2**-6
+    high = np.concatenate([rng.integers(0, 2**32, 20_000), near_ends, 2**32 - 1 - near_ends, near_seam]).astype(
+        np.uint64
+    )
+    words = (high << np.uint64(32)) | rng.integers(0, 2**32, len(high), np.uint64)
+    exact = -np.log(-np.log1p(-(2.0**53 - ((words >> np.uint64(11)) | np.uint64(1)).astype(np.float64)) / 2.0**53))
+    pairs = [device_noise._estimated(np.float32(0), word) for word in words]
+    estimate, wild = (np.array(list(column)) for column in zip(*pairs, strict=True))
+    assert np.array_equal(wild, (high < 2**12) | (high >= 2**32 - 2**12))
+    error = np.abs(estimate - exact)[~wild].max() / 2.0**-12.1
+    print(f"estimates of the noise: {error:.3f} of the bound")
+    assert 0.4 < error < 1
+
+
+def closest_rows(choices):
+    """Where in the stream the largest two of so many numbers are nearly the same."""
+    rows = noise.gumbel(2**21, SEED, dtype=np.float64, backend="cpu").reshape(-1, choices)
+    second, first = np.partition(rows, choices - 2, axis=1)[:, -2:].T
+    return choices * np.argsort(first - second)[:12]
+
+
+def close_calls():
+    """Sums that estimates of the noise do not tell apart."""
+    for offset in closest_rows(8):
+        index = partial(gumbel_softmax.index, np.zeros((1, 8), np.float32), seed=SEED, offset=int(offset))
+        same("index", lambda backend, index=index: index(backend=backend), offset=int(offset))
+    offsets = 0, *(number - 5 for number in wild_numbers())
+    for shape in ((6, 8), (6, 33), (5, 100), (2, 1030)):
+        logits = inputs(shape, np.float32)[0]
+        alike, where = np.full(shape, 3e7, np.float32), wheres(shape)
+        for values, offset in itertools.product((alike, np.round(logits) + np.float32(2.0**21), logits), offsets):
+            about = {"seed": SEED, "offset": offset}
+            index = partial(gumbel_softmax.index, values, **about)
+            same("index", lambda backend, index=index: index(backend=backend), shape=shape, **about)
+        forward = partial(gumbel_softmax.forward, alike, seed=7, where=where)
+        same("forward", lambda backend, forward=forward: forward(backend=backend), shape=shape)
 
 
 def shifted(array, by):
@@ -159,34 +211,43 @@ def selections():
     same("selection.forward", lambda backend: selection.forward(x, logits, backend=backend))
 
 
-def add_in_another_order(a, b, c, d, place):
-    return device_teams._fold_neighbours(a, c, b, d, place)
+def add_in_another_order(team, lanes):
+    right = device_teams.fold(team, lanes)
+    return lambda x: right([x[0], x[2], x[1], x[3], *x[4:]])
 
 
-def forget_the_last_warp(total, segment, place, shared, first):
-    return POOL(total, segment if place.warp == 0 else np.float32(0), place, shared, first)
+def forget_the_last_warp(team):
+    share, pool = device_teams.pooling(team)
+    return lambda segment, place, *where: share(segment if place.warp == 0 else np.float32(0), place, *where), pool
 
 
 def take_the_last_of_equals(top, column, other, other_column):
     return (other, other_column) if other > top or (other == top and other_column > column) else (top, column)
 
 
-def leave_nan_out(kind, aligned):
-    write = WRITING(kind, aligned)
-    return lambda *about: None if any(np.isnan(x) for x in about[5:]) else write(*about)
+def leave_nan_out(kind, team, held):
+    write = WRITING(kind, team, held)
+    return lambda address, place, left, x: None if np.isnan(x).any() else write(address, place, left, x)
 
 
-def one_place_on(place, turn, quad):
-    return device_teams._first_of_neighbours(place, turn, quad) + (turn > 0)
+def one_place_on(team, held):
+    stretch = device_teams.stretching(team, held)
+
+    def moved(place, n, turn, step):
+        here = stretch(place, n, turn, step)
+        return here._replace(first=here.first + (turn > 0))
+
+    return moved
 
 
-POOL, WRITING = device_rows.pool, device_rows.writing
+WRITING = device_rows.writing
 FAULTS = {
-    "sums in another order": (device_rows, "fold", lambda aligned: add_in_another_order, (40, 132)),
-    "a segment forgotten": (device_rows, "pool", forget_the_last_warp, (2, 2048)),
+    "the largest estimate for the largest sum": (device_rows, "lowest_rival", lambda top: top, None),
+    "sums in another order": (device_rows, "fold", add_in_another_order, (40, 132)),
+    "a segment forgotten": (device_rows, "pooling", forget_the_last_warp, (2, 2048)),
     "the last of equals": (device_teams, "_first_of", take_the_last_of_equals, (7, 100)),
     "NaN not written": (device_rows, "writing", leave_nan_out, (7, 8)),
-    "another column in the second round": (device_rows, "first_column", lambda aligned: one_place_on, (2, 4100)),
+    "another column in the second round": (device_rows, "stretching", one_place_on, (2, 4100)),
     "no noise in the second quad": (
         device_noise,
         "_neighbouring_words",
@@ -201,11 +262,14 @@ def faults():
     for fault, (module, name, wrong, shape) in FAULTS.items():
         right = getattr(module, name)
         setattr(module, name, wrong)
-        device_kernels.mask.cache_clear()
-        device_kernels.backward.cache_clear()
+        for kernel in (device_kernels.index, device_kernels.mask, device_kernels.backward, cuda._plan):
+            kernel.cache_clear()
         try:
             operator, options = (gumbel_softmax, {"seed": 1}) if module is device_noise else (straight_through, {})
-            every_function(operator, shape, np.float32, ("forward", "backward"), **options)
+            if shape is None:
+                close_calls()
+            else:
+                every_function(operator, shape, np.float32, ("forward", "backward"), **options)
         except AssertionError as error:
             print(f"{fault}: {error}")
         else:

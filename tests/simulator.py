@@ -41,10 +41,17 @@ def _cell(address, place, kind):
 
 
 def load(address, place, kind):
+    if isinstance(address, np.ndarray):
+        assert 0 <= place < len(address)
+        return address[place]
     return kind(_cell(address, place, kind).value)
 
 
 def store(address, place, kind, value):
+    if isinstance(address, np.ndarray):
+        assert 0 <= place < len(address)
+        address[place] = value
+        return
     _cell(address, place, kind).value = kind(value).item()
 
 
@@ -126,6 +133,17 @@ def narrow_bfloat16(x):
     return np.float32(x).astype(ml_dtypes.bfloat16).view(np.int16)
 
 
+def rough_log2(x):
+    """As far off as a device's may be, to one side or the other."""
+    exact = np.log2(np.float64(x))
+    side = 1 if np.float32(x).view(np.uint32) & 4 else -1
+    return np.float32(exact + side * 0.9 * 2.0**-22 * (1 if 0.5 < x < 2 else abs(exact)))
+
+
+def wide_product(a, b):
+    return np.uint64(int(a) * int(b))
+
+
 class Owner:
     """Memory that is poisoned, lest something be taken for written that is not."""
 
@@ -154,7 +172,8 @@ MEMORY = {
     "wait": lambda stream, other: None,
 }
 DEVICE = (
-    *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor"),
+    *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor", "wide_product"),
+    "rough_log2",
     *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
 )
 
@@ -167,9 +186,18 @@ def install():
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
 
-    from npselect.backends import cuda, device_kernels, device_memory, device_rows
+    from npselect.backends import (
+        cuda,
+        device_kernels,
+        device_memory,
+        device_noise,
+        device_quads,
+        device_rows,
+        device_tiles,
+    )
 
-    device_kernels.cuda = device_rows.cuda = _Launched()
+    for module in (device_kernels, device_noise, device_quads, device_rows, device_tiles):
+        module.cuda = _Launched()
 
     for name, function in MEMORY.items():
         setattr(device_memory, name, function)

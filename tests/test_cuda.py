@@ -63,17 +63,17 @@ def test_same_bits_as_the_cpu(group, simulations):
 @pytest.mark.parametrize("most_threads", [64, 256, 512])
 def test_a_team_covers_its_row(choices, aligned, most_threads):
     team = cuda._team(choices, aligned, most_threads)
-    group = 1 << team.shift
-    columns = 4 * group * team.quads
-    if team.warps == 1 and team.rounds == 1:
+    columns = 4 * team.group * team.quads
+    rounds = -(-choices // (columns * team.warps))
+    assert team.long == (rounds > 1)
+    if team.warps == 1 and not team.long:
         assert columns >= choices
         assert team.quads == 1 or columns < 2 * choices
     else:
-        assert group == 32
+        assert team.group == 32
         assert columns == 1024
-        assert columns * team.warps * (team.rounds - 1) < choices <= columns * team.warps * team.rounds
-    assert group * team.warps <= most_threads
-    assert aligned or group >= 4
+        assert columns * (team.warps - 1) < choices
+    assert team.group * team.warps <= most_threads
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.int16, np.float32, np.float64])

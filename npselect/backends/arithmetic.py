@@ -32,7 +32,8 @@ __all__ = ["Temperature", "divided_difference", "exp", "prepared"]
 # 8e-9 for float32 (0.13 units of 2**-24) and 2e-17 for float64 (0.12 units of 2**-53). r = exact + rest: the first part
 # carries no rounding error, so only the two last sums and the polynomial count, and the result stays within 1 ULP.
 # 2**n is applied in two halves, each a normal number, so that a subnormal result is rounded to its place by the second
-# alone. n comes from adding 1.5 * 2**(p - 1), whose last place is 1.
+# alone. n comes from adding 1.5 * 2**(p - 1), whose last place is 1; of the sum's bits, only low ones that are n's stay
+# when they are shifted to the exponent's place.
 
 _LOWEST32, _LOWEST64 = np.float32(-104.0), np.float64(-745.25)  # exp is below half the smallest subnormal
 _PER_LN2_32, _PER_LN2_64 = np.float32(1.4426950408889634), np.float64(1.4426950408889634)
@@ -71,7 +72,7 @@ def _exp32(t: Any, tail: Any) -> Any:
     r = exact + rest
     q = fma(fma(fma(fma(_Q4, r, _Q3), r, _Q2), r, _Q1), r, _Q0)
     power = _ONE32 + (exact + fma(r * r, q, rest))
-    exponent = bits_of(shifted) - bits_of(_ROUND32)
+    exponent = bits_of(shifted)
     half = exponent >> 1
     result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
     return select(t >= _LOWEST32, result, _ZERO32)
@@ -86,7 +87,7 @@ def _exp64(t: Any, tail: Any) -> Any:
     q = fma(fma(fma(fma(fma(_D9, r, _D8), r, _D7), r, _D6), r, _D5), r, _D4)
     q = fma(fma(fma(fma(q, r, _D3), r, _D2), r, _D1), r, _D0)
     power = _ONE64 + (exact + fma(r * r, q, rest))
-    exponent = bits_of(shifted) - bits_of(_ROUND64)
+    exponent = bits_of(shifted)
     half = exponent >> 1
     result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
     return select(t >= _LOWEST64, result, _ZERO64)

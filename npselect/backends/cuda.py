@@ -18,12 +18,12 @@ import numpy.typing as npt
 from npselect._draws import Draws
 from npselect.backends import device_kernels as kernels
 from npselect.backends import device_memory as memory
+from npselect.backends.device_arguments import Variant
 from npselect.backends.device_arrays import DeviceArray
 from npselect.backends.device_launch import Launcher
 from npselect.backends.device_noise import PAIRS, draw
 from npselect.backends.device_quads import computed_in
-from npselect.backends.device_rows import Variant
-from npselect.backends.device_teams import WARP
+from npselect.backends.device_teams import WARP, Team
 from npselect.backends.reductions import LANES, SEGMENT
 
 __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
@@ -134,27 +134,23 @@ class _Call:
             memory.download(array, copy.address, self.stream)
 
 
-class _Team(NamedTuple):
-    """How the threads share rows: see `npselect.backends.device_teams`."""
-
-    quads: int
-    shift: int
-    warps: int
-    rounds: int
-
-
 def _quads(choices: int) -> int:
-    """How many quads of a row, or of a segment of it, a thread holds: a power of two."""
-    return 1 << ((min(choices, SEGMENT) - 1) // LANES).bit_length()
+    """How many quads of a row, or of a segment of it, a thread holds."""
+    return -(-min(choices, SEGMENT) // LANES)
 
 
-def _team(choices: int, aligned: bool, most_threads: int) -> _Team:
+def _team(choices: int, aligned: bool, most_threads: int, most_quads: int = 6) -> Team:
     if choices <= LANES:
-        threads = max(-(-choices // 4), 1 if aligned else 4)
-        return _Team(1, (threads - 1).bit_length(), 1, 1)
+        quads = -(-choices // 4)
+        if aligned:
+            held = min(quads, 2)
+            return Team(True, held, 1 << (-(-quads // held) - 1).bit_length(), 1, False)
+        groups = (g for g in (1, 2, 4, 8, 16) if quads <= most_quads * g)
+        group = min(groups, key=lambda g: g * -(-quads // g))  # as few quads in all as can be
+        return Team(False, -(-quads // group), group, 1, False, length=choices)
     segments = -(-choices // SEGMENT)
-    warps = min(segments, most_threads // WARP)
-    return _Team(_quads(choices), 5, warps, -(-segments // warps))
+    rounds = -(-segments // (most_threads // WARP))
+    return Team(aligned, _quads(choices), WARP, -(-segments // rounds), rounds > 1)
 
 
 def _registers(held: int, kind: Any, quads: int, noise: str) -> tuple[bool, int]:
@@ -172,9 +168,6 @@ class _Plan(NamedTuple):
     launch: Launcher
     threads: int
     rows_a_block: int
-    shift: int
-    warps: int
-    rounds: int
 
 
 @cache
@@ -183,11 +176,10 @@ def _plan(
 ) -> _Plan:
     """`held` is how many numbers of a column the kernel would keep in registers; `logits` is their kind."""
     resident, most_threads = _registers(held, kind, _quads(choices), noise)
-    team = _team(choices, aligned, most_threads)
-    launch = kernel(Variant(kind, logits, noise, aligned, team.quads, resident, most_threads))
-    if team.warps > 1:
-        return _Plan(launch, WARP * team.warps, 1, team.shift, team.warps, team.rounds)
-    return _Plan(launch, _SHARED_THREADS, _SHARED_THREADS >> team.shift, team.shift, 1, team.rounds)
+    team = _team(choices, aligned, most_threads, 3 if computed_in(kind) is np.float64 else 6)
+    threads = WARP * team.warps if team.warps > 1 else _SHARED_THREADS
+    launch = kernel(Variant(kind, logits, noise, team, resident, threads))
+    return _Plan(launch, threads, threads // (team.group * team.warps))
 
 
 def _run(
@@ -237,10 +229,6 @@ def _run(
         out2_at,
         rows,
         choices,
-        plan.rows_a_block,
-        plan.shift,
-        plan.warps,
-        plan.rounds,
     )
     call.finish()
 

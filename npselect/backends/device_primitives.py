@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from functools import cache
 from importlib import import_module
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,19 @@ __all__ = [
     "load4",
     "narrow_bfloat16",
     "narrow_float16",
+    "rough_log2",
     "shuffle_xor",
     "simulated",
     "store",
     "store4",
     "thread",
     "widen_bfloat16",
+    "wide_product",
     "widen_float16",
 ]
 
 _ALL_LANES = np.uint32(0xFFFFFFFF)
+_SHORT, _WORD = ir.IntType(16), ir.IntType(32)
 
 
 def _import_what_numpy_has_moved() -> None:
@@ -67,7 +71,7 @@ def _only_compiled(name: str) -> NotImplementedError:
 
 
 def load(address: Any, place: Any, kind: Any) -> Any:
-    """The element at a place."""
+    """The element at a place; of an array in shared memory, if that is given for the address."""
     raise _only_compiled("load")
 
 
@@ -77,7 +81,7 @@ def load4(address: Any, place: Any, kind: Any) -> Any:
 
 
 def store(address: Any, place: Any, kind: Any, value: Any) -> None:
-    """Put an element at a place."""
+    """Put an element at a place, as `load` takes it."""
     raise _only_compiled("store")
 
 
@@ -168,6 +172,8 @@ def _store4(typing: Any, address: Any, place: Any, kind: Any, values: Any) -> An
 
 @compiles(load)
 def _load_(address: Any, place: Any, kind: Any) -> Any:
+    if isinstance(address, types.Array):
+        return lambda address, place, kind: address[np.uint64(place)]
     return lambda address, place, kind: _load(address, place, kind)
 
 
@@ -178,6 +184,8 @@ def _load4_(address: Any, place: Any, kind: Any) -> Any:
 
 @compiles(store)
 def _store_(address: Any, place: Any, kind: Any, value: Any) -> Any:
+    if isinstance(address, types.Array):
+        return lambda address, place, kind, value: setitem(address, np.uint64(place), value)
     return lambda address, place, kind, value: _store(address, place, kind, value)
 
 
@@ -229,6 +237,51 @@ def _shuffle_xor(value: Any, distance: Any) -> Any:
     return lambda value, distance: cuda.shfl_xor_sync(_ALL_LANES, value, distance)
 
 
+# ------------------------------------------------------------------------------------------------ rough logarithms
+
+
+def rough_log2(x: Any) -> Any:
+    """``log2(x)`` of a normal float32, within 2**-22, or that much of itself outside (0.5, 2); the bits vary."""
+    raise _only_compiled("rough_log2")
+
+
+@intrinsic
+def _rough_log2(typing: Any, x: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        real = ir.FloatType()
+        return builder.call(ir.InlineAsm(ir.FunctionType(real, [real]), "lg2.approx.ftz.f32 $0, $1;", "=f,f"), args)
+
+    return types.float32(types.float32), generate
+
+
+@compiles(rough_log2)
+def _rough_log2_(x: Any) -> Any:
+    return lambda x: _rough_log2(x)
+
+
+# ------------------------------------------------------------------------------------------------ words
+
+
+def wide_product(a: Any, b: Any) -> Any:
+    """The product of two uint32, a uint64, by one instruction."""
+    raise _only_compiled("wide_product")
+
+
+@intrinsic
+def _wide_product(typing: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # else LLVM makes of a chain of these products that of two uint64, which takes more
+        multiply = ir.InlineAsm(ir.FunctionType(ir.IntType(64), [_WORD, _WORD]), "mul.wide.u32 $0, $1, $2;", "=l,r,r")
+        return builder.call(multiply, args)
+
+    return types.uint64(types.uint32, types.uint32), generate
+
+
+@compiles(wide_product)
+def _wide_product_(a: Any, b: Any) -> Any:
+    return lambda a, b: _wide_product(a, b)
+
+
 # ------------------------------------------------------------------------------------------------ 16 bits
 
 
@@ -250,9 +303,6 @@ def widen_bfloat16(bits: Any) -> Any:
 def narrow_bfloat16(x: Any) -> Any:
     """The bits of the bfloat16 nearest to a float32, ties to even."""
     raise _only_compiled("narrow_bfloat16")
-
-
-_SHORT, _WORD = ir.IntType(16), ir.IntType(32)
 
 
 def _word(value: int) -> Any:

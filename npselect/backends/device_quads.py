@@ -1,8 +1,8 @@
 """Quads: the four columns that a thread reads, and writes, at a time, widened to the type that they are computed in.
 
-The functions here make device functions, for a kind of storage (see `npselect.backends.storage`), and for aligned rows
-or others (see `npselect.backends.device_teams`). `base` is the place of the row's first column; what lies at or beyond
-column `n` is neither read nor written.
+The functions here make device functions, for a kind of storage (see `npselect.backends.storage`), and for a team (see
+`npselect.backends.device_teams`). `place` is that of a stretch's first column among all elements; what lies at or
+beyond the offset `left` from there is neither read nor written.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from npselect.backends.device_primitives import (
+    cuda,
     load,
     load4,
     narrow_bfloat16,
@@ -22,9 +23,10 @@ from npselect.backends.device_primitives import (
     widen_bfloat16,
     widen_float16,
 )
+from npselect.backends.device_teams import Team, offset_of
 from npselect.backends.primitives import inlined
 
-__all__ = ["column", "computed_in", "narrowing", "reading", "widening", "writing"]
+__all__ = ["computed_in", "narrowing", "reading", "widening", "writing"]
 
 Function = Callable[..., Any]
 
@@ -49,71 +51,104 @@ def narrowing(kind: Any) -> Function:
     return {np.uint16: narrow_float16, np.int16: narrow_bfloat16}.get(kind, _as_it_is)
 
 
-@inlined
-def _neighbour(place: Any, first: Any, c: Any) -> Any:
-    return first + c
+def _stored(x: float, kind: Any) -> Any:
+    """A number that bfloat16 can hold, in storage."""
+    if kind is np.int16:
+        return np.int16(np.float32(x).view(np.int32) >> 16)
+    return np.float16(x).view(np.uint16) if kind is np.uint16 else kind(x)
 
 
-@inlined
-def _scattered(place: Any, first: Any, c: Any) -> Any:
-    return first + place.group * c
+def reading(kind: Any, team: Team, held: int, beyond: float) -> Function:
+    """``read(address, place, left, x)``: `held` quads into `x`, `beyond` standing for what is beyond the row.
 
-
-def column(aligned: bool) -> Function:
-    """Which column the c-th of a quad is."""
-    return _neighbour if aligned else _scattered
-
-
-def reading(kind: Any, aligned: bool) -> Function:
-    """``read(address, base, place, first, n, pad)``: a quad, `pad` standing for what is beyond the row."""
-    widen = widening(kind)
-
-    @inlined
-    def read_neighbours(address: Any, base: Any, place: Any, first: Any, n: Any, pad: Any) -> Any:
-        if first < n:
-            a, b, c, d = load4(address, base + first, kind)
-            return widen(a), widen(b), widen(c), widen(d)
-        return pad, pad, pad, pad
+    All are asked for before any is widened, so that they are under way together. Where a row ends is nearly always in
+    the last quad; the others then take no more than a load each. A quad of 16-bit numbers is read as a 64-bit word.
+    """
+    widen, offset, size, pad = widening(kind), offset_of(team), 4 * held, _stored(beyond, kind)
+    quad_words = team.aligned and np.dtype(kind).itemsize == 2
+    stored_in = np.uint64 if quad_words else kind
+    slots = held if quad_words else size
+    pads = np.uint64(int(pad) % 2**16 * 0x0001000100010001) if quad_words else pad
 
     @inlined
-    def read(address: Any, at: Any, base: Any, n: Any, pad: Any) -> Any:
-        return widen(load(address, base + at, kind)) if at < n else pad
+    def take_word(address: Any, place: Any, i: Any, x: Any) -> Any:
+        x[i] = load(address, (place >> 2) + (offset(i, 0) >> 2), np.uint64)
 
     @inlined
-    def read_scattered(address: Any, base: Any, place: Any, first: Any, n: Any, pad: Any) -> Any:
-        step = place.group
-        return (
-            read(address, first, base, n, pad),
-            read(address, first + step, base, n, pad),
-            read(address, first + 2 * step, base, n, pad),
-            read(address, first + 3 * step, base, n, pad),
-        )
-
-    return read_neighbours if aligned else read_scattered
-
-
-def writing(kind: Any, aligned: bool) -> Function:
-    """``write(address, base, place, first, n, a, b, c, d)``: a quad, narrowed."""
-    narrow = narrowing(kind)
+    def try_word(address: Any, place: Any, left: Any, i: Any, x: Any) -> Any:
+        at = offset(i, 0)
+        x[i] = load(address, (place >> 2) + (at >> 2), np.uint64) if at < left else pads
 
     @inlined
-    def write_neighbours(
-        address: Any, base: Any, place: Any, first: Any, n: Any, a: Any, b: Any, c: Any, d: Any
-    ) -> Any:
-        if first < n:
-            store4(address, base + first, kind, (narrow(a), narrow(b), narrow(c), narrow(d)))
+    def take_neighbours(address: Any, place: Any, i: Any, x: Any) -> Any:
+        k = 4 * i
+        x[k], x[k + 1], x[k + 2], x[k + 3] = load4(address, place + offset(i, 0), kind)
 
     @inlined
-    def write(address: Any, at: Any, base: Any, n: Any, x: Any) -> Any:
-        if at < n:
-            store(address, base + at, kind, narrow(x))
+    def try_neighbours(address: Any, place: Any, left: Any, i: Any, x: Any) -> Any:
+        at, k = offset(i, 0), 4 * i
+        a, b, c, d = load4(address, place + at, kind) if at < left else (pad, pad, pad, pad)
+        x[k], x[k + 1], x[k + 2], x[k + 3] = a, b, c, d
 
     @inlined
-    def write_scattered(address: Any, base: Any, place: Any, first: Any, n: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-        step = place.group
-        write(address, first, base, n, a)
-        write(address, first + step, base, n, b)
-        write(address, first + 2 * step, base, n, c)
-        write(address, first + 3 * step, base, n, d)
+    def take_scattered(address: Any, place: Any, i: Any, x: Any) -> Any:
+        for c in range(4):
+            x[4 * i + c] = load(address, place + offset(i, c), kind)
 
-    return write_neighbours if aligned else write_scattered
+    @inlined
+    def try_scattered(address: Any, place: Any, left: Any, i: Any, x: Any) -> Any:
+        for c in range(4):
+            at = offset(i, c)
+            x[4 * i + c] = load(address, place + at, kind) if at < left else pad
+
+    @inlined
+    def number(x: Any, k: Any) -> Any:
+        return x[k]
+
+    @inlined
+    def of_word(x: Any, k: Any) -> Any:
+        return kind((x[k >> 2] >> np.uint64(16 * (k & 3))) & np.uint64(0xFFFF))
+
+    if quad_words:
+        take, try_, unpack = take_word, try_word, of_word
+    elif team.aligned:
+        take, try_, unpack = take_neighbours, try_neighbours, number
+    else:
+        take, try_, unpack = take_scattered, try_scattered, number
+
+    @inlined
+    def read(address: Any, place: Any, left: Any, x: Any) -> Any:
+        stored = cuda.local.array(slots, stored_in)
+        if offset(held - 2, 3) < left:
+            for i in range(held - 1):
+                take(address, place, i, stored)
+        else:
+            for i in range(held - 1):
+                try_(address, place, left, i, stored)
+        try_(address, place, left, held - 1, stored)
+        for k in range(size):
+            x[k] = widen(unpack(stored, k))
+
+    return read
+
+
+def writing(kind: Any, team: Team, held: int) -> Function:
+    """``write(address, place, left, x)``: `held` quads that have been narrowed."""
+    offset = offset_of(team)
+
+    @inlined
+    def write_neighbours(address: Any, place: Any, left: Any, x: Any) -> Any:
+        for i in range(held):
+            at, k = offset(i, 0), 4 * i
+            if at < left:
+                store4(address, place + at, kind, (x[k], x[k + 1], x[k + 2], x[k + 3]))
+
+    @inlined
+    def write_scattered(address: Any, place: Any, left: Any, x: Any) -> Any:
+        for i in range(held):
+            for c in range(4):
+                at = offset(i, c)
+                if at < left:
+                    store(address, place + at, kind, x[4 * i + c])
+
+    return write_neighbours if team.aligned else write_scattered

@@ -10,160 +10,158 @@ result is written. The exponential of an excluded entry is -0, that of a candida
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numba import types
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
+from npselect.backends.device_arguments import ARGUMENTS, Operands, Source, Variant
 from npselect.backends.device_launch import Launcher
-from npselect.backends.device_noise import perturbing
-from npselect.backends.device_primitives import cuda, load
-from npselect.backends.device_quads import column, computed_in, reading, widening, writing
-from npselect.backends.device_teams import OFFERED, UNORDERED, WARP, agree, first_column, fold, pool, team
-from npselect.backends.primitives import bits_of, fma, inlined
+from npselect.backends.device_noise import lowest_rival, perturbing
+from npselect.backends.device_primitives import barrier, cuda, load, shuffle_xor
+from npselect.backends.device_quads import computed_in, narrowing, reading, widening, writing
+from npselect.backends.device_teams import WARP, agreement, fold, lanes_of, offset_of, placing, pooling, stretching
+from npselect.backends.device_tiles import through_tiles
+from npselect.backends.primitives import bits_of, fma, inlined, select
+from npselect.backends.reductions import SEGMENT
 
 __all__ = ["ARGUMENTS", "NOTHING", "POISONED", "Operands", "Parts", "Source", "Variant", "launcher"]
 
 NOTHING, POISONED = -1, -2  # as in the CPU's kernels
-
-ARGUMENTS = {
-    "logits": types.int64,  # an address, as all that have no other comment; 0: none
-    "noise": types.int64,
-    "noise_stride": types.int64,  # from row to row; 0: all rows share one
-    "seed": types.uint64,
-    "offset": types.uint64,
-    "where": types.int64,
-    "where_stride": types.int64,
-    "temps": types.int64,
-    "temp": types.float64,  # if there is no address of temps
-    "grad": types.int64,
-    "grad_grad": types.int64,
-    "out": types.int64,
-    "out2": types.int64,
-    "rows": types.int64,
-    "choices": types.int64,
-    "rows_a_block": types.int64,
-    "shift": types.int64,  # of the team, see `team`
-    "warps": types.int64,
-    "rounds": types.int64,
-}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a kernel is made for."""
-
-    kind: Any  # of cotangents and results
-    logits: Any  # kind of the logits
-    noise: str  # "none", "array" or "drawn"
-    aligned: bool
-    quads: int  # that a thread holds in a round: 1, 2, 4 or 8
-    resident: bool  # whether in registers, all at a time
-    most_threads: int  # of a block
-
-
-class Source(NamedTuple):
-    """Where candidates come from."""
-
-    logits: Any
-    noise: Any
-    noise_stride: Any
-    seed: Any
-    offset: Any
-    where: Any
-    where_stride: Any
-    choices: Any
-
-
-class Operands(NamedTuple):
-    """What else a kernel reads, and where it writes."""
-
-    temps: Any
-    temp: Any
-    grad: Any
-    grad_grad: Any
-    out: Any
-    out2: Any
 
 
 class Parts:
     """The device functions that the kernels of a variant are made of."""
 
     def __init__(self, variant: Variant) -> None:
-        kind, aligned = variant.kind, variant.aligned
-        held = variant.quads if variant.resident else 1
-        steps = variant.quads // held
-        compute = computed_in(kind)
-        most_warps = max(variant.most_threads // WARP, 1)
-        first_of, folded, of_quad = first_column(aligned), fold(aligned), column(aligned)
-        fetch = perturbing(variant.logits, kind, variant.noise, aligned, held)
-        read, write, widen = reading(kind, aligned), writing(kind, aligned), widening(kind)
+        kind, team = variant.kind, variant.team
+        held = team.quads if variant.resident else 1
+        steps, slots = team.quads // held, 4 * held
+        compute, number = computed_in(kind), np.int64 if team.long else np.int32
+        warps, warps_a_round, tiled = team.warps, team.warps * SEGMENT, team.tiled
+        size = lanes_of(team, held)
+        stretch, offset, folded = stretching(team, held), offset_of(team), fold(team, size)
+        agree, (share_segment, pool) = agreement(team), pooling(team)
+        fetch, estimate, correct = perturbing(variant.logits, kind, variant.noise, team, held)
+        read, write = reading(kind, team, held, 0.0), writing(kind, team, held)
+        widen, narrow = widening(kind), narrowing(kind)
         infinity, zero, excluded, nan = compute(np.inf), compute(0.0), compute(-0.0), compute(np.nan)
 
         @inlined
+        def rounds(source: Any) -> Any:
+            return -(-source.choices // warps_a_round) if team.long else 1
+
+        @inlined
+        def scan(here: Any, w: Any, top: Any, m: Any, ordered: Any) -> Any:
+            """The largest entry so far, its column, and whether all entries are ordered numbers below +inf."""
+            slot = np.int32(-1)
+            for i in range(held):
+                for c in range(4):
+                    x = w[4 * i + c]
+                    ordered = ordered & (x < infinity)
+                    if x > top:
+                        top, slot = x, np.int32(offset(i, c))
+            return top, number(here.first + slot) if slot >= 0 else m, ordered
+
+        @inlined
         def choose(source: Any, place: Any, n: Any, w: Any) -> Any:
-            """The selected candidate's index, or why none, and its w; `w` keeps the last of what was read."""
-            tops = cuda.shared.array(most_warps, compute)
-            columns = cuda.shared.array(most_warps, np.int64)
-            all_flags = cuda.shared.array(most_warps, np.int64)
-            top, m, flags = -infinity, NOTHING, OFFERED if source.where == 0 else 0
-            for turn in range(place.rounds):
+            """The selected candidate's index, or why none, and its w; `w` keeps the last of what was read.
+
+            Of a row without any finite entry, the column says why: POISONED comes before NOTHING.
+            """
+            tops = cuda.shared.array(warps, compute)
+            columns = cuda.shared.array(warps, number)
+            top, m = -infinity, number(NOTHING if source.where != 0 else POISONED)
+            ordered = True
+            for turn in range(rounds(source)):
                 for step in range(steps):
-                    first = first_of(place, turn, held * step)
-                    fetch(source, place, first, n, w)
-                    for i in range(held):
-                        for c in range(4):
-                            at, x = of_quad(place, first + 4 * place.group * i, c), w[4 * i + c]
-                            if not (x < infinity):
-                                flags |= UNORDERED
-                            if x > top:
-                                top, m = x, at
-                            if source.where != 0 and at < n:
-                                offered = load(source.where, place.row * source.where_stride + at, np.uint8)
-                                flags |= OFFERED if offered != 0 else 0
-            top, m, flags = agree(top, m, flags, place, tops, columns, all_flags)
-            if flags & OFFERED == 0:
-                m = NOTHING
-            elif flags & UNORDERED != 0 or top == -infinity:
-                m = POISONED
+                    here = stretch(place, n, turn, step)
+                    if fetch(source, place, here, w) and m == NOTHING:
+                        m = number(POISONED)
+                    top, m, ordered = scan(here, w, top, m, ordered)
+            if not ordered:
+                top = infinity
+            top, m = agree(top, m, place, tops, columns)
+            if top == infinity:
+                m = number(POISONED)
             return m, top
 
         @inlined
-        def again(place: Any) -> Any:
-            """Whether a row must be read again for each pass."""
-            return steps > 1 or place.rounds > 1
+        def anyone(flag: Any, place: Any, flags: Any) -> Any:
+            """Whether a flag is up, for this row or another of the warp's."""
+            up, distance = np.int32(flag), WARP >> 1
+            while distance > 0:
+                up = np.int32(up | shuffle_xor(up, distance))
+                distance >>= 1
+            if warps > 1:
+                if place.lane == 0:
+                    flags[place.warp] = up
+                barrier()
+                for i in range(warps):
+                    up = np.int32(up | flags[i])
+            return up != 0
+
+        @inlined
+        def choose_by_estimates(source: Any, place: Any, n: Any, w: Any) -> Any:
+            """The same where noise is drawn: exactly only where an estimate leaves it open."""
+            tops = cuda.shared.array(warps, compute)
+            columns = cuda.shared.array(warps, number)
+            flags = cuda.shared.array(warps, np.int32)
+            here, none = stretch(place, n, 0, 0), number(NOTHING if source.where != 0 else POISONED)
+            found, wild = estimate(source, place, here, w)
+            if found:
+                none = number(POISONED)
+            if wild:
+                for k in range(slots):
+                    w[k] = -infinity
+            top, mine, ordered = scan(here, w, -infinity, none, True)
+            if not ordered:
+                top = infinity
+            top, m = agree(top, mine, place, tops, columns)
+            least, rivals = lowest_rival(top), (1 << slots) - 1 if wild else 0
+            for k in range(slots):
+                rivals |= (1 << k) if w[k] >= least else 0
+            several = rivals != 0 and (mine != m or rivals & (rivals - 1) != 0)
+            if anyone(wild or (top > -infinity and several), place, flags):
+                correct(source, place, here, w, rivals)
+                top, m, ordered = scan(here, w, -infinity, none, ordered)
+                if not ordered:
+                    top = infinity
+                top, m = agree(top, m, place, tops, columns)
+            if top == infinity:
+                m = number(POISONED)
+            return m, top
 
         @inlined
         def weight(w: Any, t: Any, tail: Any) -> Any:
             """``e = exp(t + tail)``, -0 at excluded entries."""
-            return excluded if w == -infinity else exp(t, tail)
+            return select(w == -infinity, excluded, exp(t, tail))
 
         @inlined
         def weigh(w: Any, top: Any, temp: Any) -> Any:
             """``w <- e = exp((w - top) / temp)``."""
-            for k in range(4 * held):
+            for k in range(slots):
                 t, tail = divided_difference(w[k], top, temp)
                 w[k] = weight(w[k], t, tail)
 
         @inlined
-        def from_selected(
-            grad: Any, place: Any, choices: Any, first: Any, n: Any, selected: Any, w: Any, h: Any
-        ) -> Any:
-            """``h <- g - g_m``, 0 at excluded entries."""
-            for i in range(held):
-                k = 4 * i
-                a, b, c, d = read(grad, place.row * choices, place, first + 4 * place.group * i, n, zero)
-                h[k] = zero if w[k] == -infinity else a - selected
-                h[k + 1] = zero if w[k + 1] == -infinity else b - selected
-                h[k + 2] = zero if w[k + 2] == -infinity else c - selected
-                h[k + 3] = zero if w[k + 3] == -infinity else d - selected
+        def start(source: Any, place: Any) -> Any:
+            return (place.local if tiled else place.row) * source.choices
 
         @inlined
-        def at_selected(grad: Any, place: Any, choices: Any, n: Any, m: Any) -> Any:
+        def read_row(address: Any, source: Any, place: Any, here: Any, x: Any) -> Any:
+            read(address, start(source, place) + here.first, here.left, x)
+
+        @inlined
+        def from_selected(g: Any, selected: Any, w: Any) -> Any:
+            """``g <- h = g - g_m``, 0 at excluded entries."""
+            for k in range(slots):
+                g[k] = zero if w[k] == -infinity else g[k] - selected
+
+        @inlined
+        def at_selected(grad: Any, source: Any, place: Any, n: Any, m: Any) -> Any:
             """g_m; 0 where nothing is selected."""
-            return widen(load(grad, place.row * choices + m, kind)) if n > 0 and m >= 0 else zero
+            return widen(load(grad, start(source, place) + m, kind)) if n > 0 and m >= 0 else zero
 
         @inlined
         def temperature(operands: Any, place: Any, n: Any) -> Any:
@@ -172,51 +170,70 @@ class Parts:
 
         @inlined
         def clear(lanes: Any) -> Any:
-            for c in range(4):
-                lanes[c] = zero
+            for k in range(size):
+                lanes[k] = zero
 
         @inlined
         def add(lanes: Any, x: Any) -> Any:
-            for i in range(held):
-                for c in range(4):
-                    lanes[c] = lanes[c] + x[4 * i + c]
+            for k in range(slots):
+                lanes[k % size] = lanes[k % size] + x[k]
 
         @inlined
         def add_products(lanes: Any, x: Any, y: Any) -> Any:
-            for i in range(held):
-                for c in range(4):
-                    lanes[c] = fma(x[4 * i + c], y[4 * i + c], lanes[c])
+            for k in range(slots):
+                lanes[k % size] = fma(x[k], y[k], lanes[k % size])
 
         @inlined
-        def pooled(total: Any, lanes: Any, place: Any, shared: Any, which: Any, turn: Any) -> Any:
-            """`total`, the `which`-th of a kernel's sums, and what the lanes of this round come to."""
-            segment = folded(lanes[0], lanes[1], lanes[2], lanes[3], place)
-            return pool(total, segment, place, shared, most_warps * (2 * which + (turn & 1)))
+        def share(lanes: Any, place: Any, shared: Any, which: Any, turn: Any) -> Any:
+            """What the lanes of this round come to, put where `pooled` finds it after `meet`: a kernel's `which`-th."""
+            return share_segment(folded(lanes), place, shared, warps * (2 * which + (turn & 1)))
 
         @inlined
-        def settled(x: Any, e: Any, m: Any, finite: Any) -> Any:
-            """A result, unless nothing is selected, or its row's cotangent is not finite."""
-            if m == NOTHING or (m >= 0 and not finite and bits_of(e) < 0):
-                return zero
-            return x if m >= 0 and finite else nan
+        def meet() -> Any:
+            if warps > 1:
+                barrier()
 
         @inlined
-        def put(out: Any, place: Any, choices: Any, first: Any, n: Any, x: Any) -> Any:
-            for i in range(held):
-                k, at = 4 * i, first + 4 * place.group * i
-                write(out, place.row * choices, place, at, n, x[k], x[k + 1], x[k + 2], x[k + 3])
+        def pooled(total: Any, segment: Any, shared: Any, which: Any, turn: Any) -> Any:
+            return pool(total, segment, shared, warps * (2 * which + (turn & 1)))
 
-        self.kind, self.compute, self.held, self.steps, self.slots = kind, compute, held, steps, 4 * held
-        self.shared = 8 * most_warps
-        self.first_of, self.of_quad, self.fetch, self.read, self.write = first_of, of_quad, fetch, read, write
-        self.choose, self.again, self.weight, self.weigh = choose, again, weight, weigh
-        self.from_selected = from_selected
-        self.at_selected, self.temperature, self.settled, self.put = at_selected, temperature, settled, put
-        self.clear, self.add, self.add_products, self.pooled = clear, add, add_products, pooled
+        @inlined
+        def settle(x: Any, e: Any, m: Any, finite: Any) -> Any:
+            """Results where nothing is selected, or the row's cotangent is not finite."""
+            if m < 0 or not finite:
+                for k in range(slots):
+                    x[k] = zero if m == NOTHING or (m >= 0 and bits_of(e[k]) < 0) else nan
+
+        @inlined
+        def write_row(out: Any, source: Any, place: Any, here: Any, x: Any) -> Any:
+            write(out, start(source, place) + here.first, here.left, x)
+
+        @inlined
+        def put(out: Any, source: Any, place: Any, here: Any, x: Any) -> Any:
+            narrowed = cuda.local.array(slots, kind)
+            for k in range(slots):
+                narrowed[k] = narrow(x[k])
+            write_row(out, source, place, here, narrowed)
+
+        self.kind, self.compute, self.held, self.steps, self.slots = kind, compute, held, steps, slots
+        self.number, self.lanes, self.start = number, size, start
+        self.shared, self.again = 2 * warps, steps > 1 or team.long  # again: a row is read again for each pass
+        self.rounds, self.stretch, self.offset, self.fetch, self.write = rounds, stretch, offset, fetch, write_row
+        estimable = variant.noise == "drawn" and computed_in(variant.logits) is compute is np.float32
+        self.select = choose_by_estimates if estimable and not self.again else choose
+        self.choose, self.weight, self.weigh, self.read, self.put = choose, weight, weigh, read_row, put
+        self.from_selected, self.at_selected, self.temperature = from_selected, at_selected, temperature
+        self.clear, self.add, self.add_products, self.settle = clear, add, add_products, settle
+        self.share, self.meet, self.pooled = share, meet, pooled
 
 
-def launcher(variant: Variant, body: Callable[..., Any]) -> Launcher:
-    """A kernel whose threads run ``body(source, operands, place, n)``, n being 0 beyond the last row."""
+def launcher(variant: Variant, body: Callable[..., Any], reads: int, writes: int) -> Launcher:
+    """A kernel whose threads run ``body(source, operands, place, n)``, n being 0 beyond the last row.
+
+    It `reads` so many cotangents, and `writes` so many results that have the logits' shape.
+    """
+    placed = placing(variant.team, variant.threads)
+    body = through_tiles(variant, body, reads, writes) if variant.team.tiled else body
 
     def kernel(
         logits: Any,
@@ -234,16 +251,12 @@ def launcher(variant: Variant, body: Callable[..., Any]) -> Launcher:
         out2: Any,
         rows: Any,
         choices: Any,
-        rows_a_block: Any,
-        shift: Any,
-        warps: Any,
-        rounds: Any,
     ) -> None:
-        place = team(rows_a_block, shift, warps, rounds)
+        place = placed()
         # n must be there before the call: Python 3.12 and newer end `body(..., a if b else c)` in two calls, one for
         # either case, and the threads of a warp would meet in the shuffles of different ones
         n = choices if place.row < rows else 0
-        source = Source(logits, noise, noise_stride, seed, offset, where, where_stride, choices)
+        source = Source(logits, noise, noise_stride, seed, offset, where, where_stride, rows, choices)
         body(source, Operands(temps, temp, grad, grad_grad, out, out2), place, n)
 
-    return Launcher(kernel, tuple(ARGUMENTS.values()), variant.most_threads)
+    return Launcher(kernel, tuple(ARGUMENTS.values()), variant.threads)

@@ -35,7 +35,7 @@ _WEYL0, _WEYL1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW, _HALF_WORD, _DROPPED = np.uint64(0xFFFFFFFF), np.uint64(32), np.uint64(12)
 _NONE, _BIT = np.uint64(0), np.uint64(1)
 _BITS_OF_ONE, _ODD = np.uint64(0x3FF0000000000000), np.int64(1)
-_ZERO, _ONE, _HALF_STEP = np.float64(0.0), np.float64(1.0), np.float64(2.0**-53)
+_ZERO, _BELOW_ONE = np.float64(0.0), np.float64(1.0 - 2.0**-53)
 
 
 @inlined
@@ -59,7 +59,7 @@ def _block(counter: Any, seed: Any) -> Any:
 @inlined
 def uniform(word: Any) -> Any:
     """``((word >> 11) | 1) * 2**-53``, by way of the 52 high bits as the fraction of a number in [1, 2)."""
-    return (float64_of((word >> _DROPPED) | _BITS_OF_ONE) - _ONE) + _HALF_STEP
+    return float64_of((word >> _DROPPED) | _BITS_OF_ONE) - _BELOW_ONE
 
 
 # ------------------------------------------------------------------------------------------------ -log(-log(u))
@@ -71,10 +71,10 @@ def uniform(word: Any) -> Any:
 # In float32 a quick G will nearly always do. Its logarithms are relatively wrong by less than d, hence L by d |L|, and
 # G by d + d (1 + d) |G|, and very little more: less than 1.01 d (1 + |G|). Where G -+ twice as much round to different
 # float32, it is computed with all the words. That G, rounded to float64, lies between the two, so this changes nothing
-# where they round to the same. With `rough_log`, d = 2**-43, that is once in some 20,000 numbers; with `log`, as the
-# CUDA tier has it, which takes 4 d with d = 2**-50, once in 2**20.
+# where they round to the same. With `rough_log`, d = 2**-43, that is once in some 20,000 numbers. The CUDA tier takes
+# as much, though with `quick_minus_log` d = 2**-44.
 
-_MARGIN, _UNCERTAIN = np.float64(2.0**-42), np.float64(2.0**-48)
+_MARGIN = np.float64(2.0**-42)
 _MAGNITUDE, _DOUBT = np.int64(0x7FFFFFFFFFFFFFFF), np.float32(np.nan)
 
 

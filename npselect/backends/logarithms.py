@@ -1,4 +1,4 @@
-"""Logarithms in float64, written once for every target: a quick one, and one to three words.
+"""Logarithms in float64, written once for every target: two quick ones, and one to three words.
 
 As in `npselect.backends.arithmetic`, no library function is called.
 """
@@ -11,36 +11,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from npselect.backends.primitives import bits_of, entry, fast_two_sum, float64_of, fma, inlined, two_product, two_sum
+from npselect.backends.primitives import (
+    bits_of,
+    entry,
+    fast_two_sum,
+    float64_of,
+    fma,
+    inlined,
+    select,
+    two_product,
+    two_sum,
+)
 
-__all__ = ["log", "log_triple_word", "rough_log"]
-
-# x = 2**e m with sqrt(1/2) <= m < sqrt(2), and with s = (m - 1) / (m + 1):
-#
-#     log x = e ln 2 + 2 atanh(s),        atanh(s) = s + s**3 p(s**2)
-#
-# p is the minimax polynomial; its error, relative to atanh(s), is below 2**-52.2. m - 1 is exact, so log x has its
-# digits near x = 1 too. In units of 2**-53 |2 atanh(s)|: m + 1 and the quotient cost 2.05, as atanh magnifies by up to
-# 1.02; w, t w and p, which are in a term of a hundredth, 0.04; the fma that ends 2 atanh(s), 1; the polynomial, 1.75;
-# together 4.9. That is all if e = 0. Else |2 atanh(s)| <= ln(2) / 2 <= |log x| and |e| <= 2.9 |log x|: the rounding of
-# ln 2 costs 0.61 and the last fma 1 in units of 2**-53 |log x|; together 6.5, less than 8.
+__all__ = ["log_triple_word", "quick_minus_log", "rough_log"]
 
 _LN2 = np.float64(0.6931471805599453)
 _SQRT_HALF = np.int64(0x3FE6A09E667F3BCD)
 _ZERO, _ONE, _MINUS_HALF, _ROUND = np.float64(0.0), np.float64(1.0), np.float64(-0.5), np.float64(1.5 * 2.0**52)
 _BITS_OF_ONE, _EXPONENT = np.int64(0x3FF0000000000000), np.int64(0x7FF0000000000000)
 _BITS_OF_2_52, _FROM_BIASED = np.int64(0x4330000000000000), np.float64(2.0**52 + 1023)
-_A0, _A1, _A2, _A3, _A4, _A5 = (
-    np.float64(float.fromhex(digits))
-    for digits in (
-        "0x1.555555555397ap-2",
-        "0x1.999999a28e93bp-3",
-        "0x1.2492417a99a86p-3",
-        "0x1.c72276983656bp-4",
-        "0x1.732c52108abc9p-4",
-        "0x1.587592e5c564cp-4",
-    )
-)
 
 
 def _exact_log(numerator: int, denominator: int = 1) -> Fraction:
@@ -61,18 +50,64 @@ def _exponent(power: Any) -> Any:
     return float64_of((power >> 52) | _BITS_OF_2_52) - _FROM_BIASED
 
 
+# ------------------------------------------------------------------------------------------------ quick, by two ranges
+
+# x = 2**e m with 1 - 11/64 <= m < 2 - 11/32. From 1 + 11/64 on, r is 181/256, else 1:
+#
+#     log x = e ln 2 - log(r) + log(1 + z),        z = m r - 1,        |z| <= 11/64
+#
+# log(1 + z) is z p(z), where p is the minimax polynomial; its error, relative to log(1 + z), is below 2**-45. The
+# roundings of p and of the product with z cost less than 8 in units of 2**-53 |log(1 + z)|.
+#
+# - e = 0 and r = 1: z = m - 1 is exact and log x = log(1 + z), wrong by no more than these.
+# - Otherwise |log x| > 0.158, and |log(1 + z)| < 1.19 |log x|, which is most for m = 1 + 11/64 and e = 0. The rest is
+#   e ln 2 - log(r), in which ln 2, log(r) and the fma are wrong by 1.5 in units of 2**-53 (|log x| + 0.35), and z, by
+#   2**-56: together less than 2**-48 |log x|.
+#
+# 1.19 times 2**-45 and 2**-50, and 2**-48 are less than 2**-44.
+
+# All this is minus the logarithm's when it is computed, and of x the high word decides.
+
+_LOW_WORD, _WORD = np.uint64(0xFFFFFFFF), np.uint64(32)
+_DOWN, _UPPER = np.uint32(11 << 15), np.uint32(33 << 14)
+_HIGH_FRACTION, _HIGH_ONE, _HIGH_EXPONENT = np.uint32(0xFFFFF), np.uint32(0x3FF00000 - (11 << 15)), np.uint32(20)
+_HIGH_OF_2_52 = np.uint64(0x4330000000000000)
+_UPPER_RECIPROCAL, _UPPER_LOG = np.float64(181 / 256), np.float64(float(_exact_log(181, 256)))
+_A0, _A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8, _A9, _A10, _A11 = (
+    np.float64(float.fromhex(digits))
+    for digits in (
+        "0x1.fffffffffff0bp-1",
+        "-0x1.ffffffffff523p-2",
+        "0x1.5555555677beep-2",
+        "-0x1.000000028e721p-2",
+        "0x1.9999961c8052cp-3",
+        "-0x1.55554fddda5a7p-3",
+        "0x1.24943e8e1faadp-3",
+        "-0x1.00027e1259387p-3",
+        "0x1.c61ec73712e3bp-4",
+        "-0x1.988060ab4ffdcp-4",
+        "0x1.91b2e0f0758e5p-4",
+        "-0x1.72c67326eef2fp-4",
+    )
+)
+
+
 @inlined
-def log(x: Any) -> Any:
-    """``log(x)`` of a normal, positive float64, within ``2**-50 |log x|``."""
-    power = _power_of_two(x)
-    m = float64_of(bits_of(x) - power + _BITS_OF_ONE)
-    s = (m - _ONE) / (m + _ONE)
-    w, t = s * s, s + s
-    p = fma(fma(fma(fma(fma(_A5, w, _A4), w, _A3), w, _A2), w, _A1), w, _A0)
-    return fma(_exponent(power), _LN2, fma(t * w, p, t))
+def quick_minus_log(x: Any) -> Any:
+    """``-log(x)`` of a normal, positive float64, within ``2**-44 |log x|``; without a table."""
+    bits = np.uint64(bits_of(x))
+    moved = np.uint32(np.uint32(bits >> _WORD) + _DOWN)
+    fraction = np.uint32(moved & _HIGH_FRACTION)
+    upper = fraction >= _UPPER
+    m = float64_of((np.uint64(np.uint32(fraction + _HIGH_ONE)) << _WORD) | (bits & _LOW_WORD))
+    e = float64_of(_HIGH_OF_2_52 | np.uint64(np.uint32(moved >> _HIGH_EXPONENT))) - _FROM_BIASED
+    z = fma(m, select(upper, _UPPER_RECIPROCAL, _ONE), -_ONE)
+    p = fma(fma(fma(fma(fma(fma(_A11, z, _A10), z, _A9), z, _A8), z, _A7), z, _A6), z, _A5)
+    p = fma(fma(fma(fma(fma(p, z, _A4), z, _A3), z, _A2), z, _A1), z, _A0)
+    return fma(-z, p, fma(e, -_LN2, select(upper, _UPPER_LOG, _ZERO)))
 
 
-# ------------------------------------------------------------------------------------------------ without a division
+# ------------------------------------------------------------------------------------------------ quick, by a table
 
 # x = 2**e m with 1 - 9/256 <= m < 2 - 9/128. The eighths of [1, 2), moved down by 9/128, are eight ranges of m, and
 # r is 1 over the middle of m's; for the first, which goes on below 1, it is 1:
