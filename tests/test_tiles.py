@@ -93,6 +93,21 @@ def test_same_bits_segment_by_segment(dtype: str, choices: int, monkeypatch: pyt
 
 
 @dtypes
+@pytest.mark.parametrize("choices", [5, 2000])
+def test_there_is_one_nan(dtype: str, choices: int) -> None:
+    """The sign of inf - inf is the processor's, that of NaN + NaN the compiler's: neither is a result's."""
+    logits, g = np.zeros((6, choices), DTYPES[dtype]), np.zeros((6, choices), DTYPES[dtype])
+    g[0, 1], g[1, 1], g[2, 1], g[3, 1], g[4, :2] = np.nan, -np.nan, np.inf, -np.inf, (np.inf, -np.inf)
+    logits[5] = np.nan
+    for temp in (np.full((6, 1), 0.6), 0.6):
+        results = [straight_through.backward_temp(g * sign, logits, temp, backend="cpu") for sign in (1, -1)]
+        results += [straight_through.backward(g * sign, logits, temp, backend="cpu")[:, 1] for sign in (1, -1)]
+        for result in results:
+            assert np.all(np.isnan(result.astype(np.float64)))
+            assert not np.any(np.signbit(result.astype(np.float64)))
+
+
+@dtypes
 def test_nothing_is_written_beside_the_rows(dtype: str) -> None:
     """Entries before and behind `out` stay as they are, at every length of a tile's and a row's last part."""
     for choices in (1, 2, 3, 4, 8, 15, 16, 17, 33, 100, 130, 1025):

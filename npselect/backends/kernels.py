@@ -34,6 +34,7 @@ __all__ = [
     "soft_rows",
     "span",
     "sum_rows",
+    "usual",
 ]
 
 # ------------------------------------------------------------------------------------------------ selecting
@@ -195,6 +196,12 @@ def _finite(x: Any) -> Any:
     return abs(x) < np.inf
 
 
+@formula
+def usual(x: Any, nan: Any) -> Any:
+    """x, or the usual NaN: which sign another has depends on the order in which a compiler takes its operands."""
+    return x if x == x else nan
+
+
 @kernel
 def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """``probs = softmax(logits / temp)``."""
@@ -267,11 +274,11 @@ def backward_temp_rows(
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
     n = logits.shape[1]
     w, h, t, lanes = _span(scratch, 0, 3), _span(scratch, 1, 3), _span(scratch, 2, 3), scratch[:LANES]
-    again, zero = n > len(w), scratch.dtype.type(0)
+    again, zero, nan = n > len(w), scratch.dtype.type(0), scratch.dtype.type(np.nan)
     for r in range(start, stop):
         m, top = _choose(logits, where, r, w)
         if m < 0:
-            out[r] = 0 if m == NOTHING else np.nan
+            out[r] = 0 if m == NOTHING else nan
             continue
         tau = _temperature(temp, r)
         selected = widen(grad_mask[r, m])
@@ -296,14 +303,14 @@ def backward_temp_rows(
                 store(t, j, select(e > 0, load(t, j), e))  # an infinite t belongs to e = 0
                 store(h, j, e * (load(h, j) - d))
             share = padded_dot(h, t, share, lanes)
-        out[r] = -share / (s * tau.scaled) * tau.scale
+        out[r] = usual(-share / (s * tau.scaled) * tau.scale, nan)
 
 
 @kernel
 def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """Each row added up."""
     for r in range(start, stop):
-        out[r] = narrow(total(x[r], scratch[:LANES]), out)
+        out[r] = narrow(usual(total(x[r], scratch[:LANES]), scratch.dtype.type(np.nan)), out)
 
 
 @kernel
