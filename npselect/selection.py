@@ -145,8 +145,8 @@ def backward(
 
     Notes
     -----
-    NaN or an infinity in `x` at a candidate reaches `grad_logits` even if another was selected: it is part of ``g``.
-    At excluded entries it does not.
+    NaN or an infinity in `x` at a candidate, or a dot product that overflows, reaches `grad_logits` even if another was
+    selected: it is part of ``g``. At excluded entries it does not.
 
     Examples
     --------

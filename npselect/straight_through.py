@@ -304,6 +304,11 @@ def backward_temp(
     TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
         As `backward`.
 
+    Notes
+    -----
+    Beside what `backward` asks for, sums over the rows that share a temperature must be finite in the type of the
+    computation; else the kernels may return NaN or an infinity where the reference does not.
+
     Examples
     --------
     >>> import numpy as np
@@ -362,6 +367,12 @@ def double_backward(
     ------
     TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
         As `backward`.
+
+    Notes
+    -----
+    Beside what `backward` asks for, sums of products of differences, one of either cotangent, must be finite in the
+    type of the computation: ``max |grad_mask| max |grad_grad_logits|`` up to the largest number divided by ``4 K`` is
+    safe; beyond, the kernels' `grad_logits` may be NaN where the reference's is not.
 
     Examples
     --------

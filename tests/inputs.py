@@ -125,6 +125,28 @@ def adversarial(dtype: str, rows: int, choices: int, seed: int, *, wild: bool = 
     return families
 
 
+def at_the_limits(dtype: str, rows: int, choices: int, seed: int) -> Batch:
+    """Any logits and temperatures; cotangents, and their products, as large as the kernels promise to be finite for."""
+    rng = np.random.default_rng(seed)
+    largest = limits(dtype)[0]
+    info = np.finfo(compute_type(dtype))
+    limit = float(info.max) / (4 * choices)
+    shape, column = (rows, choices), (rows, 1)
+
+    def either(a: Any, b: Any, size: tuple[int, ...] = column) -> Array:
+        return np.where(rng.random(size) < 0.5, a, b)
+
+    def signs() -> Array:
+        return either(-1.0, 1.0, shape) * either(1.0, rng.random(shape), shape)
+
+    ends = [float(x) for x in (info.smallest_subnormal, info.tiny, 1, info.max)]
+    temp = either(np.exp(rng.uniform(np.log(ends[0]), np.log(ends[-1]), column)), rng.choice(ends, column))
+    logits = either(largest * signs(), rng.choice([largest, -largest, 0.0, 1.0], shape))
+    logits = either(logits, np.minimum(temp, largest / 8) * rng.normal(size=shape))
+    size = np.minimum(either(limit ** rng.random(column), rng.choice([1.0, limit], column)), largest)
+    return batch(dtype, logits, temp, None, size * signs(), np.minimum(limit / size, largest) * signs())
+
+
 def cancelling(dtype: str, rows: int, choices: int, seed: int, tries: int = 40) -> Batch:
     """One cotangent of each row is the rounded mean of the row: what is left of it is its rounding error.
 

@@ -194,6 +194,53 @@ def test_ends_of_the_range(dtype: str, family: str, choices: int, record: Record
 
 
 @dtypes
+@pytest.mark.parametrize("choices", [1, 2, 3, 8, 128, 129, 1025])
+def test_up_to_the_limits(dtype: str, choices: int, record: Record) -> None:
+    rows = max(12, min(300, 6000 // choices))
+    compare(inputs.at_the_limits(dtype, rows, choices, choices), dtype, record, "at the limits")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("choices", [2, 129])
+def test_beyond_the_limits(dtype: str, choices: int) -> None:
+    """Differences, products of differences and sums over rows up to the largest number, and beyond it: NaN, as said."""
+    number = np.dtype(dtype).type
+    largest = number(np.finfo(dtype).max)
+    where = np.arange(choices) < 2
+
+    def row(a: Any, b: Any) -> Any:
+        return np.array([[a, b] + [0] * (choices - 2)], dtype)
+
+    def opposite(x: Any) -> Any:
+        return row(x, -x)
+
+    def beyond(x: Any) -> Any:
+        return np.nextafter(x, largest)
+
+    def is_finite(name: str, *arguments: Any) -> bool:
+        """Whether the CPU tier's result is, which is NaN otherwise; the reference's is finite."""
+        results = []
+        for backend in ("cpu", "reference"):
+            result = getattr(straight_through, name)(*arguments, where=where, backend=backend)
+            result = result[1] if name == "double_backward" else result
+            results.append(result[:, :2] if np.ndim(result) == 2 and result.shape[1] > 1 else np.asarray(result))
+        assert np.all(np.isfinite(results[1]))
+        finite = np.isfinite(results[0])
+        assert np.all(finite) or np.all(np.isnan(results[0]))
+        return bool(np.all(finite))
+
+    half, part = largest / 2, largest / number(2**22)
+    assert is_finite("backward", opposite(half), row(0, -1), 4.0)
+    assert not is_finite("backward", opposite(beyond(half)), row(0, -1), 4.0)
+    g = opposite(2.0**20)
+    assert is_finite("double_backward", opposite(part), g, row(0, -1e4), 1.0)
+    assert not is_finite("double_backward", opposite(beyond(part)), g, row(0, -1e4), 1.0)
+    g, logits = np.concatenate([opposite(half), opposite(-half)] * 2), np.repeat(row(0, -0.25), 4, axis=0)
+    assert is_finite("backward_temp", g, logits, np.full((4, 1), 0.25))
+    assert not is_finite("backward_temp", g, logits, 0.25)
+
+
+@dtypes
 @pytest.mark.parametrize("temp", [1e-30, 1e-10, 1e-3, 0.6, 1e3, 1e10, 1e30])
 def test_one_temperature(dtype: str, temp: float, record: Record) -> None:
     """A scalar temperature, whose gradient is a sum over rows: the sum's roundings are added to the rows' bounds.

@@ -25,13 +25,13 @@ def _dot(x: Any, y: Any, lanes: Any) -> Any:
 
 
 @njit
-def _padded_total(x: Any, lanes: Any) -> Any:
-    return reductions.padded_total(x, lanes)
+def _padded_total(x: Any, before: Any, lanes: Any) -> Any:
+    return reductions.padded_total(x, before, lanes)
 
 
 @njit
-def _padded_dot(x: Any, y: Any, lanes: Any) -> Any:
-    return reductions.padded_dot(x, y, lanes)
+def _padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
+    return reductions.padded_dot(x, y, before, lanes)
 
 
 def padded(x: Any) -> Any:
@@ -65,8 +65,13 @@ def test_order(kind: Any, n: int) -> None:
         assert found == in_order(x)
     for function in (_dot, reductions.dot):
         assert function(x, np.ones(n, kind), lanes) == in_order(x)
-    assert _padded_total(padded(x), lanes) == in_order(x)
-    assert _padded_dot(padded(x), padded(np.full(n, kind(2.0))), lanes) == in_order(kind(2.0) * x)
+    two = np.full(n, kind(2.0))
+    for size in (1024, 2048, 4096):  # the columns before are carried
+        sums = kind(0), kind(0)
+        for first in range(0, n, size):
+            part, twos = padded(x[first : first + size]), padded(two[first : first + size])
+            sums = kind(_padded_total(part, sums[0], lanes)), kind(_padded_dot(part, twos, sums[1], lanes))
+        assert sums == (in_order(x), in_order(two * x))
 
 
 @types
@@ -79,5 +84,5 @@ def test_no_sum_is_negative_zero(kind: Any, n: int) -> None:
         assert not np.signbit(function(zeros, lanes))
     for function in (_dot, reductions.dot):
         assert not np.signbit(function(tiny, np.full(n, kind(-0.25)), lanes))
-    assert not np.signbit(_padded_total(padded(zeros), lanes))
-    assert not np.signbit(_padded_dot(padded(tiny), padded(np.full(n, kind(-0.25))), lanes))
+    assert not np.signbit(_padded_total(padded(zeros), kind(0), lanes))
+    assert not np.signbit(_padded_dot(padded(tiny), padded(np.full(n, kind(-0.25))), kind(0), lanes))

@@ -299,6 +299,35 @@ def test_an_error_where_textbooks_differ_does_not_count():
     assert {case.name: case.verdict for case in report.cases}["edge/NaN beside"] == "differs"
 
 
+def test_axes_that_no_axis_was_given_for_are_shown_and_in_strict_judged():
+    def of_the_first(logits, temp):
+        """What PyTorch's softmax does with no dim given: the first axis of three, and of one, else the second."""
+        return straight_through.forward(logits, temp, axis=0 if logits.ndim in (1, 3) else 1)
+
+    subject = implementation(of_the_first, straight_through.backward)
+    shown = {case.name: case for case in testing.check(subject).cases}
+    assert (shown["edge/one axis"].verdict, shown["edge/three axes"].verdict) == ("agrees", "differs")
+    report = testing.check(subject, profile="strict")
+    assert [case.name for case in report.cases if case.verdict == "failed"] == ["edge/three axes"]
+    assert "rows lie along the last axis" in str(report)
+
+    def of_a_row(logits, temp):
+        return np.atleast_2d(straight_through.forward(logits, temp))
+
+    report = testing.check(implementation(of_a_row, straight_through.backward), profile="strict")
+    (failed,) = [case for case in report.cases if case.verdict == "failed"]
+    assert failed.name == "edge/one axis"
+    assert "returns shape (1, 5); expected (5,)" in str(failed.difference)
+
+    def of_an_item(logits, temp):
+        """One selection for each of the first axis's entries."""
+        flat = logits.reshape(len(logits), -1) if logits.ndim == 3 else logits
+        return straight_through.forward(flat, temp).reshape(logits.shape)
+
+    report = testing.check(implementation(of_an_item, straight_through.backward), profile="strict")
+    assert [case.name for case in report.cases if case.verdict == "failed"] == ["edge/three axes"]
+
+
 def test_what_is_not_asked_is_said():
     plain = testing.check(implementation(hard, soft_gradient))
     skipped = [case for case in plain.cases if case.verdict == "not asked"]
@@ -308,7 +337,7 @@ def test_what_is_not_asked_is_said():
     assert f"not asked, for options that are not taken: {len(skipped)} cases" in plain.summary
     assert "takes no options" in str(plain)
     assert {group.name: group.not_asked for group in plain.groups} == {
-        "digits": 0, "random": 0, "edge": 0, "axis": 3, "where": 7
+        "digits": 0, "random": 0, "edge": 0, "axis": 6, "where": 7
     }  # fmt: skip
     full = testing.check(with_options(hard, soft_gradient))
     assert not any(case.verdict == "not asked" for case in full.cases)
@@ -366,7 +395,7 @@ def test_nothing_checked_is_an_error():
         testing.check(straight_through, cases=only_nan)
     assert testing.check(straight_through, cases=only_nan, profile="strict").ok
     only_axis = [case for case in testing.cases(options=["axis"]) if case.group == "axis"]
-    with pytest.raises(ValueError, match="none of 3 cases could be judged"):
+    with pytest.raises(ValueError, match="none of 6 cases could be judged"):
         testing.check(implementation(hard, soft_gradient), cases=only_axis)
     of_another = testing.cases("float64")
     with pytest.raises(ValueError, match="nothing was checked"):

@@ -220,6 +220,24 @@ def test_bound_is_finite_for_huge_logits_and_tiny_temperatures(dtype):
     assert np.all(np.isfinite(bound))
 
 
+def test_bounds_at_the_largest_temperatures():
+    """Cotangents, logits and temp times ``2**1020``: the results are the same, and so are the bounds."""
+    rng = np.random.default_rng(8)
+    w, g, v = rng.normal(size=(3, 20, 5))
+    many = 2.0**1020
+
+    def bounds(scale, g, v):
+        options = np.ldexp(w, scale), np.ldexp(0.7, scale), "float64"
+        backward, by_temp = tolerance.backward(g, *options), tolerance.backward_temp(g, *options)
+        return [backward, by_temp, *tolerance.double_backward(v, g, *options)]
+
+    expected = bounds(0, g, v)
+    single = [x / y for x, y in zip(bounds(1020, many * g, v), expected, strict=True)]
+    double = tolerance.double_backward(many * v, many * g, many * w, many * 0.7, "float64")[1] / expected[3]
+    for ratio in (*single[:2], double):
+        np.testing.assert_allclose(ratio, 1.0, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("dtype", "value", "unit"),
     [

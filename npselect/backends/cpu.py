@@ -24,6 +24,7 @@ _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 _LINE = 64  # bytes
 _SMALL = 4096  # elements, whose scratch memory need not be aligned to save time
 _BLOCK = 65536  # elements that are perturbed at a time
+_ROOM = 1 << 20  # bytes for the rows, and parts of rows, that a thread keeps
 
 
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
@@ -90,7 +91,10 @@ def _run(
     choices = logits.shape[1]
     small = choices <= tiles.CHOICES
     rows = getattr(tiles if small else kernels, name)
-    scratch_size = tiles.TILE * (scratch_rows + 1) if small else LANES + scratch_rows * kernels.padded(choices)
+    scratch_size = tiles.TILE * (scratch_rows + 1)
+    if not small:
+        room = _ROOM - (0 if noise is None else max(choices, _BLOCK) * noise.dtype.itemsize)
+        scratch_size = LANES + scratch_rows * kernels.span(choices, scratch_rows, np.dtype(compute).itemsize, room)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 

@@ -16,7 +16,7 @@ from typing import Any
 from npselect.backends.packs import WIDTH, broadcast, fold, fold_fours, load, store
 from npselect.backends.primitives import fma, formula, inlined
 
-__all__ = ["LANES", "dot", "padded_dot", "padded_total", "total"]
+__all__ = ["LANES", "SEGMENT", "dot", "padded_dot", "padded_total", "total"]
 
 SEGMENT = 1024
 LANES = 128
@@ -87,10 +87,9 @@ def _fold_packs(lanes: Any) -> Any:
 
 
 @inlined
-def padded_dot(x: Any, y: Any, lanes: Any) -> Any:
-    """``sum_j x_j y_j``."""
+def padded_dot(x: Any, y: Any, result: Any, lanes: Any) -> Any:
+    """``result + sum_j x_j y_j``, `result` being that of the columns before: whole segments."""
     zero = lanes.dtype.type(0)
-    result = zero
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
         for lane in range(0, LANES, WIDTH):
@@ -103,10 +102,9 @@ def padded_dot(x: Any, y: Any, lanes: Any) -> Any:
 
 
 @inlined
-def padded_total(x: Any, lanes: Any) -> Any:
-    """``sum_j x_j``."""
+def padded_total(x: Any, result: Any, lanes: Any) -> Any:
+    """``result + sum_j x_j``, likewise."""
     zero = lanes.dtype.type(0)
-    result = zero
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
         for lane in range(0, LANES, WIDTH):

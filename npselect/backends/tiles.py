@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from npselect.backends.arithmetic import divided_difference, exp, prepared
-from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected
+from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected, usual
 from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
 from npselect.backends.parts import NARROW, clear_rows, load_columns, load_entries, store_columns
 from npselect.backends.primitives import bits_of, fma, inlined, kernel, select
@@ -174,7 +174,7 @@ def _dot(x: Any, y: Any, choices: Any, sums: Any) -> Any:
 @kernel
 def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """Each row added up."""
-    choices = x.shape[1]
+    choices, nan = x.shape[1], scratch.dtype.type(np.nan)
     tile, sums = _tile(scratch, 0), _tile(scratch, 1)
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
@@ -182,7 +182,7 @@ def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
         _pad(tile, choices)
         s = _total(tile, choices, sums)
         for i in range(last - first + 1):
-            out[first + i] = narrow(lane(s, i), out)
+            out[first + i] = narrow(usual(lane(s, i), nan), out)
 
 
 # ------------------------------------------------------------------------------------------------ the soft passes
@@ -285,6 +285,7 @@ def backward_temp_rows(
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
     choices = logits.shape[1]
     w, h, t, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2), _tile(scratch, 3)
+    nan = scratch.dtype.type(np.nan)
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         m, top = _choose(logits, where, first, last, w, sums)
@@ -304,7 +305,7 @@ def backward_temp_rows(
         share = -_dot(h, t, choices, sums) / (s * tau.scaled) * tau.scale
         for i in range(last - first + 1):
             selected = lane(m, i)
-            out[first + i] = lane(share, i) if selected >= 0 else (0 if selected == NOTHING else np.nan)
+            out[first + i] = usual(lane(share, i), nan) if selected >= 0 else (0 if selected == NOTHING else nan)
 
 
 @kernel

@@ -153,7 +153,7 @@ class Case:
 
         Their logits are finite or -inf, at least one of them finite; temp is a temperature; the dtype represents
         logits / temp, and what is computed of grad_mask: its differences, and they over temp. What `where` excludes is
-        a logit of -inf.
+        a logit of -inf. There are two axes, unless `axis` is given: many a textbook takes (rows, K), and no other.
         """
         excluded = self.w == -np.inf
         sound = np.all(np.isfinite(self.w) | excluded, axis=-1) & ~np.all(excluded, axis=-1)
@@ -162,7 +162,8 @@ class Case:
             cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / min(1.0, self.temp)
             largest = tolerance.Format.of(self.logits.dtype).largest
             fits = (np.abs(quotients) <= largest) & (np.abs(cotangents) <= largest)
-        return np.asarray(sound & np.all(fits, axis=-1))
+        taken = self.logits.ndim == 2 or "axis" in self.options
+        return np.asarray(sound & np.all(fits, axis=-1) & taken)
 
     def allowed(self, how: Allowed) -> Array:
         """How far a gradient may be from the oracle's, (rows, K): by the bound of either."""

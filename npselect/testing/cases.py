@@ -274,6 +274,10 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
                [[1, 3, 2, 0], [1, _NAN, 2, 0], [0, 1, 2, 3], [-_INF] * 4, [3, 0, 2, 1]])  # fmt: skip
     broken = [[1, _NAN, 0, 2], [_INF, 1, 0, 2], [1, 2, -_INF, 2], [1, 2, 3, 4]]
     yield case("cotangent not finite", "its row is not finite, other rows are untouched", four * 4, broken)
+    for name, shape in (("one axis", (5,)), ("three axes", (2, 3, 4))):
+        size, note = int(np.prod(shape)), "rows lie along the last axis, however many axes are before it"
+        w, g = ((np.arange(size) * factor % size / 4 - 1).reshape(shape) for factor in (7, 13))
+        yield replace(case(name, note, four), logits=w.astype(dtype), grad_mask=g.astype(dtype))
     yield case("K=0", "ValueError", np.zeros((2, 0)), 0.0, flags=("error",))
     for bad in (0.0, -1.0, _NAN, _INF):
         yield case(f"temp={bad}", "ValueError", four, temp=bad, flags=("error",))
@@ -307,6 +311,9 @@ def _options(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     odd = case("where/NaN excluded", "what logits and grad_mask hold there is ignored", (8, 6), -1, np.arange(6) != 2)
     odd.logits[:, 2], odd.grad_mask[:, 2] = _NAN, _NAN
     yield odd
+    yield case("axis/0 of 1", "one axis, and nothing beside it", (9,), 0)
+    yield case("axis/0 of 3", "the candidates along the first of three axes, and back", (6, 4, 5), 0)
+    yield case("axis/2 of 3", "the candidates along the last of three axes", (4, 5, 6), 2)
 
 
 # ------------------------------------------------------------------------------------------------ noise

@@ -49,8 +49,9 @@ def check(
         arrays of shape (rows, K), for example of `npselect.testing.from_torch`; `temp` is a float. Results have the
         shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
         written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
-        `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. An attribute
-        ``flushes_subnormals = True`` declares that the arithmetic takes subnormal numbers for 0.
+        `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
+        have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
+        subnormal numbers for 0.
     operator : module, optional
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
@@ -63,9 +64,10 @@ def check(
     profile : {"standard", "strict"}, optional
         "standard" accepts every honest ``p = softmax(logits / temp); p * (g - sum(p * g)) / temp``. It judges finite
         logits and -inf candidates; where textbooks differ (NaN, +inf, no candidate at all, a cotangent that is not
-        finite, a temperature that is none, overflow of logits / temp), the outcome is shown and does not count. Another
-        index than the oracle's is accepted if rounding can swap the two probabilities, but never a later one of equals,
-        and not more often than rounding does. "strict" judges everything, by the bound of npselect's own tiers.
+        finite, a temperature that is none, overflow of logits / temp; arrays of one axis or of three, unless ``axis``
+        is given), the outcome is shown and does not count. Another index than the oracle's is accepted if rounding can
+        swap the two probabilities, but never a later one of equals, and not more often than rounding does. "strict"
+        judges everything, by the bound of npselect's own tiers.
     backend : {"reference", "cpu"}, optional
         The tier that serves as the oracle. Its own error is allowed for.
     cases : iterable of Case, optional
@@ -95,7 +97,7 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 50 of 50 cases
+    PASSED: 53 of 53 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")

@@ -194,6 +194,11 @@ class _Row(NamedTuple):
         sizes = np.ldexp(np.abs(size) + self.p * _sum(np.abs(entering)), scale + (power - 1))
         return np.asarray(self.form.tiny + (self.least * (1.0 + self.p * entering.shape[-1]) + sizes) / divisor)
 
+    def over_temp(self, size: Array, scale: Array, power: int = 1) -> Array:
+        """``size 2**scale / temp**power``, of which float64 may not hold every step."""
+        mantissa, exponent = np.frexp(self.temp)
+        return np.asarray(np.ldexp(size / mantissa**power, scale - power * exponent))
+
     def only(self, bound: Array) -> Array:
         """The bound, but 0 at excluded entries and where there is nothing to choose from."""
         return np.where(self.candidates & (_sum(self.candidates) > 1), bound, 0.0)
@@ -303,8 +308,8 @@ def backward(
     with np.errstate(all="ignore"):
         row = _row(logits, temp, dtype, arithmetic)
         size, error, entering, scale = row.centred(grad_mask)
-        bound = (np.abs(size) * (row.p_pi + row.p * 4 * row.form.unit) + row.p * error) / row.temp
-        return row.only(np.ldexp(bound, scale) + row.floor(size, entering, scale, row.temp))
+        bound = np.abs(size) * (row.p_pi + row.p * 4 * row.form.unit) + row.p * error
+        return row.only(row.over_temp(bound, scale) + row.floor(size, entering, scale, row.temp))
 
 
 def backward_temp(
@@ -319,7 +324,7 @@ def backward_temp(
     with np.errstate(all="ignore"):
         row = _row(logits, temp, dtype, arithmetic)
         size, _, _, scale = row.centred(grad_mask)
-        terms = np.ldexp(row.p * np.abs(size * row.t) / row.temp, scale)
+        terms = row.over_temp(row.p * np.abs(size * row.t), scale)
         errors = backward(grad_mask, logits, temp, dtype, arithmetic) * np.abs(row.t)
         errors = errors + terms * (row.n + 5) * row.form.unit + row.least / row.temp
         total = _sum(np.where(row.candidates & (row.p > 0), errors, 0.0))
@@ -355,8 +360,7 @@ def double_backward(
         mean_error = _sum(row.p * gamma + np.abs(c) * (row.p_pi + row.p * (row.n + 1) * u))
         size = c - _sum(row.p * c)
         bound = np.abs(size) * (row.p_pi + row.p * 6 * u) + row.p * (gamma + mean_error)
-        bound = np.ldexp(np.ldexp(bound / row.temp, a_scale) / row.temp, b_scale)
-        bound = bound + row.floor(size, c, a_scale + b_scale, row.temp**2)
+        bound = row.over_temp(bound, a_scale + b_scale, 2) + row.floor(size, c, a_scale + b_scale, row.temp**2)
         return backward(grad_grad_logits, logits, temp, dtype, arithmetic), row.only(bound)
 
 
