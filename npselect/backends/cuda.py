@@ -195,7 +195,7 @@ def _run(
     grad_grad: Any = None,
     out2: Any = None,
 ) -> None:
-    """A kernel over all rows, on one stream: its arguments are those of `device_rows.ARGUMENTS`."""
+    """A kernel over all rows, on one stream: its arguments are those of `device_arguments.ARGUMENTS`."""
     rows, choices = logits.shape
     call = _Call(_stream(logits, out))
     seed = offset = 0

@@ -40,6 +40,7 @@ class Parts:
         compute, number = computed_in(kind), np.int64 if team.long else np.int32
         warps, warps_a_round, tiled = team.warps, team.warps * SEGMENT, team.tiled
         size = lanes_of(team, held)
+        meeting = warps > 1 or (tiled and team.group > 1)  # in a tile others read what results then take the place of
         stretch, offset, folded = stretching(team, held), offset_of(team), fold(team, size)
         agree, (share_segment, pool) = agreement(team), pooling(team)
         fetch, estimate, correct = perturbing(variant.logits, kind, variant.noise, team, held)
@@ -190,7 +191,7 @@ class Parts:
 
         @inlined
         def meet() -> Any:
-            if warps > 1:
+            if meeting:
                 barrier()
 
         @inlined

@@ -96,7 +96,7 @@ def through_tiles(variant: Variant, body: Function, reads: int, writes: int) -> 
         logits = bring_logits(source.logits, logits_tile, first, count)
         grad = bring_grad(operands.grad, grad_tile, first, count)
         grad_grad = bring_grad_grad(operands.grad_grad, grad_grad_tile, first, count)
-        # results depend on all that was read of a row, so they may take its place
+        # a kernel's threads meet before they write, so results may take the place of what was read
         out, out2 = take(operands.out, grad_tile, first, count), take2(operands.out2, grad_grad_tile, first, count)
         barrier()
         body(
