@@ -1,0 +1,166 @@
+"""Instructions made into functions of a launch and of the threads of it that come to them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ptx.operations import OPERATIONS, TYPES
+from ptx.program import Instruction, Program, PtxError
+
+if TYPE_CHECKING:
+    from ptx.machine import Launch
+
+__all__ = ["getter", "putter", "step"]
+
+Step = Callable[["Launch", Any], None]
+Getter = Callable[["Launch", Any], Any]
+Putter = Callable[["Launch", Any, Any], None]
+
+_ADDRESS = re.compile(r"\[(%?[\w$]+)(?:\+(-?\d+))?\]")
+_REGISTER = re.compile(r"%[a-z]+\d+")
+_VECTORS = {"v2": 2, "v4": 4}
+
+
+def step(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    """The function of an instruction that is no branch and no meeting."""
+    try:
+        if not instruction.guard:
+            made = {"ld": _load, "st": _store}.get(instruction.opcode.split(".")[0], _computed)
+            return made(program, symbols, instruction)
+    except (KeyError, ValueError):
+        pass
+    raise PtxError(str(instruction))
+
+
+def _computed(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    operation = OPERATIONS[instruction.opcode]
+    result, *operands = instruction.operands
+    gets = [getter(program, symbols, *pair) for pair in zip(operands, operation.operands, strict=True)]
+    put = putter(program, result, operation.result)
+    compute = operation.compute
+
+    def computed(launch: Launch, lanes: Any) -> None:
+        put(launch, lanes, compute(*[get(launch, lanes) for get in gets]))
+
+    return computed
+
+
+# ------------------------------------------------------------------------------------------------ operands
+
+
+def _register(program: Program, name: str, kind: str, at_least: bool = False) -> np.dtype[Any]:
+    """The dtype of a register, which must be as long as the type it is used as; or at least as long."""
+    dtype, used_as = TYPES[program.type_of(name)], TYPES[kind]
+    longer = at_least and dtype.itemsize > used_as.itemsize
+    if not _REGISTER.fullmatch(name) or (dtype == bool) != (kind == "pred"):
+        raise ValueError(name)
+    if dtype.itemsize != used_as.itemsize and not longer:
+        raise ValueError(name)
+    return dtype
+
+
+def getter(program: Program, symbols: dict[str, int], text: str, kind: str, at_least: bool = False) -> Getter:
+    """What an operand is, as a type: an array with an entry for each thread, or with one for all."""
+    dtype = TYPES[kind]
+    if text in ("%tid.x", "%ctaid.x") and kind == "u32":
+        return lambda launch, lanes: launch.places[text][lanes]
+    if text.startswith("%"):
+        own = _register(program, text, kind, at_least)
+        if own.itemsize > dtype.itemsize:
+            return lambda launch, lanes: launch.read(text, lanes).astype(dtype)
+        return lambda launch, lanes: launch.read(text, lanes).view(dtype)
+    constant = np.array([_constant(symbols, text, dtype)])
+    return lambda launch, lanes: constant
+
+
+def _constant(symbols: dict[str, int], text: str, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "f":
+        prefix, length = {4: ("0f", 8), 8: ("0d", 16)}[dtype.itemsize]
+        if not re.fullmatch(f"{prefix}[0-9A-F]{{{length}}}", text):
+            raise ValueError(text)
+        return np.array(int(text[2:], 16), f"u{dtype.itemsize}").view(dtype)
+    number = symbols[text] if text in symbols else int(text)
+    if dtype == bool:
+        return np.bool_(number)
+    if not -(2 ** (8 * dtype.itemsize - 1)) <= number < 2 ** (8 * dtype.itemsize):
+        raise ValueError(text)
+    return np.array(number % 2 ** (8 * dtype.itemsize), f"u{dtype.itemsize}").view(dtype)
+
+
+def putter(program: Program, name: str, kind: str, at_least: bool = False) -> Putter:
+    """Writes a register; a number that is shorter than it is extended."""
+    own = _register(program, name, kind, at_least)
+    if own.itemsize > TYPES[kind].itemsize:
+        wide = np.dtype(f"{TYPES[kind].kind}{own.itemsize}")
+        return lambda launch, lanes, values: launch.write(name, lanes, values.astype(wide).view(own))
+    return lambda launch, lanes, values: launch.write(name, lanes, values.view(own))
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+def _parsed(instruction: Instruction) -> tuple[str, int, str]:
+    """Space, length of the vector, and type."""
+    _, space, *vector, kind = instruction.opcode.split(".")
+    count = _VECTORS[vector[0]] if vector else 1
+    if len(vector) > 1 or space not in ("global", "shared", "const", "param"):
+        raise ValueError(instruction.opcode)
+    return space, count, kind
+
+
+def _elements(text: str, count: int) -> list[str]:
+    names = text.strip("{}").replace(" ", "").split(",")
+    if len(names) != count or text.startswith("{") != (count > 1):
+        raise ValueError(text)
+    return names
+
+
+def _addresses(program: Program, symbols: dict[str, int], text: str) -> Getter:
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        raise ValueError(text)
+    base = getter(program, symbols, found[1], "u64")
+    offset = np.array([int(found[2] or 0)]).view(np.uint64)
+    return lambda launch, lanes: launch.wide(base(launch, lanes) + offset, lanes)
+
+
+def _load(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    space, count, kind = _parsed(instruction)
+    target, source = instruction.operands
+    if space == "param":
+        return _parameter(program, target, source, kind)
+    puts = [putter(program, name, kind, at_least=kind[0] in "usb") for name in _elements(target, count)]
+    addresses, dtype = _addresses(program, symbols, source), TYPES[kind]
+
+    def load(launch: Launch, lanes: Any) -> None:
+        values = launch.load(space, addresses(launch, lanes), lanes, dtype, count)
+        for i, put in enumerate(puts):
+            put(launch, lanes, np.ascontiguousarray(values[:, i]))
+
+    return load
+
+
+def _parameter(program: Program, target: str, source: str, kind: str) -> Step:
+    name = source.strip("[]")
+    if program.parameters[name] != kind or source != f"[{name}]":
+        raise ValueError(source)
+    put, number = putter(program, target, kind), list(program.parameters).index(name)
+    return lambda launch, lanes: put(launch, lanes, launch.arguments[number])
+
+
+def _store(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    space, count, kind = _parsed(instruction)
+    if space not in ("global", "shared"):
+        raise ValueError(space)
+    target, source = instruction.operands
+    gets = [getter(program, symbols, name, kind, at_least=kind[0] in "usb") for name in _elements(source, count)]
+    addresses = _addresses(program, symbols, target)
+
+    def store(launch: Launch, lanes: Any) -> None:
+        values = [launch.wide(get(launch, lanes), lanes) for get in gets]
+        launch.store(space, addresses(launch, lanes), lanes, np.stack(values, 1))
+
+    return store
