@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from ptx.program import Instruction
 
 __all__ = ["Counts", "classes"]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+
 from ptx.counts import Counts
 from ptx.machine import Kernel
 from ptx.memory import Space
@@ -42,13 +43,14 @@ class Device:
         self.capability = capability
         self.memory = Space("global", _BASE, _SIZE)
         self.live: dict[int, int] = {}  # bytes, by address
+        self.texts: dict[Any, str] = {}  # the PTX of each launcher that was used
         self.kernels: dict[Any, Kernel] = {}
         self.counts = Counts()
-        self.launches = 0
         self._end = _BASE + _GAP
 
     def install(self, patch: Any) -> Device:
         from numba.cuda import dispatcher
+
         from npselect.backends import cuda, device_launch, device_memory
 
         here = SimpleNamespace(compute_capability=self.capability)
@@ -96,17 +98,21 @@ class Device:
 
     # -------------------------------------------------------------------------------------------- launches
 
+    def clear(self) -> None:
+        """Count anew."""
+        self.counts = Counts()
+
     def launch(self, launcher: Any, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
         if launcher not in self.kernels:
-            self.kernels[launcher] = Kernel(read(launcher.ptx(self.capability)))
+            self.texts[launcher] = self.texts.get(launcher) or launcher.ptx(self.capability)
+            self.kernels[launcher] = Kernel(read(self.texts[launcher]))
         with self._given(scalars):
             self.counts += self.kernels[launcher].run(blocks, threads, scalars, self.memory)
-        self.launches += 1
 
     @contextmanager
     def _given(self, scalars: Any) -> Any:
         """The arrays that a launch is told of are all that it may use."""
-        given = np.zeros_like(self.memory.usable)
+        given = np.zeros(_SIZE, np.uint8)  # zeros_like would touch all of it
         for address, nbytes in self.live.items():
             if any(isinstance(scalar, int) and address <= scalar < address + nbytes for scalar in scalars):
                 given[address - _BASE : address - _BASE + nbytes] = 1

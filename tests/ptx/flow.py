@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ptx.program import Instruction, Program, PtxError
 
@@ -34,13 +35,15 @@ def divide(program: Program) -> list[Part]:
     bounds = [*sorted(start for start in starts if start < len(instructions)), len(instructions)]
     numbers = {start: number for number, start in enumerate(bounds)}
     parts = []
-    for number, (start, stop) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for number, (start, stop) in enumerate(pairwise(bounds)):
         body, end, target = instructions[start:stop], None, None
         if body[-1].opcode in _ENDS:
             end = body.pop()
             if len(end.operands) != _ENDS[end.opcode] or (end.guard and end.opcode != "bra"):
                 raise PtxError(str(end))
             if end.opcode in ("bra", "bra.uni"):
+                if end.operands[0] not in program.labels:
+                    raise PtxError(str(end))
                 target = numbers[program.labels[end.operands[0]]]
         parts.append(Part(number, body, end, target))
     if len(parts) in {number for part in parts for number in part.following}:

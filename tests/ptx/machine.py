@@ -12,12 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 from ptx.counts import Counts, classes
 from ptx.flow import Part, divide, doubtful
 from ptx.memory import Fault, Space
 from ptx.operations import TYPES
 from ptx.program import Instruction, Program, PtxError
-from ptx.steps import getter, putter, step
+from ptx.steps import Step, getter, putter, step
 
 __all__ = ["Kernel", "Launch"]
 
@@ -91,7 +92,7 @@ class _Shuffle:
 
 
 class Launch:
-    """The threads of a launch, and all that they see. `lanes` is the numbers of threads, rising, or the slice of all."""
+    """The threads of a launch, and all that they see; `lanes` are numbers of threads, rising, or the slice of all."""
 
     def __init__(self, kernel: Kernel, blocks: int, threads: int, arguments: Sequence[Any], memory: Space) -> None:
         program = kernel.program
@@ -166,10 +167,7 @@ class Launch:
         warps = self.warp[lanes]
         self.counts.went_through(self.kernel.classes[part.number], len(warps), 1 + np.count_nonzero(np.diff(warps)))
         for instruction, each in zip(part.body, self.kernel.steps[part.number], strict=True):
-            try:
-                each(self, lanes)
-            except (Fault, ZeroDivisionError, NotImplementedError) as error:
-                raise Fault(f"{instruction}: {error}") from error
+            self._do(instruction, each, lanes)
         end = part.end
         if end is None:
             self.part[lanes] = part.number + 1
@@ -185,6 +183,12 @@ class Launch:
             self.state[lanes] = _WAITING
             self._meet(part)
 
+    def _do(self, instruction: Instruction, step: Step, lanes: Any) -> None:
+        try:
+            step(self, lanes)
+        except (Fault, ZeroDivisionError, NotImplementedError) as error:
+            raise Fault(f"{instruction}: {error}") from error
+
     def _meet(self, part: Part) -> None:
         """Let those go on for whom all have come."""
         waiting = (self.state == _WAITING) & (self.part == part.number)
@@ -193,7 +197,9 @@ class Launch:
         lanes = np.flatnonzero(waiting & met[groups])
         if len(lanes):
             if part.number in self.kernel.meetings:
-                self.kernel.meetings[part.number](self, _ALL if len(lanes) == self.size else lanes)
+                assert part.end is not None
+                shuffle = self.kernel.meetings[part.number]
+                self._do(part.end, shuffle, _ALL if len(lanes) == self.size else lanes)
             else:
                 self.spaces["shared"].forget(np.flatnonzero(met))
             self.state[lanes], self.part[lanes] = _RUNNING, part.number + 1

@@ -11,7 +11,7 @@ __all__ = ["Fault", "Space"]
 _NOBODY, _SEVERAL = 0, -1
 
 
-class Fault(Exception):
+class Fault(Exception):  # noqa: N818
     """What a device would punish, or let pass."""
 
 

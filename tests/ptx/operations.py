@@ -118,7 +118,8 @@ for _t in ("b16", "b32", "b64", "pred"):
 for _t in ("b32", "b64"):
     _define(f"shl.{_t}", _shifted(np.left_shift), _t, _t, "u32")
 _define("bfi.b64", _field_inserted, "b64", "b64", "b64", "u32", "u32")
-_define("mul.wide.s32", lambda a, b: a.astype(np.int64) * b.astype(np.int64), "s64", "s32", "s32")
+for _t, _wide in (("s32", "s64"), ("u32", "u64")):
+    _define(f"mul.wide.{_t}", lambda a, b: a.astype(f"{a.dtype.kind}8") * b, _wide, _t, _t)
 
 
 # ------------------------------------------------------------------------------------------------ comparisons, moves
@@ -168,8 +169,8 @@ def _convert(target: str, source: str, rounded: bool) -> None:
     _define(opcode, _with_one_nan(lambda x: x.astype(TYPES[target]), target), target, source)
 
 
-for _target, _source in (("u32", "u64"), ("u64", "u32"), ("s64", "s32"), ("u32", "u16"), ("f32", "f16"), ("f64", "f32")):
-    _convert(_target, _source, rounded=False)
+for _pair in ("u32 u64", "u64 u32", "s64 s32", "u32 u16", "u16 u32", "f32 f16", "f64 f32"):
+    _convert(*_pair.split(), rounded=False)
 for _target, _source in (("f16", "f32"), ("f32", "f64")):
     _convert(_target, _source, rounded=True)
 for _target in ("f32", "f64"):

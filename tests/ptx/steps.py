@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from ptx.operations import OPERATIONS, TYPES
 from ptx.program import Instruction, Program, PtxError
 
 if TYPE_CHECKING:
     from ptx.machine import Launch
 
-__all__ = ["getter", "putter", "step"]
+__all__ = ["Step", "getter", "putter", "step"]
 
 Step = Callable[["Launch", Any], None]
 Getter = Callable[["Launch", Any], Any]
@@ -55,7 +56,7 @@ def _register(program: Program, name: str, kind: str, at_least: bool = False) ->
     """The dtype of a register, which must be as long as the type it is used as; or at least as long."""
     dtype, used_as = TYPES[program.type_of(name)], TYPES[kind]
     longer = at_least and dtype.itemsize > used_as.itemsize
-    if not _REGISTER.fullmatch(name) or (dtype == bool) != (kind == "pred"):
+    if not _REGISTER.fullmatch(name) or (dtype.kind == "b") != (kind == "pred"):
         raise ValueError(name)
     if dtype.itemsize != used_as.itemsize and not longer:
         raise ValueError(name)
@@ -82,8 +83,8 @@ def _constant(symbols: dict[str, int], text: str, dtype: np.dtype[Any]) -> Any:
         if not re.fullmatch(f"{prefix}[0-9A-F]{{{length}}}", text):
             raise ValueError(text)
         return np.array(int(text[2:], 16), f"u{dtype.itemsize}").view(dtype)
-    number = symbols[text] if text in symbols else int(text)
-    if dtype == bool:
+    number = symbols[text] if text in symbols else int(text, 0)
+    if dtype.kind == "b":
         return np.bool_(number)
     if not -(2 ** (8 * dtype.itemsize - 1)) <= number < 2 ** (8 * dtype.itemsize):
         raise ValueError(text)
