@@ -18,6 +18,7 @@ from ptx.rounding import is_nearest
 
 # ------------------------------------------------------------------------------------------------ arithmetic
 
+
 def hard(kind):
     """Numbers of every size: the ends of the format, subnormals, neighbours of one, random bits."""
     dtype = TYPES[kind]
