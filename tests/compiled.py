@@ -45,9 +45,8 @@ def trials(choices: int, dtype: Any, seed: int = 0) -> dict[str, Any]:
         logits[4] = -np.inf
         logits[5, ::2] = -np.inf
         logits[6, 1:] = -np.inf
-        grad[1, choices - 1] = np.nan
         grad[5, :2] = np.inf, 1  # the first is excluded
-        grad[7, 0] = np.inf
+        grad[7, choices - 1] = np.nan
         logits[8] = rng.choice([info.max, -info.max, info.smallest_subnormal, info.tiny, 0], choices)
     return arrays
 

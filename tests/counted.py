@@ -16,7 +16,7 @@ from npselect import gumbel_softmax, straight_through
 CHOICES = (2, 8, 10, 33, 64, 256, 1024, 4096, 16384)
 ELEMENTS = 8192
 CLASSES = ("float32", "float64", "int32", "int64", "predicate", "shuffle", "global", "other memory", "control", "move")
-HEADER = ("float32", "float64", "int32", "int64", "pred", "shuffle", "global", "shared", "control", "move")
+HEADER = ("float32", "float64", "int32", "int64", "pred", "shuffle", "global", "other", "control", "move")
 RUNS = [
     *((straight_through, name, "float32", CHOICES) for name in ("forward", "backward", "soft", "double_backward")),
     *((straight_through, name, "bfloat16", (8, 64, 1024)) for name in ("forward", "backward")),

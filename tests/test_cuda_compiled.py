@@ -25,7 +25,7 @@ from compiled import ARRAYS, DTYPES, compare, on_device, rows_for, same_bits, tr
 from ptx.device import Device
 from ptx.memory import Fault
 from ptx.operations import fma
-from ptx.program import PtxError
+from ptx.program import PtxError, read
 from ptx.rounding import is_nearest
 
 from npselect import gumbel_softmax, noise, selection, straight_through
@@ -60,9 +60,13 @@ def test_long_rows(name, device):
         compare(device, straight_through, name, choices, np.float32, skew=skew)
 
 
-@pytest.mark.parametrize(
-    ("name", "choices"), [("double_backward", 129), ("backward", 200), ("soft", 300), ("forward", 511)]
-)
+@pytest.mark.parametrize(("name", "choices"), [("double_backward", 17412), ("backward", 33001), ("forward", 33004)])
+def test_rows_of_three_rounds(name, choices, device):
+    """The sums of the third lie in shared memory where those of the first did."""
+    compare(device, straight_through, name, choices, np.float32)
+
+
+@pytest.mark.parametrize(("name", "choices"), [("index", 129), ("backward", 200), ("soft", 300), ("forward", 511)])
 def test_rows_between(name, choices, device):
     compare(device, straight_through, name, choices, np.float32)
 
@@ -214,6 +218,29 @@ def test_products(dtypes, device):
             part = fma(a[..., k], b[..., k], part)
         total = total + part
     same_bits(got, total)
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "dtype", "options"),
+    [
+        ("forward", 33, "float32", {"seed": SEED}),
+        ("double_backward", 1024, "float32", {}),
+        ("backward", 2049, "float16", {}),
+    ],
+)
+def test_newer_devices(name, choices, dtype, options, monkeypatch):
+    """From generation 10 on another NVVM compiles the kernels."""
+    operator = gumbel_softmax if options else straight_through
+    compare(Device((10, 0)).install(monkeypatch), operator, name, choices, DTYPES[dtype], **options)
+
+
+def test_older_devices_run_the_same_instructions(device):
+    device.kernels.clear()
+    compare(device, straight_through, "soft", 8, np.float32)
+    (launcher,) = device.kernels
+    each = [read(text).instructions for text in (device.texts[launcher], launcher.ptx((8, 0)))]
+    plain = [[re.sub(r"_ZN\w+(?=_param)|(?<=mem_)\d+", "", str(step)) for step in steps] for steps in each]
+    assert plain[0] == plain[1]
 
 
 # ------------------------------------------------------------------------------------------------ what must be noticed

@@ -174,6 +174,8 @@ INTEGERS = {
     **{f"add.{t}": lambda a, b: a + b for t in ("s32", "s64")},
     **{f"sub.{t}": lambda a, b: a - b for t in ("s32", "s64")},
     **{f"mul.lo.{t}": lambda a, b: a * b for t in ("s32", "s64")},
+    **{f"mad.lo.{t}": lambda a, b, c: a * b + c for t in ("s32", "s64")},
+    "add.u64": lambda a, b: a + b,
     **{f"mul.wide.{t}": lambda a, b: a * b for t in ("s32", "u32")},
     **{f"div.{t}": lambda a, b: quotient(a, b) if b else None for t in ("s32", "u32", "s64", "u64")},
     **{f"min.{t}": min for t in ("s32", "u32", "s64", "u64")},
@@ -340,7 +342,6 @@ def test_a_kernel():
     assert counts.done["global"] == 128
     assert counts.issued["float32"] == 2
     assert counts.sectors == counts.least_sectors == 16
-    assert counts.bytes_asked == 512
 
 
 def test_threads_part_and_meet():
@@ -411,6 +412,41 @@ def test_constants_vectors_and_narrow_numbers():
     )
     assert values[:4].tolist() == [7, 6, 255, -1]
     assert values[5:].tolist() == [0, 4, 5]
+
+
+def test_halves():
+    values, _ = run("""
+        mov.b64 %rd7, {%r1, %r1};
+        shr.u64 %rd8, %rd7, 31;
+        { .reg .b32 tmp; mov.b64 {tmp, %r3}, %rd8; }
+        mov.b64 {%r4, %r5}, %rd8;
+        add.s32 %r6, %r4, %r5;
+        add.s32 %r7, %r6, %r3;
+        cvt.rn.f32.s32 %f2, %r7;
+        st.global.f32 [%rd6], %f2;
+    """)
+    assert values.tolist() == [2 * i for i in range(64)]
+
+
+def test_a_half_that_nobody_reads():
+    joined = "mov.b64 %rd7, {%r1, %r3};\ncvt.u32.u64 %r4, %rd7;\ncvt.rn.f32.u32 %f2, %r4;\nst.global.f32 [%rd6], %f2;"
+    assert run(joined)[0].tolist() == list(range(64))
+    with pytest.raises(Fault, match="%r3 was never written"):
+        run(joined + "\nadd.s64 %rd8, %rd7, %rd7;")
+
+
+def test_local_memory():
+    """Each thread has its own."""
+    values, _ = run("""
+        .local .align 8 .b8 frame[8];
+        .reg .b64 %SPL;
+        mov.u64 %SPL, frame;
+        ld.global.f32 %f2, [%rd5];
+        st.local.v2.f32 [%SPL], {%f1, %f2};
+        ld.local.f32 %f3, [%SPL+4];
+        st.global.f32 [%rd6], %f3;
+    """)
+    assert values.tolist() == list(range(64))
 
 
 FAULTS = {
@@ -544,7 +580,8 @@ UNKNOWN = [
     "@%p1 add.f32 %f2, %f1, %f1;",
     "@%p1 ret;",
     "call.uni (%r3), other, (%r1);",
-    ".local .align 4 .b8 frame[16];",
+    "ld.generic.f32 %f2, [%rd5];",
+    ".extern .func other;",
     "bra $nowhere;",
 ]
 

@@ -22,7 +22,6 @@ class Counts:
     done: Counter[str] = field(default_factory=Counter)  # instructions of threads
     sectors: int = 0  # asked for by a warp at a time
     least_sectors: int = 0  # in which what it asked for would have had room
-    bytes_asked: int = 0
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(
@@ -30,7 +29,6 @@ class Counts:
             self.done + other.done,
             self.sectors + other.sectors,
             self.least_sectors + other.least_sectors,
-            self.bytes_asked + other.bytes_asked,
         )
 
     def went_through(self, classes: Counter[str], threads: int, warps: int) -> None:
@@ -46,7 +44,6 @@ class Counts:
         self.sectors += len(np.unique(warps * (span // _SECTOR + 1) + offsets // _SECTOR))
         each = np.unique(warps * span + offsets) // span
         self.least_sectors += int((-(-np.bincount(each) * nbytes // _SECTOR)).sum())
-        self.bytes_asked += len(each) * nbytes
 
 
 def classes(instructions: Iterable[Instruction]) -> Counter[str]:

@@ -7,7 +7,7 @@ brought back to the host must have been written, all of it.
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +20,8 @@ from ptx.program import read
 
 __all__ = ["Device"]
 
-_BASE, _SIZE = 0x7F5A_C000_0000, 1 << 27
+_BASE, _SIZE = 0x7F5A_C000_0000, 1 << 26
 _STEP, _GAP = 256, 256  # of addresses, as the driver gives them; bytes between arrays
-_STREAM = 1
 
 
 class _Owner:
@@ -106,18 +105,9 @@ class Device:
         if launcher not in self.kernels:
             self.texts[launcher] = self.texts.get(launcher) or launcher.ptx(self.capability)
             self.kernels[launcher] = Kernel(read(self.texts[launcher]))
-        with self._given(scalars):
-            self.counts += self.kernels[launcher].run(blocks, threads, scalars, self.memory)
-
-    @contextmanager
-    def _given(self, scalars: Any) -> Any:
-        """The arrays that a launch is told of are all that it may use."""
-        given = np.zeros(_SIZE, np.uint8)  # zeros_like would touch all of it
-        for address, nbytes in self.live.items():
-            if any(isinstance(scalar, int) and address <= scalar < address + nbytes for scalar in scalars):
-                given[address - _BASE : address - _BASE + nbytes] = 1
-        self.memory.usable, usable = given, self.memory.usable
-        try:
-            yield
-        finally:
-            self.memory.usable = usable
+        given = [  # all that it may use
+            (address, nbytes)
+            for address, nbytes in self.live.items()
+            if any(isinstance(scalar, int) and address <= scalar < address + nbytes for scalar in scalars)
+        ]
+        self.counts += self.kernels[launcher].run(blocks, threads, scalars, self.memory.only(given))

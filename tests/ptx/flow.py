@@ -30,7 +30,7 @@ class Part:
 
 
 def divide(program: Program) -> list[Part]:
-    instructions = program.instructions
+    instructions = _without_idle_halves(program.instructions)
     starts = {0, *program.labels.values()} | {i + 1 for i, each in enumerate(instructions) if each.opcode in _ENDS}
     bounds = [*sorted(start for start in starts if start < len(instructions)), len(instructions)]
     numbers = {start: number for number, start in enumerate(bounds)}
@@ -56,7 +56,29 @@ def _registers_of(instruction: Instruction) -> tuple[set[str], set[str]]:
     operands = list(instruction.operands)
     written = "" if instruction.opcode.split(".")[0] in ("st", "bra", "bar", "ret") else operands.pop(0)
     read = " ".join([*operands, instruction.guard or ""])
-    return set(re.findall(r"%\w+", written)), set(re.findall(r"%[a-z]+\d+", read))
+    writes, reads = (set(re.findall(r"%\w+", text)) for text in (written, read))
+    return writes, reads - {"%tid", "%ctaid"}
+
+
+def _without_idle_halves(instructions: list[Instruction]) -> list[Instruction]:
+    """NVVM 20 makes 64 bits of 32 and a register that nothing writes, where the lower half alone is wanted."""
+    written: set[str] = set()
+    uses: dict[str, set[str]] = {}
+    for instruction in instructions:
+        writes, reads = _registers_of(instruction)
+        written |= writes
+        for name in reads:
+            uses.setdefault(name, set()).add(instruction.opcode)
+
+    def plain(instruction: Instruction) -> Instruction:
+        found = re.fullmatch(
+            r"mov\.b64 (%\w+) \{(%\w+), (%\w+)\}", " ".join((instruction.opcode, *instruction.operands))
+        )
+        if found is None or found[3] in written or uses.get(found[1]) != {"cvt.u32.u64"}:
+            return instruction
+        return Instruction(instruction.line, "cvt.u64.u32", None, (found[1], found[2]))
+
+    return [plain(instruction) for instruction in instructions]
 
 
 def doubtful(parts: list[Part]) -> set[str]:

@@ -18,12 +18,11 @@ from ptx.flow import Part, divide, doubtful
 from ptx.memory import Fault, Space
 from ptx.operations import TYPES
 from ptx.program import Instruction, Program, PtxError
-from ptx.steps import Step, getter, putter, step
+from ptx.steps import WARP, Step, shuffle, step
 
 __all__ = ["Kernel", "Launch"]
 
-WARP = 32
-_SHARED, _CONSTANT = 1 << 24, 1 << 28  # where their addresses begin
+_SHARED, _LOCAL, _CONSTANT = 1 << 24, 1 << 26, 1 << 28  # where their addresses begin
 _GAP = 64  # bytes between variables
 _PATIENCE = 10**6  # parts gone through by a launch
 _RUNNING, _WAITING, _GONE = range(3)
@@ -37,7 +36,7 @@ class Kernel:
         self.program = program
         self.symbols: dict[str, int] = {}
         constants = {name: (align, len(contents)) for name, (align, contents) in program.constants.items()}
-        self.shared_size = self._place(_SHARED, program.shared)
+        self.shared_size, self.local_size = self._place(_SHARED, program.shared), self._place(_LOCAL, program.local)
         self.constants = Space("constant", _CONSTANT, self._place(_CONSTANT, constants))
         for name, (_, contents) in program.constants.items():
             self.constants.allot(self.symbols[name], len(contents))
@@ -45,7 +44,9 @@ class Kernel:
         self.parts = divide(program)
         self.doubtful = doubtful(self.parts)
         self.steps = [[step(program, self.symbols, each) for each in part.body] for part in self.parts]
-        self.meetings = {part.number: _Shuffle(self, part.end) for part in self.parts if _shuffles(part)}
+        shuffles = {part.number: part.end for part in self.parts if part.end and part.end.opcode.startswith("shfl")}
+        self.shuffles = {number: shuffle(program, self.symbols, each) for number, each in shuffles.items()}
+        self.visited: set[int] = set()  # the parts that were ever gone through
         self.classes = [classes([*part.body, *([part.end] if part.end else [])]) for part in self.parts]
 
     def _place(self, base: int, variables: dict[str, tuple[int, int]]) -> int:
@@ -56,39 +57,11 @@ class Kernel:
         return end - base
 
     def run(self, blocks: int, threads: int, arguments: Sequence[Any], memory: Space) -> Counts:
-        """Launch it; its threads may use whatever is allotted in `memory`."""
+        """Launch it; its threads may use whatever is allotted in `memory`, which nobody has used before."""
         launch = Launch(self, blocks, threads, arguments, memory)
         with np.errstate(all="ignore"):
             launch.run()
         return launch.counts
-
-
-def _shuffles(part: Part) -> bool:
-    return part.end is not None and part.end.opcode.startswith("shfl")
-
-
-class _Shuffle:
-    """``shfl.sync.bfly.b32 d|p, a, distance, 31, -1``: among all lanes of a warp."""
-
-    def __init__(self, kernel: Kernel, instruction: Instruction | None) -> None:
-        assert instruction is not None
-        result, value, distance, clamp, lanes = instruction.operands
-        name, _, found = result.partition("|")
-        program, symbols = kernel.program, kernel.symbols
-        self.put, self.put_found = putter(program, name, "b32"), putter(program, found, "pred")
-        self.value, self.distance = getter(program, symbols, value, "b32"), getter(program, symbols, distance, "b32")
-        self.clamp, self.mask = getter(program, symbols, clamp, "b32"), getter(program, symbols, lanes, "b32")
-
-    def __call__(self, launch: Launch, lanes: Any) -> None:
-        """For the lanes of whole warps, in their order."""
-        if (self.clamp(launch, lanes) != WARP - 1).any() or (self.mask(launch, lanes) != 0xFFFFFFFF).any():
-            raise NotImplementedError("a shuffle among some lanes of a warp")
-        values, distances = launch.wide(self.value(launch, lanes), lanes), self.distance(launch, lanes)
-        if (distances >= WARP).any():
-            raise Fault("a shuffle with a lane beyond the warp")
-        places = np.arange(len(values))
-        self.put(launch, lanes, values[places ^ distances])
-        self.put_found(launch, lanes, np.ones(len(values), bool))
 
 
 class Launch:
@@ -105,9 +78,12 @@ class Launch:
         self.places = {"%tid.x": self.thread.astype(np.uint32), "%ctaid.x": self.block.astype(np.uint32)}
         self.arguments = [_argument(*pair) for pair in zip(arguments, program.parameters.values(), strict=True)]
         shared = Space("shared", _SHARED, kernel.shared_size, blocks)
-        for name, (_, nbytes) in program.shared.items():
-            shared.allot(kernel.symbols[name], nbytes)
-        self.spaces = {"global": memory, "shared": shared, "const": kernel.constants}
+        local = Space("local", _LOCAL, kernel.local_size, self.size)
+        for space, variables in ((shared, program.shared), (local, program.local)):
+            for name, (_, nbytes) in variables.items():
+                space.allot(kernel.symbols[name], nbytes)
+        self.spaces = {"global": memory, "shared": shared, "local": local, "const": kernel.constants}
+        self.copies = {"shared": self.block, "local": self.number}
         self.registers: dict[str, Any] = {}
         self.certain = {name: np.zeros(self.size, bool) for name in kernel.doubtful}
         self.part = np.zeros(self.size, np.int64)
@@ -147,12 +123,11 @@ class Launch:
     def _asked(self, space: str, addresses: Any, lanes: Any, nbytes: int) -> Any:
         if space == "global":
             self.counts.asked(self.warp[lanes], addresses, nbytes)
-        return self.block[lanes] if space == "shared" else np.zeros(len(addresses), np.int64)
+        return self.copies[space][lanes] if space in self.copies else np.zeros(len(addresses), np.int64)
 
     # -------------------------------------------------------------------------------------------- the order of things
 
     def run(self) -> None:
-        self.spaces["global"].begin()
         for _ in range(_PATIENCE):
             running = self.state == _RUNNING
             if not running.any():
@@ -164,6 +139,7 @@ class Launch:
             raise Fault(f"threads go on for ever, or wait in vain: {self._positions()}")
 
     def _go(self, part: Part, lanes: Any) -> None:
+        self.kernel.visited.add(part.number)
         warps = self.warp[lanes]
         self.counts.went_through(self.kernel.classes[part.number], len(warps), 1 + np.count_nonzero(np.diff(warps)))
         for instruction, each in zip(part.body, self.kernel.steps[part.number], strict=True):
@@ -192,17 +168,17 @@ class Launch:
     def _meet(self, part: Part) -> None:
         """Let those go on for whom all have come."""
         waiting = (self.state == _WAITING) & (self.part == part.number)
-        groups, complete = (self.block, self.threads) if part.number not in self.kernel.meetings else (self.warp, WARP)
+        shuffled = self.kernel.shuffles.get(part.number)
+        groups, complete = (self.warp, WARP) if shuffled else (self.block, self.threads)
         met = np.bincount(groups[waiting], minlength=groups[-1] + 1) == complete
         lanes = np.flatnonzero(waiting & met[groups])
-        if len(lanes):
-            if part.number in self.kernel.meetings:
-                assert part.end is not None
-                shuffle = self.kernel.meetings[part.number]
-                self._do(part.end, shuffle, _ALL if len(lanes) == self.size else lanes)
-            else:
-                self.spaces["shared"].forget(np.flatnonzero(met))
-            self.state[lanes], self.part[lanes] = _RUNNING, part.number + 1
+        if not len(lanes):
+            return
+        if shuffled and part.end:
+            self._do(part.end, shuffled, _ALL if len(lanes) == self.size else lanes)
+        else:
+            self.spaces["shared"].forget(np.flatnonzero(met))
+        self.state[lanes], self.part[lanes] = _RUNNING, part.number + 1
 
     def _positions(self) -> str:
         found = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ class Space:
     def __init__(self, name: str, base: int, size: int, copies: int = 1) -> None:
         self.name, self.base, self.size, self.copies = name, base, size, copies
         self.data, self.usable, self.written = (np.zeros(copies * size, np.uint8) for _ in range(3))
-        self.begin()
+        self.readers, self.writers = (np.zeros(copies * size, np.int32) for _ in range(2))
 
     # -------------------------------------------------------------------------------------------- from outside
 
@@ -50,16 +52,21 @@ class Space:
             raise Fault(f"{len(left)} bytes of {nbytes} were never written, the first at {address:#x} + {left[0]}")
         return self.data[places]
 
+    def only(self, arrays: Iterable[tuple[int, int]]) -> Space:
+        """The same memory, as far as it lies in arrays of an address and so many bytes; nobody has used it yet."""
+        part = copy(self)
+        part.usable = np.zeros(len(self.usable), np.uint8)  # zeros_like would go through all of it
+        for address, nbytes in arrays:
+            part.usable[self._part(address, nbytes)] = self.usable[self._part(address, nbytes)]
+        part.readers, part.writers = (np.zeros(len(self.usable), np.int32) for _ in range(2))
+        return part
+
     def _part(self, address: int, nbytes: int) -> slice:
         start = address - self.base
         assert 0 <= start <= start + nbytes <= self.size
         return slice(start, start + nbytes)
 
     # -------------------------------------------------------------------------------------------- by threads
-
-    def begin(self) -> None:
-        """Nobody has used it yet."""
-        self.readers, self.writers = (np.zeros(self.copies * self.size, np.int32) for _ in range(2))
 
     def load(self, addresses: Any, copies: Any, threads: Any, dtype: np.dtype[Any], count: int) -> Any:
         """What each thread reads: an array of `count` columns."""

@@ -105,7 +105,9 @@ def _field_inserted(field: Any, into: Any, start: Any, length: Any) -> Any:
 for _t in ("s32", "s64"):
     for _name, _function in {"add": np.add, "sub": np.subtract, "mul.lo": np.multiply}.items():
         _define(f"{_name}.{_t}", _function, _t, _t, _t)
+    _define(f"mad.lo.{_t}", lambda a, b, c: a * b + c, _t, _t, _t, _t)
     _define(f"neg.{_t}", np.negative, _t, _t)
+_define("add.u64", np.add, "u64", "u64", "u64")
 for _t in ("s32", "u32", "s64", "u64"):
     _define(f"div.{_t}", _quotient, _t, _t, _t)
     _define(f"shr.{_t}", _shifted(np.right_shift), _t, _t, "u32")

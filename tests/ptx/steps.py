@@ -14,14 +14,16 @@ from ptx.program import Instruction, Program, PtxError
 if TYPE_CHECKING:
     from ptx.machine import Launch
 
-__all__ = ["Step", "getter", "putter", "step"]
+__all__ = ["WARP", "Step", "shuffle", "step"]
+
+WARP = 32
 
 Step = Callable[["Launch", Any], None]
 Getter = Callable[["Launch", Any], Any]
 Putter = Callable[["Launch", Any, Any], None]
 
 _ADDRESS = re.compile(r"\[(%?[\w$]+)(?:\+(-?\d+))?\]")
-_REGISTER = re.compile(r"%[a-z]+\d+")
+_REGISTER = re.compile(r"%[A-Za-z]+\d*")
 _VECTORS = {"v2": 2, "v4": 4}
 
 
@@ -39,14 +41,44 @@ def step(program: Program, symbols: dict[str, int], instruction: Instruction) ->
 def _computed(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
     operation = OPERATIONS[instruction.opcode]
     result, *operands = instruction.operands
-    gets = [getter(program, symbols, *pair) for pair in zip(operands, operation.operands, strict=True)]
-    put = putter(program, result, operation.result)
+    if instruction.opcode == "mov.b64" and "{" in result:
+        return _halved(program, symbols, result, *operands)
+    if instruction.opcode == "mov.b64" and "{" in operands[0]:
+        return _joined(program, symbols, result, *operands)
+    gets = [_getter(program, symbols, *pair) for pair in zip(operands, operation.operands, strict=True)]
+    put = _putter(program, result, operation.result)
     compute = operation.compute
 
     def computed(launch: Launch, lanes: Any) -> None:
         put(launch, lanes, compute(*[get(launch, lanes) for get in gets]))
 
     return computed
+
+
+def _halved(program: Program, symbols: dict[str, int], halves: str, source: str) -> Step:
+    """``mov.b64 {low, high}, source``; either may be _, which is nothing."""
+    puts = [None if name == "_" else _putter(program, name, "b32") for name in _elements(halves, 2)]
+    get = _getter(program, symbols, source, "b64")
+
+    def halved(launch: Launch, lanes: Any) -> None:
+        whole = get(launch, lanes)
+        for put, shift in zip(puts, (0, 32), strict=True):
+            if put:
+                put(launch, lanes, (whole >> np.uint64(shift)).astype(np.uint32))
+
+    return halved
+
+
+def _joined(program: Program, symbols: dict[str, int], target: str, halves: str) -> Step:
+    """``mov.b64 target, {low, high}``."""
+    put = _putter(program, target, "b64")
+    gets = [_getter(program, symbols, name, "b32") for name in _elements(halves, 2)]
+
+    def joined(launch: Launch, lanes: Any) -> None:
+        low, high = (launch.wide(get(launch, lanes), lanes).astype(np.uint64) for get in gets)
+        put(launch, lanes, low | high << np.uint64(32))
+
+    return joined
 
 
 # ------------------------------------------------------------------------------------------------ operands
@@ -63,7 +95,7 @@ def _register(program: Program, name: str, kind: str, at_least: bool = False) ->
     return dtype
 
 
-def getter(program: Program, symbols: dict[str, int], text: str, kind: str, at_least: bool = False) -> Getter:
+def _getter(program: Program, symbols: dict[str, int], text: str, kind: str, at_least: bool = False) -> Getter:
     """What an operand is, as a type: an array with an entry for each thread, or with one for all."""
     dtype = TYPES[kind]
     if text in ("%tid.x", "%ctaid.x") and kind == "u32":
@@ -91,13 +123,32 @@ def _constant(symbols: dict[str, int], text: str, dtype: np.dtype[Any]) -> Any:
     return np.array(number % 2 ** (8 * dtype.itemsize), f"u{dtype.itemsize}").view(dtype)
 
 
-def putter(program: Program, name: str, kind: str, at_least: bool = False) -> Putter:
+def _putter(program: Program, name: str, kind: str, at_least: bool = False) -> Putter:
     """Writes a register; a number that is shorter than it is extended."""
     own = _register(program, name, kind, at_least)
     if own.itemsize > TYPES[kind].itemsize:
         wide = np.dtype(f"{TYPES[kind].kind}{own.itemsize}")
         return lambda launch, lanes, values: launch.write(name, lanes, values.astype(wide).view(own))
     return lambda launch, lanes, values: launch.write(name, lanes, values.view(own))
+
+
+# ------------------------------------------------------------------------------------------------ shuffles
+
+
+def shuffle(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    """``shfl.sync.bfly.b32 d|p, a, distance, 31, -1``, for the lanes of whole warps, in their order."""
+    result, *operands = instruction.operands
+    puts = [_putter(program, *pair) for pair in zip(result.split("|"), ("b32", "pred"), strict=True)]
+    gets = [_getter(program, symbols, operand, "b32") for operand in operands]
+
+    def shuffled(launch: Launch, lanes: Any) -> None:
+        values, distances, clamp, mask = (launch.wide(get(launch, lanes), lanes) for get in gets)
+        if (clamp != WARP - 1).any() or (mask != 0xFFFFFFFF).any() or (distances >= WARP).any():
+            raise NotImplementedError("a shuffle among some lanes of a warp")
+        puts[0](launch, lanes, values[np.arange(len(values)) ^ distances])
+        puts[1](launch, lanes, np.ones(len(values), bool))
+
+    return shuffled
 
 
 # ------------------------------------------------------------------------------------------------ memory
@@ -107,7 +158,7 @@ def _parsed(instruction: Instruction) -> tuple[str, int, str]:
     """Space, length of the vector, and type."""
     _, space, *vector, kind = instruction.opcode.split(".")
     count = _VECTORS[vector[0]] if vector else 1
-    if len(vector) > 1 or space not in ("global", "shared", "const", "param"):
+    if len(vector) > 1 or space not in ("global", "shared", "local", "const", "param"):
         raise ValueError(instruction.opcode)
     return space, count, kind
 
@@ -123,7 +174,7 @@ def _addresses(program: Program, symbols: dict[str, int], text: str) -> Getter:
     found = _ADDRESS.fullmatch(text)
     if found is None:
         raise ValueError(text)
-    base = getter(program, symbols, found[1], "u64")
+    base = _getter(program, symbols, found[1], "u64")
     offset = np.array([int(found[2] or 0)]).view(np.uint64)
     return lambda launch, lanes: launch.wide(base(launch, lanes) + offset, lanes)
 
@@ -133,7 +184,7 @@ def _load(program: Program, symbols: dict[str, int], instruction: Instruction) -
     target, source = instruction.operands
     if space == "param":
         return _parameter(program, target, source, kind)
-    puts = [putter(program, name, kind, at_least=kind[0] in "usb") for name in _elements(target, count)]
+    puts = [_putter(program, name, kind, at_least=kind[0] in "usb") for name in _elements(target, count)]
     addresses, dtype = _addresses(program, symbols, source), TYPES[kind]
 
     def load(launch: Launch, lanes: Any) -> None:
@@ -148,16 +199,16 @@ def _parameter(program: Program, target: str, source: str, kind: str) -> Step:
     name = source.strip("[]")
     if program.parameters[name] != kind or source != f"[{name}]":
         raise ValueError(source)
-    put, number = putter(program, target, kind), list(program.parameters).index(name)
+    put, number = _putter(program, target, kind), list(program.parameters).index(name)
     return lambda launch, lanes: put(launch, lanes, launch.arguments[number])
 
 
 def _store(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
     space, count, kind = _parsed(instruction)
-    if space not in ("global", "shared"):
+    if space not in ("global", "shared", "local"):
         raise ValueError(space)
     target, source = instruction.operands
-    gets = [getter(program, symbols, name, kind, at_least=kind[0] in "usb") for name in _elements(source, count)]
+    gets = [_getter(program, symbols, name, kind, at_least=kind[0] in "usb") for name in _elements(source, count)]
     addresses = _addresses(program, symbols, target)
 
     def store(launch: Launch, lanes: Any) -> None:
