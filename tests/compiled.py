@@ -26,7 +26,7 @@ TEMPS = [0.6, 1e-30, 7.0, 1e-3, 1e30, 1.0, 1e-40, 3e38]
 
 def rows_for(choices: int) -> int:
     """More than a block has, and not a multiple of that."""
-    return 9 + 128 // max(choices, 4) * 4
+    return 12 + 128 // max(choices, 4) * 4
 
 
 def trials(choices: int, dtype: Any, seed: int = 0) -> dict[str, Any]:
@@ -47,7 +47,10 @@ def trials(choices: int, dtype: Any, seed: int = 0) -> dict[str, Any]:
         logits[6, 1:] = -np.inf
         grad[5, :2] = np.inf, 1  # the first is excluded
         grad[7, choices - 1] = np.nan
+        grad[9, 0] = np.inf
         logits[8] = rng.choice([info.max, -info.max, info.smallest_subnormal, info.tiny, 0], choices)
+        for i, row in enumerate(range(12, rows, 3)):  # each column has one in turn
+            logits[row, i % choices] = (np.inf, np.nan)[i // choices % 2]
     return arrays
 
 
