@@ -121,6 +121,19 @@ def test_conversions_of_integers():
                 assert number == result == 0 or is_nearest(result, Fraction(number))
 
 
+@pytest.mark.parametrize("kind", ["f32", "f64"])
+def test_larger_and_smaller(kind):
+    """NaN gives way to numbers, and +0 is larger than -0."""
+    for name, best in (("max", max), ("min", min)):
+        for a, b, got in zip(*(pair := pairs(kind)), applied(f"{name}.{kind}", *pair), strict=True):
+            numbers = [x for x in (a, b) if not math.isnan(x)]
+            if not numbers:
+                assert math.isnan(got)
+            else:
+                wanted = best(numbers, key=lambda x: (x, not np.signbit(x)))
+                assert (got, np.signbit(got)) == (wanted, np.signbit(wanted))
+
+
 def test_signs_and_nan():
     for kind, other in (("f32", "b32"), ("f64", "b64")):
         numbers = hard(kind)

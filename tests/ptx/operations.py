@@ -65,11 +65,22 @@ def _with_one_nan(compute: Callable[..., Any], kind: str) -> Callable[..., Any]:
     return computed
 
 
+def _larger(a: Any, b: Any) -> Any:
+    """A number rather than NaN, +0 rather than -0."""
+    return np.where((a == 0) & (b == 0), a + b, np.fmax(a, b))
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    return -_larger(-a, -b)
+
+
 for _t in ("f32", "f64"):
     for _name, _function in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "div.rn": np.divide}.items():
         _define(f"{_name}.{_t}", _with_one_nan(_function, _t), _t, _t, _t)
     _define(f"fma.rn.{_t}", _with_one_nan(fma, _t), _t, _t, _t, _t)
     _define(f"rcp.rn.{_t}", _with_one_nan(lambda x: x.dtype.type(1) / x, _t), _t, _t)
+    _define(f"max.{_t}", _with_one_nan(_larger, _t), _t, _t, _t)
+    _define(f"min.{_t}", _with_one_nan(_smaller, _t), _t, _t, _t)
     _define(f"neg.{_t}", np.negative, _t, _t)
     _define(f"abs.{_t}", np.abs, _t, _t)
 
