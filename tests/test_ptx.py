@@ -183,6 +183,7 @@ def quotient(a, b):
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+KINDS = "u16", "u32", "u64", "s16", "s32", "s64"
 INTEGERS = {
     **{f"add.{t}": lambda a, b: a + b for t in ("s32", "s64")},
     **{f"sub.{t}": lambda a, b: a - b for t in ("s32", "s64")},
@@ -200,7 +201,7 @@ INTEGERS = {
     **{f"shr.{t}": lambda a, n: a >> min(n, 99) for t in ("s32", "u32", "s64", "u64")},
     **{f"not.{t}": lambda a: ~a for t in ("b16", "b32", "b64")},
     **{f"neg.{t}": lambda a: -a for t in ("s32", "s64")},
-    **{f"cvt.{pair}": lambda a: a for pair in ("u32.u64", "u64.u32", "s64.s32", "u32.u16", "u16.u32")},
+    **{f"cvt.{target}.{source}": lambda a: a for target in KINDS for source in KINDS},
 }
 
 

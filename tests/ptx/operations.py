@@ -182,10 +182,14 @@ def _convert(target: str, source: str, rounded: bool) -> None:
     _define(opcode, _with_one_nan(lambda x: x.astype(TYPES[target]), target), target, source)
 
 
-for _pair in ("u32 u64", "u64 u32", "s64 s32", "u32 u16", "u16 u32", "f32 f16", "f64 f32"):
-    _convert(*_pair.split(), rounded=False)
+_INTEGERS = [f"{sign}{bits}" for sign in "us" for bits in (16, 32, 64)]
+for _target in _INTEGERS:
+    for _source in _INTEGERS:
+        _convert(_target, _source, rounded=False)
+for _target, _source in (("f32", "f16"), ("f64", "f32")):
+    _convert(_target, _source, rounded=False)
 for _target, _source in (("f16", "f32"), ("f32", "f64")):
     _convert(_target, _source, rounded=True)
 for _target in ("f32", "f64"):
-    for _source in ("s16", "u16", "s32", "u32", "s64", "u64"):
+    for _source in _INTEGERS:
         _convert(_target, _source, rounded=True)
