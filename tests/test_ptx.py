@@ -400,6 +400,22 @@ def test_shared_memory_with_a_barrier():
     assert values.tolist() == [i ^ 1 for i in range(64)]
 
 
+def test_shared_memory_with_a_barrier_of_warps():
+    """It is enough for neighbours, and for those that have read the same number; not for other warps."""
+    there = "st.shared.f32 [%rd8], %f2;\nbar.warp.sync -1;\nld.shared.f32 %f3, [%rd10];"
+    there = OWN_PLACE + "mov.u64 %rd9, numbers;\nand.b64 %rd10, %rd4, 128;\nadd.s64 %rd9, %rd9, %rd10;\n" + there
+    there = there.replace("[%rd10]", "[%rd9+4]") + "\nst.global.f32 [%rd6], %f3;"
+    over = "\nst.shared.f32 [%rd8], %f1;"
+    assert run(there + "\nbar.warp.sync -1;" + over, SHARED)[0].tolist() == [1] * 32 + [33] * 32
+    for place in (4, 60, 124):  # of the first, of one between, of the last of a warp
+        with pytest.raises(Fault, match="was read by another thread; 2 threads of 64"):
+            run(there.replace("+4]", f"+{place}]") + over, SHARED)
+    with pytest.raises(Fault, match="was written by another thread"):
+        run(there.replace("128", "0"), SHARED)
+    with pytest.raises(Fault, match="some lanes"):
+        run(there.replace("-1", "1"), SHARED)
+
+
 def test_constants_vectors_and_narrow_numbers():
     values, _ = run(
         """
@@ -579,6 +595,7 @@ UNKNOWN = [
     "ld.global.nc.f32 %f2, [%rd5];",
     "ld.f32 %f2, [%rd5];",
     "atom.global.add.f32 %f2, [%rd6], %f1;",
+    "bar.warp.sync -1, -1;",
     "shfl.sync.down.b32 %r9|%p1, %r1, %r1, %r1, %r1;",
     "bar.sync 1, 32;",
     "add.s64 %rd7, %rd1, %r1;",  # a register of another size

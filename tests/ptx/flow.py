@@ -10,7 +10,14 @@ from ptx.program import Instruction, Program, PtxError
 
 __all__ = ["Part", "divide", "doubtful"]
 
-_ENDS = {"bra": 1, "bra.uni": 1, "ret": 0, "bar.sync": 1, "shfl.sync.bfly.b32": 5}  # how many operands
+_ENDS = {
+    "bra": 1,
+    "bra.uni": 1,
+    "ret": 0,
+    "bar.sync": 1,
+    "bar.warp.sync": 1,
+    "shfl.sync.bfly.b32": 5,
+}  # how many operands
 
 
 @dataclass(frozen=True)

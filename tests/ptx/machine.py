@@ -18,13 +18,14 @@ from ptx.flow import Part, divide, doubtful
 from ptx.memory import Fault, Space
 from ptx.operations import TYPES
 from ptx.program import Instruction, Program, PtxError
-from ptx.steps import WARP, Step, shuffle, step
+from ptx.steps import WARP, Step, meeting, step
 
 __all__ = ["Kernel", "Launch"]
 
 _SHARED, _LOCAL, _CONSTANT = 1 << 24, 1 << 26, 1 << 28  # where their addresses begin
 _GAP = 64  # bytes between variables
 _PATIENCE = 10**6  # parts gone through by a launch
+_OF_WARPS = "shfl.sync.bfly.b32", "bar.warp.sync"
 _RUNNING, _WAITING, _GONE = range(3)
 _ALL = slice(None)
 
@@ -44,8 +45,8 @@ class Kernel:
         self.parts = divide(program)
         self.doubtful = doubtful(self.parts)
         self.steps = [[step(program, self.symbols, each) for each in part.body] for part in self.parts]
-        shuffles = {part.number: part.end for part in self.parts if part.end and part.end.opcode.startswith("shfl")}
-        self.shuffles = {number: shuffle(program, self.symbols, each) for number, each in shuffles.items()}
+        of_warps = {part.number: part.end for part in self.parts if part.end and part.end.opcode in _OF_WARPS}
+        self.meetings = {number: meeting(program, self.symbols, end) for number, end in of_warps.items()}
         self.visited: set[int] = set()  # the parts that were ever gone through
         self.classes = [classes([*part.body, *([part.end] if part.end else [])]) for part in self.parts]
 
@@ -77,7 +78,7 @@ class Launch:
         self.warp = self.block * -(-threads // WARP) + self.thread // WARP
         self.places = {"%tid.x": self.thread.astype(np.uint32), "%ctaid.x": self.block.astype(np.uint32)}
         self.arguments = [_argument(*pair) for pair in zip(arguments, program.parameters.values(), strict=True)]
-        shared = Space("shared", _SHARED, kernel.shared_size, blocks)
+        shared = Space("shared", _SHARED, kernel.shared_size, blocks, self.warp)
         local = Space("local", _LOCAL, kernel.local_size, self.size)
         for space, variables in ((shared, program.shared), (local, program.local)):
             for name, (_, nbytes) in variables.items():
@@ -168,14 +169,14 @@ class Launch:
     def _meet(self, part: Part) -> None:
         """Let those go on for whom all have come."""
         waiting = (self.state == _WAITING) & (self.part == part.number)
-        shuffled = self.kernel.shuffles.get(part.number)
-        groups, complete = (self.warp, WARP) if shuffled else (self.block, self.threads)
+        meeting = self.kernel.meetings.get(part.number)
+        groups, complete = (self.warp, WARP) if meeting else (self.block, self.threads)
         met = np.bincount(groups[waiting], minlength=groups[-1] + 1) == complete
         lanes = np.flatnonzero(waiting & met[groups])
         if not len(lanes):
             return
-        if shuffled and part.end:
-            self._do(part.end, shuffled, _ALL if len(lanes) == self.size else lanes)
+        if meeting and part.end:
+            self._do(part.end, meeting, _ALL if len(lanes) == self.size else lanes)
         else:
             self.spaces["shared"].forget(np.flatnonzero(met))
         self.state[lanes], self.part[lanes] = _RUNNING, part.number + 1

@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = ["Fault", "Space"]
 
-_NOBODY, _SEVERAL = 0, -1
+_NOBODY, _SEVERAL, _WARPS = 0, -1, -2  # from which the warps' numbers go down
 
 
 class Fault(Exception):  # noqa: N818
@@ -20,13 +20,14 @@ class Fault(Exception):  # noqa: N818
 class Space:
     """Addresses from `base` on, `size` bytes of them, for each of `copies` blocks; nothing of it is allotted at first.
 
-    Threads are known by numbers from 1 on.
+    Threads are known by numbers from 1 on; `warps` is the number of each one's warp, where these may meet.
     """
 
-    def __init__(self, name: str, base: int, size: int, copies: int = 1) -> None:
+    def __init__(self, name: str, base: int, size: int, copies: int = 1, warps: Any = None) -> None:
         self.name, self.base, self.size, self.copies = name, base, size, copies
         self.data, self.usable, self.written = (np.zeros(copies * size, np.uint8) for _ in range(3))
         self.readers, self.writers = (np.zeros(copies * size, np.int32) for _ in range(2))
+        self.warps = warps
 
     # -------------------------------------------------------------------------------------------- from outside
 
@@ -73,8 +74,14 @@ class Space:
         places, threads = self._places(addresses, copies, dtype.itemsize * count), threads[:, None]
         self._check(self.written[places] == 1, addresses, "was never written")
         self._check(self._left_to(threads, self.writers[places]), addresses, "was written by another thread")
-        self.readers[places] = np.where(self._left_to(threads, self.readers[places]), threads, _SEVERAL)
-        self.readers[places[self.readers[places] != threads]] = _SEVERAL  # that read the same byte now
+        before = self.readers[places]
+        readers = np.where(self._left_to(threads, before), threads, self._together(threads, before))
+        self.readers[places] = readers
+        others = self.readers[places] != readers  # there is one of those that read the same byte at a time
+        together = self._together(readers, self.readers[places])
+        self.readers[places[others]] = together[others]
+        several = others & (together == _SEVERAL)
+        self.readers[places[several]] = _SEVERAL
         return self.data[places].view(dtype)
 
     def store(self, addresses: Any, copies: Any, threads: Any, values: Any) -> None:
@@ -92,6 +99,24 @@ class Space:
         for users in (self.readers, self.writers):
             users.reshape(self.copies, self.size)[copies] = _NOBODY
 
+    def met(self, warps: Any) -> None:
+        """Threads of some warps have met: what they used is their warp's."""
+        for users in (self.readers, self.writers):
+            several = self._several(users)
+            met = np.isin(several, _WARPS - 2 * warps)
+            users[met] = several[met] - 1
+
+    def _several(self, users: Any) -> Any:
+        """Users as several threads of one warp that have not met; their warp, once they have, is the number below."""
+        if self.warps is None:
+            return np.where(users == _NOBODY, _NOBODY, _SEVERAL)
+        of_threads = _WARPS - 2 * self.warps[np.maximum(users, 1) - 1]
+        return np.where(users > 0, of_threads, np.where(users <= _WARPS, users + (users & 1), users))
+
+    def _together(self, users: Any, others: Any) -> Any:
+        several = self._several(users)
+        return np.where(several == self._several(others), several, _SEVERAL)
+
     def _places(self, addresses: Any, copies: Any, nbytes: int) -> Any:
         self._check((addresses & np.uint64(nbytes - 1)) == 0, addresses, f"is no multiple of {nbytes}")
         offsets = addresses - np.uint64(self.base)  # huge for what lies before
@@ -101,7 +126,7 @@ class Space:
         return places
 
     def _left_to(self, threads: Any, users: Any) -> Any:
-        return (users == _NOBODY) | (users == threads)
+        return (users == _NOBODY) | (users == threads) | (users == self._several(threads) - 1)
 
     def _check(self, holds: Any, addresses: Any, fault: str) -> None:
         if not holds.all():

@@ -14,7 +14,7 @@ from ptx.program import Instruction, Program, PtxError
 if TYPE_CHECKING:
     from ptx.machine import Launch
 
-__all__ = ["WARP", "Step", "shuffle", "step"]
+__all__ = ["WARP", "Step", "meeting", "step"]
 
 WARP = 32
 
@@ -132,10 +132,28 @@ def _putter(program: Program, name: str, kind: str, at_least: bool = False) -> P
     return lambda launch, lanes, values: launch.write(name, lanes, values.view(own))
 
 
-# ------------------------------------------------------------------------------------------------ shuffles
+# ------------------------------------------------------------------------------------------------ meetings
 
 
-def shuffle(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+def meeting(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    """What the lanes of whole warps do once all have come."""
+    made = _shuffle if instruction.opcode.startswith("shfl") else _barrier_of_warps
+    return made(program, symbols, instruction)
+
+
+def _barrier_of_warps(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
+    """``bar.warp.sync -1``: the lanes see what the others have put into shared memory."""
+    get = _getter(program, symbols, instruction.operands[0], "b32")
+
+    def barrier(launch: Launch, lanes: Any) -> None:
+        if (get(launch, lanes) != 0xFFFFFFFF).any():
+            raise NotImplementedError("a barrier for some lanes of a warp")
+        launch.spaces["shared"].met(np.unique(launch.warp[lanes]))
+
+    return barrier
+
+
+def _shuffle(program: Program, symbols: dict[str, int], instruction: Instruction) -> Step:
     """``shfl.sync.bfly.b32 d|p, a, distance, 31, -1``, for the lanes of whole warps, in their order."""
     result, *operands = instruction.operands
     puts = [_putter(program, *pair) for pair in zip(result.split("|"), ("b32", "pred"), strict=True)]
