@@ -458,6 +458,17 @@ def test_halves():
     assert values.tolist() == [2 * i for i in range(64)]
 
 
+def test_a_conversion_of_the_lower_half():
+    values, _ = run("""
+        sub.s64 %rd7, %rd3, 5;
+        and.b64 %rd7, %rd7, 4294967295;
+        cvt.s64.s32 %rd8, %rd7;
+        cvt.rn.f32.s64 %f2, %rd8;
+        st.global.f32 [%rd6], %f2;
+    """)
+    assert values.tolist() == [i - 5 for i in range(64)]
+
+
 def test_a_half_that_nobody_reads():
     joined = "mov.b64 %rd7, {%r1, %r3};\ncvt.u32.u64 %r4, %rd7;\ncvt.rn.f32.u32 %f2, %r4;\nst.global.f32 [%rd6], %f2;"
     assert run(joined)[0].tolist() == list(range(64))

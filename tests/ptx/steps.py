@@ -45,7 +45,10 @@ def _computed(program: Program, symbols: dict[str, int], instruction: Instructio
         return _halved(program, symbols, result, *operands)
     if instruction.opcode == "mov.b64" and "{" in operands[0]:
         return _joined(program, symbols, result, *operands)
-    gets = [_getter(program, symbols, *pair) for pair in zip(operands, operation.operands, strict=True)]
+    longer = (
+        instruction.opcode.startswith("cvt") and operation.operands[0][0] in "us"
+    )  # of these the low bits are taken
+    gets = [_getter(program, symbols, *pair, longer) for pair in zip(operands, operation.operands, strict=True)]
     put = _putter(program, result, operation.result)
     compute = operation.compute
 
