@@ -75,13 +75,15 @@ class Space:
         self._check(self.written[places] == 1, addresses, "was never written")
         self._check(self._left_to(threads, self.writers[places]), addresses, "was written by another thread")
         before = self.readers[places]
-        readers = np.where(self._left_to(threads, before), threads, self._together(threads, before))
+        left = self._left_to(threads, before)
+        readers = np.where(left, threads, before)
+        readers[~left] = self._together(np.broadcast_to(threads, left.shape)[~left], before[~left])
         self.readers[places] = readers
-        others = self.readers[places] != readers  # there is one of those that read the same byte at a time
-        together = self._together(readers, self.readers[places])
-        self.readers[places[others]] = together[others]
-        several = others & (together == _SEVERAL)
-        self.readers[places[several]] = _SEVERAL
+        now = self.readers[places]  # one of those that read the same byte at a time
+        others = now != readers
+        together = self._together(readers[others], now[others])
+        self.readers[places[others]] = together
+        self.readers[places[others][together == _SEVERAL]] = _SEVERAL
         return self.data[places].view(dtype)
 
     def store(self, addresses: Any, copies: Any, threads: Any, values: Any) -> None:
