@@ -5,6 +5,7 @@ import math
 from fractions import Fraction
 from types import SimpleNamespace
 
+import mpmath
 import numpy as np
 import pytest
 from ptx import machine
@@ -191,6 +192,7 @@ INTEGERS = {
     **{f"mad.lo.{t}": lambda a, b, c: a * b + c for t in ("s32", "s64")},
     "add.u64": lambda a, b: a + b,
     **{f"mul.wide.{t}": lambda a, b: a * b for t in ("s32", "u32")},
+    **{f"mul.hi.{t}": lambda a, b: a * b >> 64 for t in ("s64", "u64")},
     **{f"div.{t}": lambda a, b: quotient(a, b) if b else None for t in ("s32", "u32", "s64", "u64")},
     **{f"min.{t}": min for t in ("s32", "u32", "s64", "u64")},
     **{f"max.{t}": max for t in ("s32", "u32", "s64", "u64")},
@@ -230,6 +232,20 @@ def test_the_rest():
     assert applied("not.pred", [True, False]).tolist() == [False, True]
     source = np.array([1.5, 2])
     assert applied("mov.f64", source) is not source
+
+
+def test_an_approximate_logarithm_is_as_wrong_as_it_may_be():
+    x = np.exp2(np.random.default_rng(4).uniform(-126, 127, 10_000)).astype(np.float32)
+    x = np.concatenate([x, np.linspace(0.4, 2.1, 10_000, dtype=np.float32), np.float32([1e-45, 0, 1, -1])])
+    exact = [mpmath.log(mpmath.mpf(float(number)), 2) for number in x[:-4]]
+    got = applied("lg2.approx.ftz.f32", x)
+    absolute = np.array([float(abs(y - mpmath.mpf(float(z)))) for y, z in zip(exact, got[:-4], strict=True)])
+    allowed = np.where((x[:-4] > 0.5) & (x[:-4] < 2), 2.0**-22.6, 2.0**-22 * np.abs(np.array(exact, float)))
+    rounding = np.spacing(np.abs(got[:-4])) / 2
+    assert (absolute <= allowed + rounding).all()
+    assert (absolute >= allowed - rounding - 2.0**-50).all()
+    assert got[-4:-2].tolist() == [-np.inf, -np.inf]
+    assert np.isnan(got[-1])
 
 
 WRONG = {

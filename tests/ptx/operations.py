@@ -133,6 +133,8 @@ for _t in ("b32", "b64"):
 _define("bfi.b64", _field_inserted, "b64", "b64", "b64", "u32", "u32")
 for _t, _wide in (("s32", "s64"), ("u32", "u64")):
     _define(f"mul.wide.{_t}", lambda a, b: a.astype(f"{a.dtype.kind}8") * b, _wide, _t, _t)
+for _t in ("s64", "u64"):
+    _define(f"mul.hi.{_t}", lambda a, b: (a.astype(object) * b.astype(object) >> 64).astype(a.dtype), _t, _t, _t)
 
 
 # ------------------------------------------------------------------------------------------------ comparisons, moves
