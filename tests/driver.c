@@ -4,8 +4,8 @@
  * (any more), memory of another device than the context's, and a launch that the kernel was not compiled for.
  *
  * With TELL in the environment, it says on stderr what it is asked; with REFUSE_PTX, it refuses PTX, as one that is
- * older than that. The functions at the end are for the process itself: launches with all that they were given, and
- * errors to order.
+ * older than that. The functions at the end are for the process itself: launches with all that they were given, PTX,
+ * and errors to order.
  *
  * cc -O1 -fPIC -shared -Wl,-soname,libcuda.so.1 -o libcuda.so.1 driver.c -ldl -lpthread */
 
@@ -204,6 +204,8 @@ int cuEventDestroy(void *event) { return free(event), SUCCESS; }
 /* A library of one kernel, which is its own handle; `threads` of a block at most, `parameters` of 8 bytes each. */
 struct library { int is_loaded, parameters; unsigned threads; };
 
+static const char *last_ptx = "";
+
 static struct library read_ptx(const char *ptx) {
     const char *entry = strstr(ptx, ".entry"), *body = strchr(entry, '{'), *end = strchr(entry, ')');
     struct library found = {1, 0, 1024};
@@ -218,7 +220,7 @@ int cuLibraryLoadData(struct library **library, const char *code, void *a, void 
     static __thread struct library described; /* by PTX: machine code is what was made of that */
     int is_elf = memcmp(code, "\177ELF", 4) == 0;
     SAY("load %s\n", is_elf ? "machine code" : "PTX");
-    if (!is_elf) described = read_ptx(code);
+    if (!is_elf) described = read_ptx(last_ptx = strdup(code));
     if (!is_elf && getenv("REFUSE_PTX")) return UNSUPPORTED_PTX_VERSION;
     *library = malloc(sizeof **library);
     **library = described;
@@ -288,4 +290,5 @@ int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t
 
 long driver_launches(void) { return launched; }
 const struct launch *driver_launch(long number) { return &launches[number % LAUNCHES]; }
+const char *driver_ptx(void) { return last_ptx; } /* what was loaded last, or refused */
 void driver_fails(int error) { ordered = error; }

@@ -6,6 +6,7 @@ starts this.
 
 import ctypes
 import gc
+import re
 import struct
 import sys
 import weakref
@@ -21,6 +22,7 @@ from npselect.backends.device_arrays import DeviceArray
 
 driver = ctypes.CDLL("libcuda.so.1")
 driver.driver_launch.restype = ctypes.POINTER(ctypes.c_uint64)
+driver.driver_ptx.restype = ctypes.c_char_p
 F4 = np.dtype(np.float32)
 
 
@@ -57,6 +59,18 @@ def arguments_are_those_of_the_call():
     expected = {"logits": logits.address, "seed": 2**64 - 1, "offset": 2**63, "temp": 0.25, "grad": grad.address}
     expected |= {"out": out.address, "rows": 40, "choices": 128}
     assert given == dict.fromkeys(ARGUMENTS, 0) | expected
+
+
+def what_is_loaded_is_what_is_read():
+    """By `test_cuda_ptx.py`; but for names, which numba numbers, and the target, sm_90a in place of sm_90."""
+    launcher = cuda._plan(cuda.kernels.mask, 1, np.float32, np.float32, "none", 40, True).launch
+    straight_through.forward(*arrays(1, (3, 40)))
+    loaded, read = (
+        re.sub(r"_Z\w+", "name", ptx[ptx.index(".entry") :])
+        for ptx in (driver.driver_ptx().decode(), launcher.ptx((9, 0)))
+    )
+    assert f".maxntid {launcher.most_threads}" in loaded
+    assert loaded == read
 
 
 def devices_have_kernels_of_their_own():
@@ -146,6 +160,7 @@ if __name__ == "__main__":
     assert device_memory.unavailable() is None, device_memory.unavailable()
     assert choose("cuda") is cuda
     arguments_are_those_of_the_call()
+    what_is_loaded_is_what_is_read()
     devices_have_kernels_of_their_own()
     errors_of_the_driver_are_raised()
     threads_do_not_mix_arguments()
