@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-collect_ignore = [
-    "launched.py",
-    "simulated.py",
-    "simulator.py",
-]  # these are for a process of their own, see test_cuda.py, test_launch.py
+# For a process of their own, see test_cuda.py and test_cuda_driver.py.
+collect_ignore = ["launched.py", "simulated.py", "simulator.py"]
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,11 +1,12 @@
 """Launches by way of numba-cuda and cuda-bindings, to a driver that writes them down: ``python tests/launched.py``.
 
-A process of its own, as the driver, `tests/stub_driver.c`, must be the one that is found: `tests/test_launch.py` builds
-it and starts this.
+A process of its own, as the driver, `driver.c`, must be the one that is found: `test_cuda_driver.py` builds it and
+starts this.
 """
 
 import ctypes
 import gc
+import re
 import struct
 import sys
 import weakref
@@ -16,19 +17,20 @@ import pytest
 
 from npselect import gumbel_softmax, straight_through
 from npselect.backends import choose, cuda, device_memory
+from npselect.backends.device_arguments import ARGUMENTS
 from npselect.backends.device_arrays import DeviceArray
-from npselect.backends.device_rows import ARGUMENTS
 
 driver = ctypes.CDLL("libcuda.so.1")
-driver.stub_launched.restype = ctypes.POINTER(ctypes.c_uint64)
+driver.driver_launch.restype = ctypes.POINTER(ctypes.c_uint64)
+driver.driver_ptx.restype = ctypes.c_char_p
 F4 = np.dtype(np.float32)
 
 
-def launched():
-    """The last launch: device, blocks, threads, stream, and the arguments by name."""
-    entry = driver.stub_launched(ctypes.c_long(driver.stub_launches() - 1))
-    about, words = entry[:4], entry[4 : 4 + len(ARGUMENTS)]
-    arguments = dict(zip(ARGUMENTS, words, strict=True))
+def launched(number=-1):
+    """A launch, the last if no other: device, blocks, threads, stream, and the arguments by name."""
+    entry = driver.driver_launch(ctypes.c_long(number % driver.driver_launches()))
+    about, count = entry[:4], entry[4]
+    arguments = dict(zip(ARGUMENTS, entry[5 : 5 + count], strict=True))
     arguments["temp"] = struct.unpack("d", struct.pack("Q", arguments["temp"]))[0]
     return *about, arguments
 
@@ -55,9 +57,20 @@ def arguments_are_those_of_the_call():
     device, blocks, threads, stream, given = launched()
     assert (device, blocks, threads, stream) == (0, -(-40 // plan.rows_a_block), plan.threads, 7)
     expected = {"logits": logits.address, "seed": 2**64 - 1, "offset": 2**63, "temp": 0.25, "grad": grad.address}
-    expected |= {"out": out.address, "rows": 40, "choices": 128, "rows_a_block": plan.rows_a_block}
-    expected |= {"shift": plan.shift, "warps": plan.warps, "rounds": plan.rounds}
+    expected |= {"out": out.address, "rows": 40, "choices": 128}
     assert given == dict.fromkeys(ARGUMENTS, 0) | expected
+
+
+def what_is_loaded_is_what_is_read():
+    """By `test_cuda_ptx.py`; but for names, which numba numbers, and the target, sm_90a in place of sm_90."""
+    launcher = cuda._plan(cuda.kernels.mask, 1, np.float32, np.float32, "none", 40, True).launch
+    straight_through.forward(*arrays(1, (3, 40)))
+    loaded, read = (
+        re.sub(r"_Z\w+", "name", ptx[ptx.index(".entry") :])
+        for ptx in (driver.driver_ptx().decode(), launcher.ptx((9, 0)))
+    )
+    assert f".maxntid {launcher.most_threads}" in loaded
+    assert loaded == read
 
 
 def devices_have_kernels_of_their_own():
@@ -70,13 +83,13 @@ def devices_have_kernels_of_their_own():
 
 def errors_of_the_driver_are_raised():
     logits, out = arrays(2)
-    before = driver.stub_launches()
-    driver.stub_fail(701)
+    before = driver.driver_launches()
+    driver.driver_fails(701)
     with pytest.raises(Exception, match=r"cuLaunchKernel results in CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES"):
         straight_through.forward(logits, out=out)
-    assert driver.stub_launches() == before
+    assert driver.driver_launches() == before
     straight_through.forward(logits, out=out)
-    assert driver.stub_launches() == before + 1
+    assert driver.driver_launches() == before + 1
 
 
 def threads_do_not_mix_arguments():
@@ -92,15 +105,14 @@ def threads_do_not_mix_arguments():
 
     kept = []
     straight_through.forward(*arrays(1, (1, 8)))
-    first = driver.stub_launches()
+    first = driver.driver_launches()
     with ThreadPoolExecutor(8) as pool:
         expected = set().union(*pool.map(work, range(8)))
     seen = set()
-    for number in range(first, driver.stub_launches()):
-        entry = driver.stub_launched(ctypes.c_long(number))
-        given = dict(zip(ARGUMENTS, entry[4 : 4 + len(ARGUMENTS)], strict=True))
-        seen.add((given["logits"], given["out"], given["rows"], entry[3]))
-    assert driver.stub_launches() - first == 8 * 10 * 50
+    for number in range(first, driver.driver_launches()):
+        *_, stream, given = launched(number)
+        seen.add((given["logits"], given["out"], given["rows"], stream))
+    assert driver.driver_launches() - first == 8 * 10 * 50
     assert seen == expected
 
 
@@ -138,9 +150,9 @@ def kernels_are_loaded_again_after_a_context_was_closed():
         straight_through.forward(logits, out=out)
     gc.collect()
     logits, out = arrays(2)
-    before = driver.stub_launches()
+    before = driver.driver_launches()
     straight_through.forward(logits, out=out)
-    assert driver.stub_launches() == before + 1
+    assert driver.driver_launches() == before + 1
     assert launched()[4]["out"] == out.address
 
 
@@ -148,6 +160,7 @@ if __name__ == "__main__":
     assert device_memory.unavailable() is None, device_memory.unavailable()
     assert choose("cuda") is cuda
     arguments_are_those_of_the_call()
+    what_is_loaded_is_what_is_read()
     devices_have_kernels_of_their_own()
     errors_of_the_driver_are_raised()
     threads_do_not_mix_arguments()

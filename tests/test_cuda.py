@@ -1,6 +1,6 @@
 """The CUDA tier without a device: its kernels in numba's simulator, and how it shares rows out.
 
-What the kernels are compiled to is read in tests/test_cuda_ptx.py.
+What the kernels are compiled to is read in tests/test_cuda_ptx.py; that this is what is loaded, in tests/launched.py.
 """
 
 import os
@@ -16,7 +16,7 @@ import pytest
 if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
-from npselect.backends import cuda, device_launch
+from npselect.backends import cuda
 from npselect.backends.device_primitives import simulated
 
 ROOT = Path(__file__).parents[1]
@@ -84,14 +84,6 @@ def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
         words = held * 4 * quads * (2 if kind is np.float64 else 1)
         assert not resident or words * most_threads <= 32768  # half of them: the other half is for what is computed
         assert most_threads % 32 == 0
-
-
-@pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")
-def test_what_is_launched_is_compiled_like_what_is_read(monkeypatch):
-    options = {}
-    monkeypatch.setattr(device_launch.cuda, "jit", lambda signature, **given: options.update(given) or (lambda f: f))
-    device_launch.Launcher(lambda: None, (), 96).compiled()
-    assert options == {"launch_bounds": (96, 1), "lto": False}
 
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")

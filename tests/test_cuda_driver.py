@@ -1,7 +1,6 @@
 """All of the way from a call to the driver, by one that runs nothing (`driver.c`): what it is asked for, and where."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,9 +13,9 @@ if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
 HERE = Path(__file__).parent
-COMPILER = shutil.which("cc")
-if COMPILER is None:
-    pytest.skip("there is no C compiler for the driver", allow_module_level=True)
+COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+if COMPILER is None or sys.platform != "linux":
+    pytest.skip("the driver is built for Linux, by a C compiler", allow_module_level=True)
 
 START = """
 import gc, threading
@@ -24,36 +23,42 @@ import numpy as np
 from npselect import straight_through as st
 logits = np.zeros((32, 128), np.float32)
 """
+WARNINGS = ["-W", "error", "-W", "ignore:The 'generic' unit:DeprecationWarning"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def python(tmp_path_factory):
+    """Run Python with that driver; what both of them wrote."""
     folder = tmp_path_factory.mktemp("driver")
-    library = str(folder / "libcuda.so.1")
-    built = [COMPILER, "-shared", "-fPIC", "-o", library, str(HERE / "driver.c"), "-ldl", "-lpthread"]
-    subprocess.run(built, check=True)
-    return folder
+    options = ["-O1", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1", "-o", folder / "libcuda.so.1"]
+    subprocess.run([COMPILER, *options, HERE / "driver.c", "-ldl", "-lpthread"], check=True, timeout=120)
+    libraries = os.pathsep.join(filter(None, [str(folder), os.environ.get("LD_LIBRARY_PATH")]))
+    about = {"PYTHONPATH": str(HERE.parent), "LD_LIBRARY_PATH": libraries, "NUMBA_ENABLE_CUDASIM": "0"}
 
-
-@pytest.fixture
-def run(folder):
-    """Run Python with that driver; what it was asked for, with what was printed in between."""
-
-    def run_code(code, **variables):
-        paths = {"PYTHONPATH": str(HERE.parent), "LD_LIBRARY_PATH": str(folder)}
-        environment = {**os.environ, **paths, "NUMBA_ENABLE_CUDASIM": "0", **variables}
+    def run_python(*arguments, **variables):
         done = subprocess.run(
-            [sys.executable, "-u", "-c", START + code],
+            [sys.executable, "-u", *WARNINGS, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            env=environment,
+            env={**os.environ, **about, **variables},
+            timeout=300,
         )
-        lines = done.stdout.splitlines()
-        assert done.returncode == 0, done.stdout
-        assert not [line for line in lines if not line.startswith(("driver: ", "print: "))], done.stdout
-        return [re.sub(r"^launch, [1-9]\d* blocks of [1-9]\d*", "launch", line.partition(": ")[2]) for line in lines]
+        assert done.returncode == 0, done.stdout[-3000:]
+        return done.stdout
+
+    return run_python
+
+
+@pytest.fixture
+def run(python):
+    """Run code with that driver; what it was asked for, with what was printed in between."""
+
+    def run_code(code, **variables):
+        lines = python("-c", START + code, TELL="1", **variables).splitlines()
+        assert all(line.startswith(("driver: ", "print: ")) for line in lines), lines
+        return [line.partition(": ")[2] for line in lines]
 
     return run_code
 
@@ -67,7 +72,7 @@ def test_arrays_of_the_host(run, variables):
     """And a driver older than the PTX."""
     log = run("st.forward(logits, backend='cuda')\nst.forward(logits, backend='cuda')", **variables)
     loads = ["load PTX", "load machine code"] if variables else ["load PTX"]
-    launched = ["launch, stream 1", *RESULT]
+    launched = ["launch, stream 1, 2 arrays", *RESULT]
     kept = [line for line in log if line != "free"]
     assert kept == [*COPIES, *loads, *launched, *COPIES, *launched]
 
@@ -91,8 +96,8 @@ print("print: no stream")
 result = st.backward(Array(None), logits, 0.6)
 print("print:", result.stream)
 """)
-    launched = "launch, stream 1234"
-    parts = "\n".join(line for line in log if line != "free").split("\n")
+    launched = "launch, stream 1234, 3 arrays"
+    parts = [line for line in log if line != "free"]
     assert parts[: parts.index("again")] == ["load PTX", launched]
     assert parts[parts.index("again") + 1 : parts.index("another stream")] == [launched]
     waiting = parts[parts.index("another stream") + 1 : parts.index("no stream")]
@@ -125,8 +130,8 @@ for i, task in enumerate(tasks):
 """)
     assert not [line for line in log if "without a context" in line]
     assert log.count("free") >= 60
-    assert "launch, stream 1" in log[log.index("task 0") : log.index("task 1")]
-    assert "launch, stream 1" in log[log.index("task 1") : log.index("task 2")]
+    assert "launch, stream 1, 2 arrays" in log[log.index("task 0") : log.index("task 1")]
+    assert "launch, stream 1, 2 arrays" in log[log.index("task 1") : log.index("task 2")]
     assert log[log.index("task 3") + 1 : log.index("task 4")] == ["record, stream 1", "wait, stream 2"]
 
 
@@ -145,3 +150,65 @@ print("print:", compiling.registers()["backward"])
         assert log[-1].startswith("loaded as ptx, 32 registers, 32 bytes of local memory, 32 shared, at most ")
         assert log.count("load PTX") == 2
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_launches(python):
+    """With all that they are given, on both devices."""
+    assert python(HERE / "launched.py") == "launched as they should be\n"
+
+
+def test_the_driver_refuses_what_a_true_one_would(python):
+    python(
+        "-c",
+        """
+import ctypes
+driver = ctypes.CDLL("libcuda.so.1")
+INVALID_VALUE, INVALID_CONTEXT, INVALID_HANDLE = 1, 201, 400
+contexts, pointers = [ctypes.c_void_p() for _ in "01"], [ctypes.c_void_p() for _ in "01"]
+host, library, stream = ctypes.create_string_buffer(16), ctypes.c_void_p(), ctypes.c_void_p(7)
+PTX = b".visible .entry f(.param .u64 f_0, .param .u64 f_1) .maxntid 64, 1, 1 { ld.param.u64 %rd1, [f_0]; }"
+assert driver.cuLibraryLoadData(ctypes.byref(library), PTX, None, None, 0, None, None, 0) == 0
+
+
+def launch(*addresses, x=5, y=1, threads=64, shared=0):
+    values = [ctypes.c_void_p(address) for address in addresses]
+    given = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+    return driver.cuLaunchKernel(library, x, y, 1, threads, 1, 1, shared, stream, given, None)
+
+
+assert driver.cuMemAlloc(ctypes.byref(pointers[0]), ctypes.c_size_t(16)) == INVALID_CONTEXT
+assert driver.cuStreamSynchronize(stream) == INVALID_CONTEXT
+assert launch(1, 2) == INVALID_CONTEXT
+for device in (0, 1):
+    assert driver.cuDevicePrimaryCtxRetain(ctypes.byref(contexts[device]), device) == 0
+    assert driver.cuCtxSetCurrent(contexts[device]) == 0
+    assert driver.cuMemAlloc(ctypes.byref(pointers[device]), ctypes.c_size_t(16)) == 0
+    found = ctypes.c_int()
+    assert driver.cuPointerGetAttribute(ctypes.byref(found), 9, pointers[device]) == 0
+    assert found.value == device
+here, there = pointers[1].value, pointers[0].value
+assert driver.cuPointerGetAttribute(ctypes.byref(found), 9, host) == INVALID_VALUE
+size = ctypes.c_size_t(16)
+assert driver.cuMemcpyHtoDAsync(pointers[1], host, size, stream) == 0
+assert driver.cuMemcpyHtoDAsync(pointers[0], host, size, stream) == INVALID_VALUE
+assert driver.cuMemcpyDtoHAsync(host, ctypes.c_void_p(here + 16), size, stream) == INVALID_VALUE
+
+assert launch(here, 3) == 0
+assert launch(here, there) == INVALID_VALUE
+for wrong in ({"x": 0}, {"y": 2}, {"threads": 65}, {"threads": 0}, {"shared": 8}):
+    assert launch(here, 3, **wrong) == INVALID_VALUE
+driver.driver_fails(701)
+assert [launch(here, 3) for _ in "12"] == [701, 0]
+assert driver.driver_launches() == 2
+driver.driver_launch.restype = ctypes.POINTER(ctypes.c_uint64)
+assert driver.driver_launch(ctypes.c_long(1))[:8] == [1, 5, 64, 7, 2, here, 3, 0]
+
+assert driver.cuMemFree(ctypes.c_void_p(here + 8)) == INVALID_VALUE
+assert driver.cuMemFree(pointers[1]) == 0
+assert driver.cuMemFree(pointers[1]) == INVALID_VALUE
+assert driver.cuDevicePrimaryCtxReset(0) == 0
+assert driver.cuMemFree(pointers[0]) == INVALID_VALUE
+assert driver.cuLibraryUnload(library) == 0
+assert launch(1, 2) == INVALID_HANDLE
+""",
+    )
