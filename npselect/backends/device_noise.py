@@ -2,7 +2,8 @@
 
 A float32 number is quick, or in doubt (see `npselect.backends.gumbel`); a float64 number is always taken for doubtful.
 Doubtful numbers are drawn with all words one after another, once the quick ones are there: the long formula stands in
-a kernel once, and what a thread holds can stay in registers.
+a kernel once, and what a thread holds can stay in registers. A forward pass estimates its noise, and draws what may be
+the largest sum only where the estimates leave that open.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the CUDA tier's kernels are made of: a variant, its arguments, and the passes over a row that kernels share.
+"""What the CUDA tier's kernels are made of: the passes over a row that they share, for a `Variant`.
 
 A row is gone through as by the CPU's kernels: for the selected candidate, for the sums, for the result. What a thread
 holds of a row that fits stays in its registers from one to the next; a longer row is read again.
@@ -25,7 +25,7 @@ from npselect.backends.device_tiles import through_tiles
 from npselect.backends.primitives import bits_of, fma, inlined, select
 from npselect.backends.reductions import SEGMENT
 
-__all__ = ["ARGUMENTS", "NOTHING", "POISONED", "Operands", "Parts", "Source", "Variant", "launcher"]
+__all__ = ["NOTHING", "POISONED", "Parts", "launcher"]
 
 NOTHING, POISONED = -1, -2  # as in the CPU's kernels
 
