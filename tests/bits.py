@@ -1,6 +1,6 @@
 """The bits of the CPU tier, pinned: digests of every row function, for every dtype, length and origin of the noise.
 
-``python tests/bits.py`` prints a line for each, as tests/bits.sha256 has them, ``python tests/bits.py --check`` compares
+``python tests/bits.py`` prints a line for each, as tests/bits.sha256 has them, ``--check`` compares
 with that file, and ``--write`` replaces it: a change of last bits is announced, never slipped in. It needs NumPy,
 ml_dtypes and npselect alone, so that it runs in an emulator too.
 
@@ -49,7 +49,7 @@ def numbers(random: np.random.RandomState, shape: tuple[int, int], dtype: np.dty
 
 def inputs(dtype: np.dtype[Any], choices: int) -> dict[str, Any]:
     """Logits and cotangents with all that a row may hold, temperatures, excluded entries and noise."""
-    random = np.random.RandomState(choices)  # noqa: NPY002 its numbers never change
+    random = np.random.RandomState(choices)
     rows = rows_for(choices)
     compute = np.dtype(np.float64 if dtype.itemsize == 8 else np.float32)
     made = {name: numbers(random, (rows, choices), dtype) for name in ("logits", "grad_mask", "grad_grad_logits")}
