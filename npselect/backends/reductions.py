@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from npselect.backends.packs import WIDTH, broadcast, fold, fold_fours, load, store
+from npselect.backends.packs import WIDTH, broadcast, fold_lanes, load, store
 from npselect.backends.primitives import fma, formula, inlined
 
 __all__ = ["LANES", "SEGMENT", "dot", "padded_dot", "padded_total", "total"]
@@ -81,9 +81,9 @@ def total(x: Any, lanes: Any) -> Any:
 
 @inlined
 def _fold_packs(lanes: Any) -> Any:
-    low = fold_fours(load(lanes, 0), load(lanes, WIDTH), load(lanes, 2 * WIDTH), load(lanes, 3 * WIDTH))
-    high = fold_fours(load(lanes, 4 * WIDTH), load(lanes, 5 * WIDTH), load(lanes, 6 * WIDTH), load(lanes, 7 * WIDTH))
-    return fold(low + high) + lanes.dtype.type(0)
+    a, b, c, d = load(lanes, 0), load(lanes, WIDTH), load(lanes, 2 * WIDTH), load(lanes, 3 * WIDTH)
+    e, f, g, h = load(lanes, 4 * WIDTH), load(lanes, 5 * WIDTH), load(lanes, 6 * WIDTH), load(lanes, 7 * WIDTH)
+    return fold_lanes(a, b, c, d, e, f, g, h) + lanes.dtype.type(0)
 
 
 @inlined
