@@ -36,7 +36,7 @@ from npselect.backends.packs import (
 )
 from npselect.backends.parts import clear_rows, fetch, load_part, store_part
 from npselect.backends.primitives import bits_of, fma, formula, inlined, kernel, select
-from npselect.backends.reductions import LANES, SEGMENT, padded_dot, padded_total, total
+from npselect.backends.reductions import LANES, SEGMENT, padded_dot, padded_sums, padded_total, total
 from npselect.backends.storage import narrow, narrow_slots, widen, widen_slots
 
 __all__ = [
@@ -158,7 +158,7 @@ def span(choices: int, spans: int, itemsize: int, room: int) -> int:
 @inlined
 def _room(scratch: Any, spans: Any) -> Any:
     """The entries of each of the spans that follow the lanes."""
-    return (len(scratch) - LANES) // spans
+    return (len(scratch) - 2 * LANES) // spans
 
 
 @inlined
@@ -261,7 +261,7 @@ def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: An
     """``probs = softmax(logits / temp)``."""
     n = logits.shape[1]
     room = _room(scratch, 1)
-    lanes, w = part_of(scratch, 0, LANES), part_of(scratch, LANES, room)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
     steps, zero = _steps(n, room), scratch.dtype.type(0)
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
@@ -290,8 +290,8 @@ def backward_rows(
     """The softmax's Jacobian times `grad_mask`."""
     n = logits.shape[1]
     room = _room(scratch, 2)
-    lanes, w = part_of(scratch, 0, LANES), part_of(scratch, LANES, room)
-    h = part_of(scratch, LANES + room, room)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    h = part_of(scratch, 2 * LANES + room, room)
     steps, zero = _steps(n, room), scratch.dtype.type(0)
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
@@ -309,8 +309,7 @@ def backward_rows(
             _weights(logits, where, r, first, last, top, tau, near, w)
             _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
             if k < steps:
-                s = padded_total(part_of(w, 0, size), s, lanes)
-                d = padded_dot(part_of(w, 0, size), part_of(h, 0, size), d, lanes)
+                s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
             if k == steps - 1:
                 d = d / s
                 if not _finite(d):
@@ -332,8 +331,8 @@ def backward_temp_rows(
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
     n = logits.shape[1]
     room = _room(scratch, 3)
-    lanes, w = part_of(scratch, 0, LANES), part_of(scratch, LANES, room)
-    h, t = part_of(scratch, LANES + room, room), part_of(scratch, LANES + 2 * room, room)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    h, t = part_of(scratch, 2 * LANES + room, room), part_of(scratch, 2 * LANES + 2 * room, room)
     steps, zero, nan = _steps(n, room), scratch.dtype.type(0), scratch.dtype.type(np.nan)
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
@@ -351,8 +350,7 @@ def backward_temp_rows(
             _weights(logits, where, r, first, last, top, tau, near, w)
             _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
             if k < steps:
-                s = padded_total(part_of(w, 0, size), s, lanes)
-                d = padded_dot(part_of(w, 0, size), part_of(h, 0, size), d, lanes)
+                s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
             if k == steps - 1:
                 d = d / s
             if k >= steps or steps == 1:
@@ -389,8 +387,8 @@ def double_backward_rows(
     """The gradient of `backward_rows`."""
     n = logits.shape[1]
     room = _room(scratch, 3)
-    lanes, w = part_of(scratch, 0, LANES), part_of(scratch, LANES, room)
-    a, b = part_of(scratch, LANES + room, room), part_of(scratch, LANES + 2 * room, room)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    a, b = part_of(scratch, 2 * LANES + room, room), part_of(scratch, 2 * LANES + 2 * room, room)
     steps, zero = _steps(n, room), scratch.dtype.type(0)
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
@@ -411,11 +409,8 @@ def double_backward_rows(
             _from_selected(grad_mask, logits, where, r, first, last, a_selected, near, a)
             _from_selected(grad_grad_logits, logits, where, r, first, last, b_selected, near, b)
             if k < steps:
-                s = padded_total(part_of(w, 0, size), s, lanes)
-                a_mean, b_mean = (
-                    padded_dot(part_of(w, 0, size), part_of(a, 0, size), a_mean, lanes),
-                    padded_dot(part_of(w, 0, size), part_of(b, 0, size), b_mean, lanes),
-                )
+                s, a_mean = padded_sums(part_of(w, 0, size), part_of(a, 0, size), s, a_mean, lanes)
+                b_mean = padded_dot(part_of(w, 0, size), part_of(b, 0, size), b_mean, lanes)
             if k == steps - 1:
                 q = scratch.dtype.type(1) / (s * tau.scaled)
                 a_mean, b_mean = a_mean / s, b_mean / s

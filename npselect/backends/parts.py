@@ -50,10 +50,10 @@ class _Rows:
         place = self.builder.add(self.builder.mul(row, self.choices), column)
         return self.builder.gep(self.array.data, [place])
 
-    def load(self, row: Any, column: Any, count: int, slot: Any) -> Any:
+    def load(self, at: Any, count: int, slot: Any) -> Any:
         """So many entries as slots."""
         vector = ir.VectorType(self.element, count)
-        pointer = self.builder.bitcast(self.pointer(row, column), vector.as_pointer())
+        pointer = self.builder.bitcast(at, vector.as_pointer())
         entries = self.builder.load(pointer, align=self.size)
         if isinstance(self.element, ir.IntType):
             number = ir.FloatType() if slot.bitwidth == 32 else ir.DoubleType()
@@ -69,21 +69,21 @@ class _Rows:
         bits = self.builder.bitcast(slots, ir.VectorType(_INT32, count))
         return self.builder.trunc(bits, ir.VectorType(self.element, count))
 
-    def store(self, slots: Any, row: Any, column: Any) -> None:
+    def store(self, slots: Any, at: Any) -> None:
         entries = self.stored(slots)
-        pointer = self.builder.bitcast(self.pointer(row, column), entries.type.as_pointer())
+        pointer = self.builder.bitcast(at, entries.type.as_pointer())
         self.builder.store(entries, pointer, align=self.size)
 
-    def store_some(self, slots: Any, row: Any, column: Any, count: Any) -> None:
+    def store_some(self, slots: Any, at: Any, count: Any) -> None:
         """The first `count` of them alone."""
         entries = self.stored(slots)
         kept = cgutils.alloca_once(self.builder, entries.type)
         self.builder.store(entries, kept)
-        cgutils.raw_memcpy(self.builder, self.pointer(row, column), kept, count, self.size)
+        cgutils.raw_memcpy(self.builder, at, kept, count, self.size)
 
-    def fetch(self, row: Any, column: Any, count: int, write: int) -> None:
+    def fetch(self, at: Any, count: int, write: int) -> None:
         """What lies ahead of so many entries: that rows are gone through side by side no processor foresees."""
-        start = self.builder.bitcast(self.pointer(row, column), _INT8.as_pointer())
+        start = self.builder.bitcast(at, _INT8.as_pointer())
         kinds = [_INT8.as_pointer(), _INT32, _INT32, _INT32]
         prefetch = cgutils.get_or_insert_function(
             self.builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0"
@@ -101,7 +101,8 @@ def load_part(typing: Any, array: Any, row: Any, column: Any, slots: Any) -> Any
     """Sixteen entries of a row from `column` on; as wide as those of the array `slots`."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _Rows(context, builder, array, args[0]).load(args[1], args[2], WIDTH, slots.dtype)
+        rows = _Rows(context, builder, array, args[0])
+        return rows.load(rows.pointer(args[1], args[2]), WIDTH, slots.dtype)
 
     return Pack(slots.dtype)(array, types.int64, types.int64, slots), generate
 
@@ -112,8 +113,9 @@ def store_part(typing: Any, pack: Any, array: Any, row: Any, column: Any) -> Any
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         rows = _Rows(context, builder, array, args[1])
-        rows.fetch(args[2], args[3], WIDTH, 1)
-        rows.store(args[0], args[2], args[3])
+        at = rows.pointer(args[2], args[3])
+        rows.fetch(at, WIDTH, 1)
+        rows.store(args[0], at)
         return context.get_dummy_value()
 
     return types.none(pack, array, types.int64, types.int64), generate
@@ -124,7 +126,8 @@ def fetch(typing: Any, array: Any, row: Any, column: Any) -> Any:
     """Have what lies ahead of sixteen entries brought near, to be read."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        _Rows(context, builder, array, args[0]).fetch(args[1], args[2], WIDTH, 0)
+        rows = _Rows(context, builder, array, args[0])
+        rows.fetch(rows.pointer(args[1], args[2]), WIDTH, 0)
         return context.get_dummy_value()
 
     return types.none(array, types.int64, types.int64), generate
@@ -260,8 +263,14 @@ class _Turning:
         with cgutils.for_range_slice(builder, zero, self.rows.choices, _INT64(count), _INT64) as (column, _):
             block(builder.select(builder.icmp_signed("<", column, last), column, last), count)
 
-    def row(self, i: int) -> Any:
-        return self.builder.add(self.first, _INT64(i))
+    def starts(self, column: Any, lane: int, count: int) -> list[Any]:
+        """Where so many rows from `lane` on have that column, all measured from the first of them."""
+        base = self.rows.pointer(self.builder.add(self.first, _INT64(lane)), column)
+        return [self.builder.gep(base, [self.builder.mul(self.rows.choices, _INT64(i))]) for i in range(count)]
+
+    def packs(self, count: int) -> list[Any]:
+        """Where so many packs of whole rows lie."""
+        return [self.rows.pointer(self.first, _INT64(i * WIDTH)) for i in range(count)]
 
     def pointer(self, column: Any, lane: int, count: int) -> Any:
         """To so many lanes of a tile's column."""
@@ -287,23 +296,26 @@ def turn_in(typing: Any, array: Any, first: Any, tile: Any) -> Any:
         rows, slot = turning.rows, tile.dtype
 
         def whole(count: int) -> None:
-            for i in range(count):
-                rows.fetch(turning.first, _INT64(i * WIDTH), WIDTH, 0)
-            packs = [rows.load(turning.first, _INT64(i * WIDTH), WIDTH, slot) for i in range(count)]
-            turning.put(_turned(builder, packs), _INT64(0))
+            starts = turning.packs(count)
+            for at in starts:
+                rows.fetch(at, WIDTH, 0)
+            turning.put(_turned(builder, [rows.load(at, WIDTH, slot) for at in starts]), _INT64(0))
 
         def block(column: Any, count: int) -> None:
-            for i in range(WIDTH):
-                rows.fetch(turning.row(i), column, count, 0)
-            if turning.wide:
-                packs = [rows.load(turning.row(i), column, count, slot) for i in range(WIDTH)]
-                if count < WIDTH:
-                    packs = [builder.shuffle_vector(a, b, _BOTH) for a, b in zip(packs[::2], packs[1::2], strict=True)]
-                turning.put(_turned(builder, packs), column)
-                return
-            for lane in range(0, WIDTH, count):
-                square = [rows.load(turning.row(lane + i), column, count, slot) for i in range(count)]
-                turning.put(_turned_square(builder, square), column, lane)
+            size = WIDTH if turning.wide else count
+            for lane in range(0, WIDTH, size):
+                starts = turning.starts(column, lane, size)
+                for at in starts:
+                    rows.fetch(at, count, 0)
+                parts = [rows.load(at, count, slot) for at in starts]
+                if not turning.wide:
+                    parts = _turned_square(builder, parts)
+                elif count == WIDTH:
+                    parts = _turned(builder, parts)
+                else:
+                    pairs = zip(parts[::2], parts[1::2], strict=True)
+                    parts = _turned(builder, [builder.shuffle_vector(a, b, _BOTH) for a, b in pairs])
+                turning.put(parts, column, lane)
 
         return turning.generate(whole, block)
 
@@ -319,36 +331,36 @@ def turn_out(typing: Any, array: Any, first: Any, tile: Any) -> Any:
         rows = turning.rows
 
         def whole(count: int) -> None:
-            for i, entries in enumerate(_turned_back(builder, turning.take(_INT64(0), count))):
-                rows.fetch(turning.first, _INT64(i * WIDTH), WIDTH, 1)
-                rows.store(entries, turning.first, _INT64(i * WIDTH))
+            for entries, at in zip(
+                _turned_back(builder, turning.take(_INT64(0), count)), turning.packs(count), strict=True
+            ):
+                rows.fetch(at, WIDTH, 1)
+                rows.store(entries, at)
 
-        def store(entries: Any, i: int, column: Any) -> None:
+        def store(entries: Any, i: int, at: Any) -> None:
             """A row's part; of the last two no more than is theirs, as they have no other rows behind them."""
             if i < WIDTH - 2:
-                rows.store(entries, turning.row(i), column)
+                rows.store(entries, at)
                 return
             enough = builder.icmp_signed(">=", rows.choices, _INT64(entries.type.count))
             with builder.if_else(enough) as (then, otherwise):
                 with then:
-                    rows.store(entries, turning.row(i), column)
+                    rows.store(entries, at)
                 with otherwise:
-                    rows.store_some(entries, turning.row(i), column, rows.choices)
+                    rows.store_some(entries, at, rows.choices)
 
         def block(column: Any, count: int) -> None:
-            for i in range(WIDTH):
-                rows.fetch(turning.row(i), column, count, 1)
-            if turning.wide:
-                parts = _turned_back(builder, turning.take(column, count))
-                if count < WIDTH:
+            size = WIDTH if turning.wide else count
+            for lane in range(0, WIDTH, size):
+                starts = turning.starts(column, lane, size)
+                for at in starts:
+                    rows.fetch(at, count, 1)
+                parts = turning.take(column, count, lane, size)
+                parts = _turned_back(builder, parts) if turning.wide else _turned_square(builder, parts)
+                if turning.wide and count < WIDTH:
                     parts = [builder.shuffle_vector(pack, pack, half) for pack in parts for half in _HALVES]
-                for i, entries in enumerate(parts):
-                    store(entries, i, column)
-                return
-            for lane in range(0, WIDTH, count):
-                square = _turned_square(builder, turning.take(column, count, lane, count))
-                for i, entries in enumerate(square):
-                    store(entries, lane + i, column)
+                for i, (entries, at) in enumerate(zip(parts, starts, strict=True)):
+                    store(entries, lane + i, at)
 
         return turning.generate(whole, block)
 

@@ -241,15 +241,15 @@ def _exponentials(w: Any, top: Any, tau: Any, near: Any, choices: Any) -> Any:
 
 
 @inlined
-def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, near: Any, h: Any) -> Any:
+def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, near: Any, places: Any, h: Any) -> Any:
     """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
     zero = w.dtype.type(0)
     choices = cotangent.shape[1]
-    selected = broadcast(zero)
     _load(cotangent, first, last, h)
-    for j in range(choices):
-        selected = select(m == j, load(h, j * WIDTH), selected)
-    selected = widen_slots(selected, cotangent)
+    _keep(select(m < 0, 0, m), places)
+    for i in range(WIDTH):
+        places[i] = h[_place(places, i) * WIDTH + i]
+    selected = widen_slots(load(places, 0), cotangent)
     for j in range(choices):
         difference = widen_slots(load(h, j * WIDTH), cotangent) - selected
         if not near:
@@ -308,7 +308,7 @@ def backward_rows(
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
         near = _are_near(least, top, tau)
-        _from_selected(grad_mask, first, last, w, m, near, h)
+        _from_selected(grad_mask, first, last, w, m, near, sums, h)
         _exponentials(w, top, tau, near, choices)
         s = _total(w, choices, sums)
         d = _dot(w, h, choices, sums) / s
@@ -340,7 +340,7 @@ def backward_temp_rows(
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
         near = _are_near(least, top, tau)
-        _from_selected(grad_mask, first, last, w, m, near, h)
+        _from_selected(grad_mask, first, last, w, m, near, sums, h)
         for j in range(choices):
             difference, _ = divided_difference(load(w, j * WIDTH), top, tau)
             store(t, j * WIDTH, difference)
@@ -386,8 +386,8 @@ def double_backward_rows(
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
         near = _are_near(least, top, tau)
-        _from_selected(grad_mask, first, last, w, m, near, a)
-        _from_selected(grad_grad_logits, first, last, w, m, near, b)
+        _from_selected(grad_mask, first, last, w, m, near, sums, a)
+        _from_selected(grad_grad_logits, first, last, w, m, near, sums, b)
         _exponentials(w, top, tau, near, choices)
         s = _total(w, choices, sums)
         q = one / (s * tau.scaled)
