@@ -23,7 +23,16 @@ from npselect.backends.primitives import (
     two_sum,
 )
 
-__all__ = ["Temperature", "divided_difference", "exp", "exp_normal", "is_near", "near_difference", "prepared"]
+__all__ = [
+    "Temperature",
+    "divided_difference",
+    "exp",
+    "exp_constants",
+    "exp_normal",
+    "is_near",
+    "near_difference",
+    "prepared",
+]
 
 # ------------------------------------------------------------------------------------------------ exp
 
@@ -44,11 +53,11 @@ _LN2_HIGH64 = np.float64(float.fromhex("0x1.62e42fefa39efp-1"))
 _LN2_LOW64 = np.float64(float.fromhex("0x1.abc9e3b39803fp-56"))
 _ZERO32, _ONE32, _ZERO64, _ONE64 = np.float32(0.0), np.float32(1.0), np.float64(0.0), np.float64(1.0)
 
-_Q0, _Q1, _Q2, _Q3, _Q4 = (
+_Q32 = tuple(
     np.float32(float.fromhex(digits))
     for digits in ("0x1p-1", "0x1.5554dcp-3", "0x1.55551ap-5", "0x1.120b6ep-7", "0x1.6d110ap-10")
 )
-_D0, _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9 = (
+_Q64 = tuple(
     np.float64(float.fromhex(digits))
     for digits in (
         "0x1.0000000000001p-1",
@@ -63,33 +72,37 @@ _D0, _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9 = (
         "0x1.af38a9b0ec855p-26",
     )
 )
+_CONSTANTS32 = (_PER_LN2_32, _ROUND32, _LN2_HIGH32, _LN2_LOW32, _ONE32, *_Q32)
+_CONSTANTS64 = (_PER_LN2_64, _ROUND64, _LN2_HIGH64, _LN2_LOW64, _ONE64, *_Q64)
 
 
 @formula
-def _power32(t: Any, tail: Any) -> Any:
+def _power32(t: Any, tail: Any, c: Any) -> Any:
     """exp(r), and a number whose low bits are n's."""
-    shifted = fma(t, _PER_LN2_32, _ROUND32)
-    n = shifted - _ROUND32
-    exact, rest = fma(-n, _LN2_HIGH32, t), fma(-n, _LN2_LOW32, tail)
+    per_ln2, round_, ln2_high, ln2_low, one, q0, q1, q2, q3, q4 = c
+    shifted = fma(t, per_ln2, round_)
+    n = shifted - round_
+    exact, rest = fma(-n, ln2_high, t), fma(-n, ln2_low, tail)
     r = exact + rest
-    q = fma(fma(fma(fma(_Q4, r, _Q3), r, _Q2), r, _Q1), r, _Q0)
-    return _ONE32 + (exact + fma(r * r, q, rest)), bits_of(shifted)
+    q = fma(fma(fma(fma(q4, r, q3), r, q2), r, q1), r, q0)
+    return one + (exact + fma(r * r, q, rest)), bits_of(shifted)
 
 
 @formula
-def _power64(t: Any, tail: Any) -> Any:
-    shifted = fma(t, _PER_LN2_64, _ROUND64)
-    n = shifted - _ROUND64
-    exact, rest = fma(-n, _LN2_HIGH64, t), fma(-n, _LN2_LOW64, tail)
+def _power64(t: Any, tail: Any, c: Any) -> Any:
+    per_ln2, round_, ln2_high, ln2_low, one, q0, q1, q2, q3, q4, q5, q6, q7, q8, q9 = c
+    shifted = fma(t, per_ln2, round_)
+    n = shifted - round_
+    exact, rest = fma(-n, ln2_high, t), fma(-n, ln2_low, tail)
     r = exact + rest
-    q = fma(fma(fma(fma(fma(_D9, r, _D8), r, _D7), r, _D6), r, _D5), r, _D4)
-    q = fma(fma(fma(fma(q, r, _D3), r, _D2), r, _D1), r, _D0)
-    return _ONE64 + (exact + fma(r * r, q, rest)), bits_of(shifted)
+    q = fma(fma(fma(fma(fma(q9, r, q8), r, q7), r, q6), r, q5), r, q4)
+    q = fma(fma(fma(fma(q, r, q3), r, q2), r, q1), r, q0)
+    return one + (exact + fma(r * r, q, rest)), bits_of(shifted)
 
 
 @formula
 def _exp32(t: Any, tail: Any) -> Any:
-    power, exponent = _power32(t, tail)
+    power, exponent = _power32(t, tail, _CONSTANTS32)
     half = exponent >> 1
     result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
     return select(t >= _LOWEST32, result, _ZERO32)
@@ -97,21 +110,21 @@ def _exp32(t: Any, tail: Any) -> Any:
 
 @formula
 def _exp64(t: Any, tail: Any) -> Any:
-    power, exponent = _power64(t, tail)
+    power, exponent = _power64(t, tail, _CONSTANTS64)
     half = exponent >> 1
     result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
     return select(t >= _LOWEST64, result, _ZERO64)
 
 
 @formula
-def _exp_normal32(t: Any, tail: Any) -> Any:
-    power, exponent = _power32(t, tail)
+def _exp_normal32(t: Any, tail: Any, constants: Any) -> Any:
+    power, exponent = _power32(t, tail, constants)
     return float32_of(bits_of(power) + (exponent << 23))
 
 
 @formula
-def _exp_normal64(t: Any, tail: Any) -> Any:
-    power, exponent = _power64(t, tail)
+def _exp_normal64(t: Any, tail: Any, constants: Any) -> Any:
+    power, exponent = _power64(t, tail, constants)
     return float64_of(bits_of(power) + (exponent << 52))
 
 
@@ -127,16 +140,50 @@ def _exp(t: Any, tail: Any) -> Any:
     return lambda t, tail: _exp64(t, tail)
 
 
-def exp_normal(t: Any, tail: Any) -> Any:
-    """The bits of ``exp(t, tail)`` where that is a normal number: n is added to the exponent. For t in [-87, 0]."""
-    return _exp_normal32(t, tail) if isinstance(t, np.float32) else _exp_normal64(t, tail)
+def exp_normal(t: Any, tail: Any, constants: Any) -> Any:
+    """The bits of ``exp(t, tail)`` where that is a normal number: n is added to the exponent. For t in [-87, 0].
+
+    The constants are those of `exp_constants`, for the type of t.
+    """
+    return _exp_normal32(t, tail, constants) if isinstance(t, np.float32) else _exp_normal64(t, tail, constants)
 
 
 @compiles(exp_normal)
-def _exp_normal(t: Any, tail: Any) -> Any:
+def _exp_normal(t: Any, tail: Any, constants: Any) -> Any:
     if element(t) == types.float32:
-        return lambda t, tail: _exp_normal32(t, tail)
-    return lambda t, tail: _exp_normal64(t, tail)
+        return lambda t, tail, constants: _exp_normal32(t, tail, constants)
+    return lambda t, tail, constants: _exp_normal64(t, tail, constants)
+
+
+@formula
+def _plus32(z: Any) -> Any:
+    a, b, c, d, e, f, g, h, i, j = _CONSTANTS32
+    return a + z, b + z, c + z, d + z, e + z, f + z, g + z, h + z, i + z, j + z
+
+
+@formula
+def _plus64(z: Any) -> Any:
+    a, b, c, d, e, f, g, h, i, j, k, m, n, o, p = _CONSTANTS64
+    return (
+        *(a + z, b + z, c + z, d + z, e + z, f + z, g + z, h + z),
+        *(i + z, j + z, k + z, m + z, n + z, o + z, p + z),
+    )
+
+
+def exp_constants(zero: Any) -> Any:
+    """The constants of `exp_normal`, as numbers that a compiler does not know to be constants: ``c + zero``.
+
+    A loop finds such numbers beside it in memory, where an instruction takes its operand from. Constants, for which
+    there are not enough registers, it would load one by one in every turn, after the address of each.
+    """
+    return _plus32(zero) if isinstance(zero, np.float32) else _plus64(zero)
+
+
+@compiles(exp_constants)
+def _exp_constants(zero: Any) -> Any:
+    if element(zero) == types.float32:
+        return lambda zero: _plus32(zero)
+    return lambda zero: _plus64(zero)
 
 
 # ------------------------------------------------------------------------------------------------ z / temp

@@ -18,6 +18,7 @@ import numpy as np
 from npselect.backends.arithmetic import (
     divided_difference,
     exp,
+    exp_constants,
     exp_normal,
     is_near,
     near_difference,
@@ -107,13 +108,10 @@ def _choose(logits: Any, where: Any, r: Any, w: Any) -> Any:
         return NOTHING, infinity, infinity
     if is_any(invalid != 0) or not abs(top) < infinity:
         return POISONED, infinity, infinity
-    m, j = -1, block
-    while m < 0:
-        i = min(j, n - WIDTH)
-        found_here = _candidates(logits, where, r, i, w) == top
-        if is_any(found_here):
-            m = i + first_true(found_here)
-        j += WIDTH
+    while not is_any(_candidates(logits, where, r, min(block, n - WIDTH), w) == top):
+        block += WIDTH
+    i = min(block, n - WIDTH)
+    m = i + first_true(_candidates(logits, where, r, i, w) == top)
     return m, widen(logits[r, m]), -largest(-lows)
 
 
@@ -168,10 +166,9 @@ def _steps(n: Any, room: Any) -> Any:
 
 
 @inlined
-def _bounds(n: Any, k: Any, steps: Any) -> Any:
-    """The columns of step k, which goes on from the last span with the first."""
-    first = k % steps * SEGMENT
-    return first, n if k % steps == steps - 1 else first + SEGMENT
+def _last(n: Any, step: Any, steps: Any) -> Any:
+    """Where a step's columns, from ``step * SEGMENT`` on, end."""
+    return n if step == steps - 1 else (step + 1) * SEGMENT
 
 
 @inlined
@@ -185,20 +182,23 @@ def _padded(first: Any, last: Any, x: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ the soft passes
 
 
-@formula
-def _temperature(temp: Any, r: Any) -> Any:
-    return prepared(temp[r if len(temp) > 1 else 0])
+@inlined
+def _temperature(temp: Any, r: Any, shared: Any) -> Any:
+    """That of the row, or the one that is shared by all."""
+    return shared if len(temp) == 1 else prepared(temp[r])
 
 
 @inlined
-def _weights(logits: Any, where: Any, r: Any, first: Any, last: Any, top: Any, tau: Any, near: Any, w: Any) -> Any:
+def _weights(
+    logits: Any, where: Any, r: Any, first: Any, last: Any, top: Any, tau: Any, near: Any, c: Any, w: Any
+) -> Any:
     """``w <- e = exp((logits - top) / temp)``, 0 at excluded entries."""
     if near:
         for j in range(first, last, WIDTH):
             i = min(j, last - WIDTH)
             x = widen_slots(load_part(logits, r, i, w), logits)
             t, tail = near_difference(x, top, tau)
-            store(w, i - first, exp_normal(t, tail))
+            store(w, i - first, exp_normal(t, tail, c))
         return
     for j in range(first, last, WIDTH):
         i = min(j, last - WIDTH)
@@ -263,24 +263,26 @@ def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: An
     room = _room(scratch, 1)
     lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
     steps, zero = _steps(n, room), scratch.dtype.type(0)
+    c, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
             fill_unselected(out, r, m, scratch)
             continue
-        tau = _temperature(temp, r)
+        tau = _temperature(temp, r, shared)
         near = is_near(least, top, tau)
         s = zero
-        for k in range(1 if steps == 1 else 2 * steps):
-            first, last = _bounds(n, k, steps)
-            size = _padded(first, last, w)
-            _weights(logits, where, r, first, last, top, tau, near, w)
-            if k < steps:
-                s = padded_total(part_of(w, 0, size), s, lanes)
-            if k >= steps or steps == 1:
-                for j in range(first, last, WIDTH):
-                    i = min(j, last - WIDTH)
-                    store_part(narrow_slots(load(w, i - first) / s, out), out, r, i)
+        for phase in range(1 if steps == 1 else 2):
+            for step in range(steps):
+                first, last = step * SEGMENT, _last(n, step, steps)
+                size = _padded(first, last, w)
+                _weights(logits, where, r, first, last, top, tau, near, c, w)
+                if phase == 0:
+                    s = padded_total(part_of(w, 0, size), s, lanes)
+                if phase == 1 or steps == 1:
+                    for j in range(first, last, WIDTH):
+                        i = min(j, last - WIDTH)
+                        store_part(narrow_slots(load(w, i - first) / s, out), out, r, i)
 
 
 @kernel
@@ -293,35 +295,36 @@ def backward_rows(
     lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
     h = part_of(scratch, 2 * LANES + room, room)
     steps, zero = _steps(n, room), scratch.dtype.type(0)
+    c, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
             fill_unselected(out, r, m, scratch)
             continue
-        tau = _temperature(temp, r)
+        tau = _temperature(temp, r, shared)
         near = is_near(least, top, tau)
         selected = widen(grad_mask[r, m])
         s, d, q = zero, zero, zero
-        for k in range(1 if steps == 1 else 2 * steps):
-            first, last = _bounds(n, k, steps)
-            size = _padded(first, last, w)
-            _padded(first, last, h)
-            _weights(logits, where, r, first, last, top, tau, near, w)
-            _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
-            if k < steps:
-                s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
-            if k == steps - 1:
-                d = d / s
-                if not _finite(d):
-                    fill_candidates(out, r, logits, where, scratch)
-                    break
-                q = scratch.dtype.type(1) / (s * tau.scaled)
-            if k >= steps or steps == 1:
-                # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
-                for j in range(first, last, WIDTH):
-                    i = min(j, last - WIDTH)
-                    result = fma(load(w, i - first) * (load(h, i - first) - d) * q, tau.scale, zero)
-                    store_part(narrow_slots(result, out), out, r, i)
+        for phase in range(1 if steps == 1 else 2):
+            for step in range(steps):
+                first, last = step * SEGMENT, _last(n, step, steps)
+                size = _padded(first, last, w)
+                _padded(first, last, h)
+                _weights(logits, where, r, first, last, top, tau, near, c, w)
+                _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
+                if phase == 0:
+                    s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
+                if phase == 0 and step == steps - 1:
+                    d = d / s
+                    q = scratch.dtype.type(1) / (s * tau.scaled)
+                if phase == 1 or steps == 1:
+                    # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
+                    for j in range(first, last, WIDTH):
+                        i = min(j, last - WIDTH)
+                        result = fma(load(w, i - first) * (load(h, i - first) - d) * q, tau.scale, zero)
+                        store_part(narrow_slots(result, out), out, r, i)
+        if not _finite(d):
+            fill_candidates(out, r, logits, where, scratch)
 
 
 @kernel
@@ -334,33 +337,35 @@ def backward_temp_rows(
     lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
     h, t = part_of(scratch, 2 * LANES + room, room), part_of(scratch, 2 * LANES + 2 * room, room)
     steps, zero, nan = _steps(n, room), scratch.dtype.type(0), scratch.dtype.type(np.nan)
+    c, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
             out[r] = 0 if m == NOTHING else nan
             continue
-        tau = _temperature(temp, r)
+        tau = _temperature(temp, r, shared)
         near = is_near(least, top, tau)
         selected = widen(grad_mask[r, m])
         s, d, share = zero, zero, zero
-        for k in range(1 if steps == 1 else 2 * steps):
-            first, last = _bounds(n, k, steps)
-            size = _padded(first, last, w)
-            _padded(first, last, h)
-            _weights(logits, where, r, first, last, top, tau, near, w)
-            _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
-            if k < steps:
-                s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
-            if k == steps - 1:
-                d = d / s
-            if k >= steps or steps == 1:
-                _padded(first, last, t)
-                _differences(logits, where, r, first, last, top, tau, t)
-                for j in range(0, size, WIDTH):
-                    e = load(w, j)
-                    store(t, j, select(e > 0, load(t, j), e))  # an infinite t belongs to e = 0
-                    store(h, j, e * (load(h, j) - d))
-                share = padded_dot(part_of(h, 0, size), part_of(t, 0, size), share, lanes)
+        for phase in range(1 if steps == 1 else 2):
+            for step in range(steps):
+                first, last = step * SEGMENT, _last(n, step, steps)
+                size = _padded(first, last, w)
+                _padded(first, last, h)
+                _weights(logits, where, r, first, last, top, tau, near, c, w)
+                _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
+                if phase == 0:
+                    s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
+                if phase == 0 and step == steps - 1:
+                    d = d / s
+                if phase == 1 or steps == 1:
+                    _padded(first, last, t)
+                    _differences(logits, where, r, first, last, top, tau, t)
+                    for j in range(0, size, WIDTH):
+                        e = load(w, j)
+                        store(t, j, select(e > 0, load(t, j), e))  # an infinite t belongs to e = 0
+                        store(h, j, e * (load(h, j) - d))
+                    share = padded_dot(part_of(h, 0, size), part_of(t, 0, size), share, lanes)
         out[r] = usual(-share / (s * tau.scaled) * tau.scale, nan)
 
 
@@ -390,51 +395,53 @@ def double_backward_rows(
     lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
     a, b = part_of(scratch, 2 * LANES + room, room), part_of(scratch, 2 * LANES + 2 * room, room)
     steps, zero = _steps(n, room), scratch.dtype.type(0)
+    c, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
             fill_unselected(out_grad_mask, r, m, scratch)
             fill_unselected(out_logits, r, m, scratch)
             continue
-        tau = _temperature(temp, r)
+        tau = _temperature(temp, r, shared)
         near = is_near(least, top, tau)
         a_selected, b_selected = widen(grad_mask[r, m]), widen(grad_grad_logits[r, m])
         s, a_mean, b_mean, mean, q = zero, zero, zero, zero, zero
-        for k in range(1 if steps == 1 else 3 * steps):
-            first, last = _bounds(n, k, steps)
-            size = _padded(first, last, w)
-            _padded(first, last, a)
-            _padded(first, last, b)
-            _weights(logits, where, r, first, last, top, tau, near, w)
-            _from_selected(grad_mask, logits, where, r, first, last, a_selected, near, a)
-            _from_selected(grad_grad_logits, logits, where, r, first, last, b_selected, near, b)
-            if k < steps:
-                s, a_mean = padded_sums(part_of(w, 0, size), part_of(a, 0, size), s, a_mean, lanes)
-                b_mean = padded_dot(part_of(w, 0, size), part_of(b, 0, size), b_mean, lanes)
-            if k == steps - 1:
-                q = scratch.dtype.type(1) / (s * tau.scaled)
-                a_mean, b_mean = a_mean / s, b_mean / s
-            if k >= steps or steps == 1:
-                for j in range(0, size, WIDTH):
-                    difference = load(b, j) - b_mean
-                    store(b, j, difference)
-                    store(a, j, (load(a, j) - a_mean) * difference)
-            # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
-            if steps <= k < 2 * steps or steps == 1:
-                for j in range(first, last, WIDTH):
-                    i = min(j, last - WIDTH)
-                    result = fma(load(w, i - first) * load(b, i - first) * q, tau.scale, zero)
-                    store_part(narrow_slots(result, out_grad_mask), out_grad_mask, r, i)
-                mean = padded_dot(part_of(w, 0, size), part_of(a, 0, size), mean, lanes)
-            if k == 2 * steps - 1 or steps == 1:
-                mean = mean / s
-            # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
-            if k >= 2 * steps or steps == 1:
-                for j in range(first, last, WIDTH):
-                    i = min(j, last - WIDTH)
-                    product = load(w, i - first) * (load(a, i - first) - mean)
-                    result = fma(product * q * tau.scale * tau.high, tau.scale, zero)
-                    store_part(narrow_slots(result, out_logits), out_logits, r, i)
+        for phase in range(1 if steps == 1 else 3):
+            for step in range(steps):
+                first, last = step * SEGMENT, _last(n, step, steps)
+                size = _padded(first, last, w)
+                _padded(first, last, a)
+                _padded(first, last, b)
+                _weights(logits, where, r, first, last, top, tau, near, c, w)
+                _from_selected(grad_mask, logits, where, r, first, last, a_selected, near, a)
+                _from_selected(grad_grad_logits, logits, where, r, first, last, b_selected, near, b)
+                if phase == 0:
+                    s, a_mean = padded_sums(part_of(w, 0, size), part_of(a, 0, size), s, a_mean, lanes)
+                    b_mean = padded_dot(part_of(w, 0, size), part_of(b, 0, size), b_mean, lanes)
+                if phase == 0 and step == steps - 1:
+                    q = scratch.dtype.type(1) / (s * tau.scaled)
+                    a_mean, b_mean = a_mean / s, b_mean / s
+                if phase > 0 or steps == 1:
+                    for j in range(0, size, WIDTH):
+                        difference = load(b, j) - b_mean
+                        store(b, j, difference)
+                        store(a, j, (load(a, j) - a_mean) * difference)
+                # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
+                if phase == 1 or steps == 1:
+                    for j in range(first, last, WIDTH):
+                        i = min(j, last - WIDTH)
+                        result = fma(load(w, i - first) * load(b, i - first) * q, tau.scale, zero)
+                        store_part(narrow_slots(result, out_grad_mask), out_grad_mask, r, i)
+                    mean = padded_dot(part_of(w, 0, size), part_of(a, 0, size), mean, lanes)
+                if (phase == 1 or steps == 1) and step == steps - 1:
+                    mean = mean / s
+                # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
+                if phase == 2 or steps == 1:
+                    for j in range(first, last, WIDTH):
+                        i = min(j, last - WIDTH)
+                        product = load(w, i - first) * (load(a, i - first) - mean)
+                        result = fma(product * q * tau.scale * tau.high, tau.scale, zero)
+                        store_part(narrow_slots(result, out_logits), out_logits, r, i)
         if not _finite(b_mean):
             fill_candidates(out_grad_mask, r, logits, where, scratch)
         if not _finite(mean):

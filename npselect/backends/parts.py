@@ -23,6 +23,8 @@ __all__ = [
     "fetch",
     "load_entries",
     "load_part",
+    "pick",
+    "put",
     "store_part",
     "turn_in",
     "turn_out",
@@ -162,6 +164,44 @@ def load_entries(typing: Any, array: Any, first: Any, last: Any) -> Any:
         return vector
 
     return Pack(array.dtype)(array, types.int64, types.int64), generate
+
+
+# ------------------------------------------------------------------------------------------------ an entry of each row
+
+
+def _lanes(context: Any, builder: Any, pack: Any) -> list[Any]:
+    """The integers of a pack, each as one of 64 bits."""
+    return [builder.sext(builder.extract_element(pack, _INT32(i)), _INT64) for i in range(WIDTH)]
+
+
+@intrinsic
+def pick(typing: Any, tile: Any, places: Any) -> Any:
+    """Of each of a tile's rows the entry in the column that `places`, a pack, has for it."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        data = context.make_array(tile)(context, builder, args[0]).data
+        vector = ir.Constant(ir.VectorType(context.get_value_type(tile.dtype), WIDTH), ir.Undefined)
+        for i, column in enumerate(_lanes(context, builder, args[1])):
+            at = builder.add(builder.mul(column, _INT64(WIDTH)), _INT64(i))
+            vector = builder.insert_element(vector, builder.load(builder.gep(data, [at])), _INT32(i))
+        return vector
+
+    return Pack(tile.dtype)(tile, places), generate
+
+
+@intrinsic
+def put(typing: Any, array: Any, first: Any, places: Any, value: Any) -> Any:
+    """A value into each of the sixteen rows from `first` on, in the column that `places`, a pack, has for it."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        rows = _Rows(context, builder, array, args[0])
+        base = rows.pointer(args[1], _INT64(0))
+        for i, column in enumerate(_lanes(context, builder, args[2])):
+            start = builder.gep(base, [builder.mul(rows.choices, _INT64(i))])
+            builder.store(args[3], builder.gep(start, [column]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, places, array.dtype), generate
 
 
 # ------------------------------------------------------------------------------------------------ rows as columns

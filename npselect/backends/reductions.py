@@ -88,30 +88,29 @@ def _fold_packs(lanes: Any, i: Any) -> Any:
 
 
 @inlined
-def _clear_lanes(n: Any, lanes: Any) -> Any:
-    """How many lanes have columns, rows of n entries; the others are 0.
-
-    Not a constant to a compiler, which would write out the loop over them eight times.
-    """
-    for lane in range(n, LANES, WIDTH):
+def _first(start: Any, stop: Any, lanes: Any) -> Any:
+    """Where the first turn of the lanes ends; those without a column are 0."""
+    for lane in range(stop - start, LANES, WIDTH):
         store(lanes, lane, broadcast(lanes.dtype.type(0)))
         store(lanes, LANES + lane, broadcast(lanes.dtype.type(0)))
-    return min(n, LANES)
+    return min(start + LANES, stop)
 
 
 @inlined
 def padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
-    """``x_before + sum_j x_j`` and ``before + sum_j x_j y_j``, each being that of the columns before: whole segments."""
+    """``x_before + sum_j x_j`` and ``before + sum_j x_j y_j``, what was before being that of whole segments."""
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        for lane in range(0, _clear_lanes(stop - start, lanes), WIDTH):
-            sums, products = broadcast(zero), broadcast(zero)
-            for j in range(start + lane, stop, LANES):
-                some = load(x, j)
-                sums, products = sums + some, fma(some, load(y, j), products)
-            store(lanes, lane, sums)
-            store(lanes, LANES + lane, products)
+        first = _first(start, stop, lanes)
+        for j in range(start, first, WIDTH):
+            some = load(x, j)
+            store(lanes, j - start, some)
+            store(lanes, LANES + j - start, fma(some, load(y, j), zero))
+        for j in range(first, stop, WIDTH):
+            some, lane = load(x, j), (j - start) & (LANES - 1)
+            store(lanes, lane, load(lanes, lane) + some)
+            store(lanes, LANES + lane, fma(some, load(y, j), load(lanes, LANES + lane)))
         x_before += _fold_packs(lanes, 0)
         before += _fold_packs(lanes, LANES)
     return x_before, before
@@ -123,11 +122,12 @@ def padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        for lane in range(0, _clear_lanes(stop - start, lanes), WIDTH):
-            products = broadcast(zero)
-            for j in range(start + lane, stop, LANES):
-                products = fma(load(x, j), load(y, j), products)
-            store(lanes, lane, products)
+        first = _first(start, stop, lanes)
+        for j in range(start, first, WIDTH):
+            store(lanes, j - start, fma(load(x, j), load(y, j), zero))
+        for j in range(first, stop, WIDTH):
+            lane = (j - start) & (LANES - 1)
+            store(lanes, lane, fma(load(x, j), load(y, j), load(lanes, lane)))
         before += _fold_packs(lanes, 0)
     return before
 
@@ -135,13 +135,13 @@ def padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
 @inlined
 def padded_total(x: Any, before: Any, lanes: Any) -> Any:
     """The first."""
-    zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        for lane in range(0, _clear_lanes(stop - start, lanes), WIDTH):
-            sums = broadcast(zero)
-            for j in range(start + lane, stop, LANES):
-                sums = sums + load(x, j)
-            store(lanes, lane, sums)
+        first = _first(start, stop, lanes)
+        for j in range(start, first, WIDTH):
+            store(lanes, j - start, load(x, j))
+        for j in range(first, stop, WIDTH):
+            lane = (j - start) & (LANES - 1)
+            store(lanes, lane, load(lanes, lane) + load(x, j))
         before += _fold_packs(lanes, 0)
     return before

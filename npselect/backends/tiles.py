@@ -14,6 +14,7 @@ import numpy as np
 from npselect.backends.arithmetic import (
     divided_difference,
     exp,
+    exp_constants,
     exp_normal,
     is_near,
     near_difference,
@@ -21,7 +22,7 @@ from npselect.backends.arithmetic import (
 )
 from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected, usual
 from npselect.backends.packs import WIDTH, are_nan, broadcast, is_any, lane, load, part_of, store
-from npselect.backends.parts import LEAST, clear_rows, load_entries, turn_in, turn_out
+from npselect.backends.parts import LEAST, clear_rows, load_entries, pick, put, turn_in, turn_out
 from npselect.backends.primitives import bits_of, fma, inlined, kernel, number_of, select
 from npselect.backends.storage import as_slot, from_slot, narrow, narrow_slots, widen_slots
 
@@ -138,6 +139,9 @@ def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch:
             _store(w, out, first, last)
             continue
         clear_rows(out, first, last)
+        if last - first == WIDTH - 1 and not is_any(m < 0):
+            put(out, first, m, narrow(one, out))
+            continue
         _keep(m, places)
         for i in range(last - first + 1):
             selected = _place(places, i)
@@ -227,12 +231,12 @@ def _are_near(least: Any, top: Any, tau: Any) -> Any:
 
 
 @inlined
-def _exponentials(w: Any, top: Any, tau: Any, near: Any, choices: Any) -> Any:
+def _exponentials(w: Any, top: Any, tau: Any, near: Any, c: Any, choices: Any) -> Any:
     """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
     if near:
         for j in range(choices):
             t, tail = near_difference(load(w, j * WIDTH), top, tau)
-            store(w, j * WIDTH, exp_normal(t, tail))
+            store(w, j * WIDTH, exp_normal(t, tail, c))
     else:
         for j in range(choices):
             t, tail = divided_difference(load(w, j * WIDTH), top, tau)
@@ -241,15 +245,12 @@ def _exponentials(w: Any, top: Any, tau: Any, near: Any, choices: Any) -> Any:
 
 
 @inlined
-def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, near: Any, places: Any, h: Any) -> Any:
+def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, near: Any, h: Any) -> Any:
     """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
     zero = w.dtype.type(0)
     choices = cotangent.shape[1]
     _load(cotangent, first, last, h)
-    _keep(select(m < 0, 0, m), places)
-    for i in range(WIDTH):
-        places[i] = h[_place(places, i) * WIDTH + i]
-    selected = widen_slots(load(places, 0), cotangent)
+    selected = widen_slots(pick(h, select(m < 0, 0, m)), cotangent)
     for j in range(choices):
         difference = widen_slots(load(h, j * WIDTH), cotangent) - selected
         if not near:
@@ -281,12 +282,12 @@ def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: An
     """``probs = softmax(logits / temp)``."""
     choices = logits.shape[1]
     w, sums = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE)
-    shared = prepared(broadcast(temp[0]))
+    shared, c = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
-        _exponentials(w, top, tau, _are_near(least, top, tau), choices)
+        _exponentials(w, top, tau, _are_near(least, top, tau), c, choices)
         s = _total(w, choices, sums)
         for j in range(choices):
             store(w, j * WIDTH, narrow_slots(load(w, j * WIDTH) / s, out))
@@ -302,14 +303,14 @@ def backward_rows(
     choices = logits.shape[1]
     w, h, sums = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE), part_of(scratch, 2 * TILE, TILE)
     one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
-    shared = prepared(broadcast(temp[0]))
+    shared, c = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
         near = _are_near(least, top, tau)
-        _from_selected(grad_mask, first, last, w, m, near, sums, h)
-        _exponentials(w, top, tau, near, choices)
+        _from_selected(grad_mask, first, last, w, m, near, h)
+        _exponentials(w, top, tau, near, c, choices)
         s = _total(w, choices, sums)
         d = _dot(w, h, choices, sums) / s
         # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
@@ -334,17 +335,17 @@ def backward_temp_rows(
         part_of(scratch, 3 * TILE, TILE),
     )
     nan = scratch.dtype.type(np.nan)
-    shared = prepared(broadcast(temp[0]))
+    shared, c = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
         near = _are_near(least, top, tau)
-        _from_selected(grad_mask, first, last, w, m, near, sums, h)
+        _from_selected(grad_mask, first, last, w, m, near, h)
         for j in range(choices):
             difference, _ = divided_difference(load(w, j * WIDTH), top, tau)
             store(t, j * WIDTH, difference)
-        _exponentials(w, top, tau, near, choices)
+        _exponentials(w, top, tau, near, c, choices)
         s = _total(w, choices, sums)
         d = _dot(w, h, choices, sums) / s
         for j in range(choices):
@@ -380,15 +381,15 @@ def double_backward_rows(
         part_of(scratch, 3 * TILE, TILE),
     )
     one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
-    shared = prepared(broadcast(temp[0]))
+    shared, c = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         m, top, least = _choose(logits, where, first, last, w, sums)
         tau = _temperature(temp, first, last, shared)
         near = _are_near(least, top, tau)
-        _from_selected(grad_mask, first, last, w, m, near, sums, a)
-        _from_selected(grad_grad_logits, first, last, w, m, near, sums, b)
-        _exponentials(w, top, tau, near, choices)
+        _from_selected(grad_mask, first, last, w, m, near, a)
+        _from_selected(grad_grad_logits, first, last, w, m, near, b)
+        _exponentials(w, top, tau, near, c, choices)
         s = _total(w, choices, sums)
         q = one / (s * tau.scaled)
         # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
