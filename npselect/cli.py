@@ -61,7 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     try:
-        options = _parser().parse_args(arguments)
+        arguments = sys.argv[1:] if arguments is None else arguments
+        options = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
         if sys.stdout is None:
             raise CannotRunError("there is no standard output to write to")
         status = options.run(options)
