@@ -23,7 +23,7 @@ from npselect.backends.primitives import (
     two_sum,
 )
 
-__all__ = ["Temperature", "divided_difference", "exp", "prepared"]
+__all__ = ["Temperature", "divided_difference", "exp", "exp_normal", "is_near", "near_difference", "prepared"]
 
 # ------------------------------------------------------------------------------------------------ exp
 
@@ -36,6 +36,7 @@ __all__ = ["Temperature", "divided_difference", "exp", "prepared"]
 # when they are shifted to the exponent's place.
 
 _LOWEST32, _LOWEST64 = np.float32(-104.0), np.float64(-745.25)  # exp is below half the smallest subnormal
+_NEAR = -87  # from here on, exp is a normal number in either type
 _PER_LN2_32, _PER_LN2_64 = np.float32(1.4426950408889634), np.float64(1.4426950408889634)
 _ROUND32, _ROUND64 = np.float32(1.5 * 2.0**23), np.float64(1.5 * 2.0**52)
 _LN2_HIGH32, _LN2_LOW32 = np.float32(float.fromhex("0x1.62e43p-1")), np.float32(float.fromhex("-0x1.05c61p-29"))
@@ -65,14 +66,30 @@ _D0, _D1, _D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9 = (
 
 
 @formula
-def _exp32(t: Any, tail: Any) -> Any:
+def _power32(t: Any, tail: Any) -> Any:
+    """exp(r), and a number whose low bits are n's."""
     shifted = fma(t, _PER_LN2_32, _ROUND32)
     n = shifted - _ROUND32
     exact, rest = fma(-n, _LN2_HIGH32, t), fma(-n, _LN2_LOW32, tail)
     r = exact + rest
     q = fma(fma(fma(fma(_Q4, r, _Q3), r, _Q2), r, _Q1), r, _Q0)
-    power = _ONE32 + (exact + fma(r * r, q, rest))
-    exponent = bits_of(shifted)
+    return _ONE32 + (exact + fma(r * r, q, rest)), bits_of(shifted)
+
+
+@formula
+def _power64(t: Any, tail: Any) -> Any:
+    shifted = fma(t, _PER_LN2_64, _ROUND64)
+    n = shifted - _ROUND64
+    exact, rest = fma(-n, _LN2_HIGH64, t), fma(-n, _LN2_LOW64, tail)
+    r = exact + rest
+    q = fma(fma(fma(fma(fma(_D9, r, _D8), r, _D7), r, _D6), r, _D5), r, _D4)
+    q = fma(fma(fma(fma(q, r, _D3), r, _D2), r, _D1), r, _D0)
+    return _ONE64 + (exact + fma(r * r, q, rest)), bits_of(shifted)
+
+
+@formula
+def _exp32(t: Any, tail: Any) -> Any:
+    power, exponent = _power32(t, tail)
     half = exponent >> 1
     result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
     return select(t >= _LOWEST32, result, _ZERO32)
@@ -80,17 +97,22 @@ def _exp32(t: Any, tail: Any) -> Any:
 
 @formula
 def _exp64(t: Any, tail: Any) -> Any:
-    shifted = fma(t, _PER_LN2_64, _ROUND64)
-    n = shifted - _ROUND64
-    exact, rest = fma(-n, _LN2_HIGH64, t), fma(-n, _LN2_LOW64, tail)
-    r = exact + rest
-    q = fma(fma(fma(fma(fma(_D9, r, _D8), r, _D7), r, _D6), r, _D5), r, _D4)
-    q = fma(fma(fma(fma(q, r, _D3), r, _D2), r, _D1), r, _D0)
-    power = _ONE64 + (exact + fma(r * r, q, rest))
-    exponent = bits_of(shifted)
+    power, exponent = _power64(t, tail)
     half = exponent >> 1
     result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
     return select(t >= _LOWEST64, result, _ZERO64)
+
+
+@formula
+def _exp_normal32(t: Any, tail: Any) -> Any:
+    power, exponent = _power32(t, tail)
+    return float32_of(bits_of(power) + (exponent << 23))
+
+
+@formula
+def _exp_normal64(t: Any, tail: Any) -> Any:
+    power, exponent = _power64(t, tail)
+    return float64_of(bits_of(power) + (exponent << 52))
 
 
 def exp(t: Any, tail: Any) -> Any:
@@ -103,6 +125,18 @@ def _exp(t: Any, tail: Any) -> Any:
     if element(t) == types.float32:
         return lambda t, tail: _exp32(t, tail)
     return lambda t, tail: _exp64(t, tail)
+
+
+def exp_normal(t: Any, tail: Any) -> Any:
+    """The bits of ``exp(t, tail)`` where that is a normal number: n is added to the exponent. For t in [-87, 0]."""
+    return _exp_normal32(t, tail) if isinstance(t, np.float32) else _exp_normal64(t, tail)
+
+
+@compiles(exp_normal)
+def _exp_normal(t: Any, tail: Any) -> Any:
+    if element(t) == types.float32:
+        return lambda t, tail: _exp_normal32(t, tail)
+    return lambda t, tail: _exp_normal64(t, tail)
 
 
 # ------------------------------------------------------------------------------------------------ z / temp
@@ -161,7 +195,27 @@ def divided_difference(w: Any, top: Any, temp: Any) -> Any:
     """
     a, b = fma(w, temp.before, temp.zero), fma(top, temp.before, temp.zero)  # products that meet sums
     z, z_tail = two_sum(a, -b)
-    z, z_tail = z * temp.after, z_tail * temp.after
+    return _divided(z * temp.after, z_tail * temp.after, temp)
+
+
+@formula
+def _divided(z: Any, z_tail: Any, temp: Any) -> Any:
     t = z * temp.high
-    tail = fma(z, temp.high, -t) + fma(z, temp.low, z_tail * temp.high)
-    return t, tail
+    return t, fma(z, temp.high, -t) + fma(z, temp.low, z_tail * temp.high)
+
+
+# Most rows need neither the one nor the other power of two, and no result that is subnormal, or 0: excluded entries
+# have -inf there. Those rows, and tiles of such rows, take the shorter of two ways to the same bits.
+
+
+@formula
+def is_near(least: Any, top: Any, temp: Any) -> Any:
+    """Whether `near_difference` and `exp_normal` serve for all logits from `least` to `top`."""
+    return (temp.scale == 1) & ((least - top) * temp.high >= _NEAR)
+
+
+@formula
+def near_difference(w: Any, top: Any, temp: Any) -> Any:
+    """The bits of `divided_difference`, but for the sign of a zero t, where the temperature's scale is 1."""
+    z, z_tail = two_sum(w, -top)
+    return _divided(z, z_tail, temp)

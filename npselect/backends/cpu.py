@@ -94,7 +94,7 @@ def _run(
     scratch_size = tiles.TILE * (scratch_rows + 1)
     if not small:
         room = _ROOM - (0 if noise is None else max(choices, _BLOCK) * noise.dtype.itemsize)
-        scratch_size = LANES + scratch_rows * kernels.span(choices, scratch_rows, np.dtype(compute).itemsize, room)
+        scratch_size = 2 * LANES + scratch_rows * kernels.span(choices, scratch_rows, np.dtype(compute).itemsize, room)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 

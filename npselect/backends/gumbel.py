@@ -16,13 +16,13 @@ from numba import types
 from npselect.backends.logarithms import log_triple_word, rough_log
 from npselect.backends.packs import WIDE, counted, is_any, load_wide, store, store_in_turn
 from npselect.backends.primitives import (
+    allocating_kernel,
     bits_of,
     compiles,
     float64_of,
     fma,
     formula,
     inlined,
-    kernel,
     rounded32,
     select,
 )
@@ -160,7 +160,7 @@ def _draw(seed: Any, counter: Any, u: Any, noise: Any) -> Any:
     gumbels(u, noise)
 
 
-@kernel
+@allocating_kernel
 def draw(seed: Any, first: Any, out: Any) -> Any:
     """The numbers `first`, ``first + 1``, ... of the stream."""
     skipped: Any = np.int64(first & _BIT)  # from even to odd, as two numbers come of one block
@@ -174,7 +174,7 @@ def draw(seed: Any, first: Any, out: Any) -> Any:
             some[i] = drawn[i]
 
 
-@kernel
+@allocating_kernel
 def draw_at(seed: Any, numbers: Any, out: Any) -> Any:
     """Any numbers of the stream."""
     u, noise = _room(len(out), out)
@@ -188,7 +188,7 @@ def draw_at(seed: Any, numbers: Any, out: Any) -> Any:
             some[i] = noise[i]
 
 
-@kernel
+@allocating_kernel
 def perturb(logits: Any, seed: Any, first: Any, out: Any) -> Any:
     """``logits + noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
     skipped: Any = np.int64(first & _BIT)
@@ -203,7 +203,7 @@ def perturb(logits: Any, seed: Any, first: Any, out: Any) -> Any:
             some[i] = drawn[i] + widen(values[i])
 
 
-@kernel
+@allocating_kernel
 def perturb_at(logits: Any, seed: Any, numbers: Any, out: Any) -> Any:
     """The same with any numbers of the stream."""
     draw_at(seed, numbers, out)
@@ -211,7 +211,7 @@ def perturb_at(logits: Any, seed: Any, numbers: Any, out: Any) -> Any:
         out[i] += widen(logits[i])
 
 
-@kernel
+@allocating_kernel
 def add_rows(logits: Any, noise: Any, out: Any) -> Any:
     """``logits + noise``, the noise given: a row for each, or one for all."""
     for r in range(len(out)):

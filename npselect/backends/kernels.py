@@ -1,11 +1,12 @@
-"""The CPU tier's kernels for rows of any length: serial functions over ranges of rows, free of the GIL.
+"""The CPU tier's kernels for rows of any length from 32 on: serial functions over ranges of rows, free of the GIL.
 
 Formulas as in `npselect.reference`, operations from `npselect.backends.arithmetic`. What a row yields depends on that
 row alone. Each kernel takes logits first and results last, then the range and scratch memory of its own: `LANES` and
 as many spans as it says. `npselect.backends.tiles` has the same for short rows.
 
-A row is gone through span by span: for the selected candidate, for the sums, for the results. What scratch memory holds
-of a row that is one span stays there from one to the next; a longer row is read, and its exponentials are taken, again.
+A row is gone through for the selected candidate, for the sums, for the results: in packs of sixteen, the last of which
+overlaps the one before, so that none is masked. Between the last two, scratch memory holds the row. If there is no room
+for it, it holds a span at a time, whose exponentials are taken again for the results.
 """
 
 from __future__ import annotations
@@ -14,11 +15,28 @@ from typing import Any
 
 import numpy as np
 
-from npselect.backends.arithmetic import divided_difference, exp, prepared
-from npselect.backends.packs import WIDTH, broadcast, first_largest, is_any, load, store
-from npselect.backends.parts import before, clear_rows, load_part, store_part
+from npselect.backends.arithmetic import (
+    divided_difference,
+    exp,
+    exp_normal,
+    is_near,
+    near_difference,
+    prepared,
+)
+from npselect.backends.packs import (
+    WIDTH,
+    are_nan,
+    broadcast,
+    first_true,
+    is_any,
+    largest,
+    load,
+    part_of,
+    store,
+)
+from npselect.backends.parts import clear_rows, fetch, load_part, store_part
 from npselect.backends.primitives import bits_of, fma, formula, inlined, kernel, select
-from npselect.backends.reductions import LANES, SEGMENT, padded_dot, padded_total, total
+from npselect.backends.reductions import LANES, SEGMENT, padded_dot, padded_sums, padded_total, total
 from npselect.backends.storage import narrow, narrow_slots, widen, widen_slots
 
 __all__ = [
@@ -41,53 +59,62 @@ __all__ = [
 
 
 NOTHING, POISONED = -1, -2  # no candidate offered: a row of zeros; NaN, +inf or only -inf: a row of NaN
-
-
-def span(choices: int, spans: int, itemsize: int, room: int) -> int:
-    """The entries of each of so many spans: those of a row in whole packs if there is room for them, else a segment."""
-    size = -(-choices // WIDTH) * WIDTH
-    return size if spans * size * itemsize <= room else min(size, SEGMENT)
-
-
-@inlined
-def _span(scratch: Any, k: Any, spans: Any) -> Any:
-    """The k-th of the spans that follow the lanes."""
-    size = (len(scratch) - LANES) // spans
-    return scratch[LANES + k * size : LANES + (k + 1) * size]
+_BLOCK = 512  # columns whose largest number is known before the next ones are looked at
 
 
 @inlined
 def _candidates(logits: Any, where: Any, r: Any, j: Any, w: Any) -> Any:
-    """Which of sixteen entries of row r from column j on are offered, and they in the compute type; else -inf."""
-    offers = before(logits.shape[1] - j)
+    """Sixteen entries of row r from column j on in the compute type, -inf where they are excluded."""
+    x = widen_slots(load_part(logits, r, j, w), logits)
     if len(where) > 0:
-        offers = offers & (bits_of(load_part(where, r if len(where) > 1 else 0, j, w)) != 0)
-    return offers, select(offers, widen_slots(load_part(logits, r, j, w), logits), w.dtype.type(-np.inf))
+        x = select(_offers(where, r, j, w) != 0, x, w.dtype.type(-np.inf))
+    return x
+
+
+@inlined
+def _offers(where: Any, r: Any, j: Any, w: Any) -> Any:
+    return bits_of(load_part(where, r if len(where) > 1 else 0, j, w))
 
 
 @inlined
 def _choose(logits: Any, where: Any, r: Any, w: Any) -> Any:
-    """Row r's selected candidate, or why none, and its logit; `w` keeps the row, if that is one span."""
+    """Row r's selected candidate, or why none, its logit, and the least of the row, -inf if any is excluded.
+
+    The largest of a block is compared with that of the blocks before; the selected one is looked for in its block.
+    """
     infinity, n = w.dtype.type(np.inf), logits.shape[1]
-    tops, turns = broadcast(-infinity), broadcast(np.int32(0))
-    unordered = tops == infinity
-    offered = unordered
-    kept = 1 if n <= len(w) else 0
-    for j in range(0, n, WIDTH):
-        offers, x = _candidates(logits, where, r, j, w)
-        if len(where) > 0:
-            offered = offered | offers
-        store(w, kept * j, x)
-        unordered = unordered | ~(x < infinity)
-        better = x > tops
-        turns = select(better, j // WIDTH, turns)
-        tops = select(better, x, tops)
-    if len(where) > 0 and not is_any(offered):
-        return NOTHING, infinity
-    if is_any(unordered) or not is_any(tops > -infinity):
-        return POISONED, infinity
-    m = first_largest(tops, turns)
-    return m, widen(logits[r, m])
+    lows = broadcast(infinity)
+    invalid = are_nan(lows, lows)
+    offered = invalid
+    top, block = -infinity, 0
+    for start in range(0, n, _BLOCK):
+        a, b = broadcast(-infinity), broadcast(-infinity)
+        for j in range(start, min(start + _BLOCK, n), 2 * WIDTH):
+            i = min(j, n - 2 * WIDTH)
+            fetch(logits, r, i)
+            fetch(logits, r, i + WIDTH)
+            x, y = _candidates(logits, where, r, i, w), _candidates(logits, where, r, i + WIDTH, w)
+            if len(where) > 0:
+                offered = offered | _offers(where, r, i, w) | _offers(where, r, i + WIDTH, w)
+            invalid = invalid | are_nan(x, y)
+            a, b = select(x > a, x, a), select(y > b, y, b)
+            lows = select(x < lows, x, lows)
+            lows = select(y < lows, y, lows)
+        found = largest(select(a > b, a, b))
+        if found > top:
+            top, block = found, start
+    if len(where) > 0 and not is_any(offered != 0):
+        return NOTHING, infinity, infinity
+    if is_any(invalid != 0) or not abs(top) < infinity:
+        return POISONED, infinity, infinity
+    m, j = -1, block
+    while m < 0:
+        i = min(j, n - WIDTH)
+        found_here = _candidates(logits, where, r, i, w) == top
+        if is_any(found_here):
+            m = i + first_true(found_here)
+        j += WIDTH
+    return m, widen(logits[r, m]), -largest(-lows)
 
 
 @formula
@@ -102,23 +129,57 @@ def fill_unselected(out: Any, r: Any, m: Any, w: Any) -> Any:
 @kernel
 def index_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """Index of the selected candidate, -1 where nothing is selected."""
-    w = _span(scratch, 0, 1)
     for r in range(start, stop):
-        m, _ = _choose(logits, where, r, w)
+        m, _, _ = _choose(logits, where, r, scratch)
         out[r] = max(m, -1)
 
 
 @kernel
 def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """The exact one-hot of the selected candidate."""
-    w = _span(scratch, 0, 1)
     for r in range(start, stop):
-        m, _ = _choose(logits, where, r, w)
+        m, _, _ = _choose(logits, where, r, scratch)
         clear_rows(out, r, r)
         if m >= 0:
-            out[r, m] = narrow(w.dtype.type(1), out)
+            out[r, m] = narrow(scratch.dtype.type(1), out)
         elif m == POISONED:
-            fill_unselected(out, r, m, w)
+            fill_unselected(out, r, m, scratch)
+
+
+# ------------------------------------------------------------------------------------------------ spans
+
+
+def span(choices: int, spans: int, itemsize: int, room: int) -> int:
+    """The room for each of so many spans: a row in whole packs, or else a segment and less than a pack."""
+    size = -(-choices // WIDTH) * WIDTH
+    return size if spans * size * itemsize <= room else min(size, SEGMENT + WIDTH)
+
+
+@inlined
+def _room(scratch: Any, spans: Any) -> Any:
+    """The entries of each of the spans that follow the lanes."""
+    return (len(scratch) - 2 * LANES) // spans
+
+
+@inlined
+def _steps(n: Any, room: Any) -> Any:
+    """In how many spans a row of n entries is gone through; the last takes less than a pack more than a segment."""
+    return 1 if n <= room else (n - WIDTH) // SEGMENT + 1
+
+
+@inlined
+def _bounds(n: Any, k: Any, steps: Any) -> Any:
+    """The columns of step k, which goes on from the last span with the first."""
+    first = k % steps * SEGMENT
+    return first, n if k % steps == steps - 1 else first + SEGMENT
+
+
+@inlined
+def _padded(first: Any, last: Any, x: Any) -> Any:
+    """The entries of a span that these columns take in whole packs; beyond them it has zeros."""
+    size = (last - first + WIDTH - 1) // WIDTH * WIDTH
+    store(x, size - WIDTH, broadcast(x.dtype.type(0)))
+    return size
 
 
 # ------------------------------------------------------------------------------------------------ the soft passes
@@ -130,54 +191,47 @@ def _temperature(temp: Any, r: Any) -> Any:
 
 
 @inlined
-def _exponentials(w: Any, top: Any, temp: Any) -> Any:
-    """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries and beyond."""
-    for j in range(0, len(w), WIDTH):
-        t, tail = divided_difference(load(w, j), top, temp)
-        store(w, j, exp(t, tail))
+def _weights(logits: Any, where: Any, r: Any, first: Any, last: Any, top: Any, tau: Any, near: Any, w: Any) -> Any:
+    """``w <- e = exp((logits - top) / temp)``, 0 at excluded entries."""
+    if near:
+        for j in range(first, last, WIDTH):
+            i = min(j, last - WIDTH)
+            x = widen_slots(load_part(logits, r, i, w), logits)
+            t, tail = near_difference(x, top, tau)
+            store(w, i - first, exp_normal(t, tail))
+        return
+    for j in range(first, last, WIDTH):
+        i = min(j, last - WIDTH)
+        t, tail = divided_difference(_candidates(logits, where, r, i, w), top, tau)
+        store(w, i - first, exp(t, tail))
 
 
 @inlined
-def _from_selected(cotangent: Any, r: Any, first: Any, selected: Any, w: Any, h: Any) -> Any:
-    """``h <- g - g_m``, 0 at excluded entries and beyond: what the cotangent holds there, NaN too, is ignored."""
-    excluded, zero = w.dtype.type(-np.inf), w.dtype.type(0)
-    for j in range(0, len(w), WIDTH):
-        g = widen_slots(load_part(cotangent, r, first + j, w), cotangent)
-        store(h, j, select(load(w, j) == excluded, zero, g - selected))
+def _from_selected(
+    cotangent: Any, logits: Any, where: Any, r: Any, first: Any, last: Any, selected: Any, near: Any, h: Any
+) -> Any:
+    """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
+    excluded, zero = h.dtype.type(-np.inf), h.dtype.type(0)
+    if near:
+        for j in range(first, last, WIDTH):
+            i = min(j, last - WIDTH)
+            fetch(cotangent, r, i)
+            store(h, i - first, widen_slots(load_part(cotangent, r, i, h), cotangent) - selected)
+        return
+    for j in range(first, last, WIDTH):
+        i = min(j, last - WIDTH)
+        fetch(cotangent, r, i)
+        g = widen_slots(load_part(cotangent, r, i, h), cotangent)
+        store(h, i - first, select(_candidates(logits, where, r, i, h) == excluded, zero, g - selected))
 
 
 @inlined
-def _differences(w: Any, top: Any, temp: Any, t: Any) -> Any:
-    """``t <- (w - w_m) / temp``."""
-    for j in range(0, len(w), WIDTH):
-        difference, _ = divided_difference(load(w, j), top, temp)
-        store(t, j, difference)
-
-
-# Functions of their own for what a longer row needs again: as parts of the kernels they would slow down all others.
-
-
-@formula
-def _read(logits: Any, where: Any, r: Any, first: Any, w: Any) -> Any:
-    """The span of row r from column `first` on in its compute type into `w`, -inf at excluded entries and beyond."""
-    for j in range(0, len(w), WIDTH):
-        _, x = _candidates(logits, where, r, first + j, w)
-        store(w, j, x)
-
-
-@formula
-def _exponentials_again(w: Any, top: Any, temp: Any) -> Any:
-    _exponentials(w, top, temp)
-
-
-@formula
-def _from_selected_again(cotangent: Any, r: Any, first: Any, selected: Any, w: Any, h: Any) -> Any:
-    _from_selected(cotangent, r, first, selected, w, h)
-
-
-@formula
-def _differences_again(w: Any, top: Any, temp: Any, t: Any) -> Any:
-    _differences(w, top, temp, t)
+def _differences(logits: Any, where: Any, r: Any, first: Any, last: Any, top: Any, tau: Any, t: Any) -> Any:
+    """``t <- (logits - top) / temp``."""
+    for j in range(first, last, WIDTH):
+        i = min(j, last - WIDTH)
+        difference, _ = divided_difference(_candidates(logits, where, r, i, t), top, tau)
+        store(t, i - first, difference)
 
 
 @formula
@@ -206,26 +260,27 @@ def usual(x: Any, nan: Any) -> Any:
 def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """``probs = softmax(logits / temp)``."""
     n = logits.shape[1]
-    w, lanes = _span(scratch, 0, 1), scratch[:LANES]
-    again = n > len(w)
+    room = _room(scratch, 1)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    steps, zero = _steps(n, room), scratch.dtype.type(0)
     for r in range(start, stop):
-        m, top = _choose(logits, where, r, w)
+        m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
-            fill_unselected(out, r, m, w)
+            fill_unselected(out, r, m, scratch)
             continue
         tau = _temperature(temp, r)
-        s = w.dtype.type(0)
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-            _exponentials(w, top, tau)
-            s = padded_total(w, s, lanes)
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-                _exponentials_again(w, top, tau)
-            for j in range(0, len(w), WIDTH):
-                store_part(narrow_slots(load(w, j) / s, out), out, r, first + j)
+        near = is_near(least, top, tau)
+        s = zero
+        for k in range(1 if steps == 1 else 2 * steps):
+            first, last = _bounds(n, k, steps)
+            size = _padded(first, last, w)
+            _weights(logits, where, r, first, last, top, tau, near, w)
+            if k < steps:
+                s = padded_total(part_of(w, 0, size), s, lanes)
+            if k >= steps or steps == 1:
+                for j in range(first, last, WIDTH):
+                    i = min(j, last - WIDTH)
+                    store_part(narrow_slots(load(w, i - first) / s, out), out, r, i)
 
 
 @kernel
@@ -234,37 +289,39 @@ def backward_rows(
 ) -> Any:
     """The softmax's Jacobian times `grad_mask`."""
     n = logits.shape[1]
-    w, h, lanes = _span(scratch, 0, 2), _span(scratch, 1, 2), scratch[:LANES]
-    again, zero = n > len(w), scratch.dtype.type(0)
+    room = _room(scratch, 2)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    h = part_of(scratch, 2 * LANES + room, room)
+    steps, zero = _steps(n, room), scratch.dtype.type(0)
     for r in range(start, stop):
-        m, top = _choose(logits, where, r, w)
+        m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
-            fill_unselected(out, r, m, w)
+            fill_unselected(out, r, m, scratch)
             continue
         tau = _temperature(temp, r)
+        near = is_near(least, top, tau)
         selected = widen(grad_mask[r, m])
-        s, d = zero, zero
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-            _from_selected(grad_mask, r, first, selected, w, h)
-            _exponentials(w, top, tau)
-            s = padded_total(w, s, lanes)
-            d = padded_dot(w, h, d, lanes)
-        d = d / s
-        if not _finite(d):
-            fill_candidates(out, r, logits, where, w)
-            continue
-        # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
-        q = w.dtype.type(1) / (s * tau.scaled)
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-                _from_selected_again(grad_mask, r, first, selected, w, h)
-                _exponentials_again(w, top, tau)
-            for j in range(0, len(w), WIDTH):
-                result = fma(load(w, j) * (load(h, j) - d) * q, tau.scale, zero)
-                store_part(narrow_slots(result, out), out, r, first + j)
+        s, d, q = zero, zero, zero
+        for k in range(1 if steps == 1 else 2 * steps):
+            first, last = _bounds(n, k, steps)
+            size = _padded(first, last, w)
+            _padded(first, last, h)
+            _weights(logits, where, r, first, last, top, tau, near, w)
+            _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
+            if k < steps:
+                s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
+            if k == steps - 1:
+                d = d / s
+                if not _finite(d):
+                    fill_candidates(out, r, logits, where, scratch)
+                    break
+                q = scratch.dtype.type(1) / (s * tau.scaled)
+            if k >= steps or steps == 1:
+                # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
+                for j in range(first, last, WIDTH):
+                    i = min(j, last - WIDTH)
+                    result = fma(load(w, i - first) * (load(h, i - first) - d) * q, tau.scale, zero)
+                    store_part(narrow_slots(result, out), out, r, i)
 
 
 @kernel
@@ -273,36 +330,37 @@ def backward_temp_rows(
 ) -> Any:
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
     n = logits.shape[1]
-    w, h, t, lanes = _span(scratch, 0, 3), _span(scratch, 1, 3), _span(scratch, 2, 3), scratch[:LANES]
-    again, zero, nan = n > len(w), scratch.dtype.type(0), scratch.dtype.type(np.nan)
+    room = _room(scratch, 3)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    h, t = part_of(scratch, 2 * LANES + room, room), part_of(scratch, 2 * LANES + 2 * room, room)
+    steps, zero, nan = _steps(n, room), scratch.dtype.type(0), scratch.dtype.type(np.nan)
     for r in range(start, stop):
-        m, top = _choose(logits, where, r, w)
+        m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
             out[r] = 0 if m == NOTHING else nan
             continue
         tau = _temperature(temp, r)
+        near = is_near(least, top, tau)
         selected = widen(grad_mask[r, m])
         s, d, share = zero, zero, zero
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-            _from_selected(grad_mask, r, first, selected, w, h)
-            _differences(w, top, tau, t)
-            _exponentials(w, top, tau)
-            s = padded_total(w, s, lanes)
-            d = padded_dot(w, h, d, lanes)
-        d = d / s
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-                _from_selected_again(grad_mask, r, first, selected, w, h)
-                _differences_again(w, top, tau, t)
-                _exponentials_again(w, top, tau)
-            for j in range(0, len(w), WIDTH):
-                e = load(w, j)
-                store(t, j, select(e > 0, load(t, j), e))  # an infinite t belongs to e = 0
-                store(h, j, e * (load(h, j) - d))
-            share = padded_dot(h, t, share, lanes)
+        for k in range(1 if steps == 1 else 2 * steps):
+            first, last = _bounds(n, k, steps)
+            size = _padded(first, last, w)
+            _padded(first, last, h)
+            _weights(logits, where, r, first, last, top, tau, near, w)
+            _from_selected(grad_mask, logits, where, r, first, last, selected, near, h)
+            if k < steps:
+                s, d = padded_sums(part_of(w, 0, size), part_of(h, 0, size), s, d, lanes)
+            if k == steps - 1:
+                d = d / s
+            if k >= steps or steps == 1:
+                _padded(first, last, t)
+                _differences(logits, where, r, first, last, top, tau, t)
+                for j in range(0, size, WIDTH):
+                    e = load(w, j)
+                    store(t, j, select(e > 0, load(t, j), e))  # an infinite t belongs to e = 0
+                    store(h, j, e * (load(h, j) - d))
+                share = padded_dot(part_of(h, 0, size), part_of(t, 0, size), share, lanes)
         out[r] = usual(-share / (s * tau.scaled) * tau.scale, nan)
 
 
@@ -310,7 +368,7 @@ def backward_temp_rows(
 def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """Each row added up."""
     for r in range(start, stop):
-        out[r] = narrow(usual(total(x[r], scratch[:LANES]), scratch.dtype.type(np.nan)), out)
+        out[r] = narrow(usual(total(x[r], scratch), scratch.dtype.type(np.nan)), out)
 
 
 @kernel
@@ -328,54 +386,56 @@ def double_backward_rows(
 ) -> Any:
     """The gradient of `backward_rows`."""
     n = logits.shape[1]
-    w, a, b, lanes = _span(scratch, 0, 3), _span(scratch, 1, 3), _span(scratch, 2, 3), scratch[:LANES]
-    again, zero = n > len(w), scratch.dtype.type(0)
+    room = _room(scratch, 3)
+    lanes, w = part_of(scratch, 0, 2 * LANES), part_of(scratch, 2 * LANES, room)
+    a, b = part_of(scratch, 2 * LANES + room, room), part_of(scratch, 2 * LANES + 2 * room, room)
+    steps, zero = _steps(n, room), scratch.dtype.type(0)
     for r in range(start, stop):
-        m, top = _choose(logits, where, r, w)
+        m, top, least = _choose(logits, where, r, scratch)
         if m < 0:
-            fill_unselected(out_grad_mask, r, m, w)
-            fill_unselected(out_logits, r, m, w)
+            fill_unselected(out_grad_mask, r, m, scratch)
+            fill_unselected(out_logits, r, m, scratch)
             continue
         tau = _temperature(temp, r)
+        near = is_near(least, top, tau)
         a_selected, b_selected = widen(grad_mask[r, m]), widen(grad_grad_logits[r, m])
-        s, a_mean, b_mean, mean = zero, zero, zero, zero
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-            _from_selected(grad_mask, r, first, a_selected, w, a)
-            _from_selected(grad_grad_logits, r, first, b_selected, w, b)
-            _exponentials(w, top, tau)
-            s = padded_total(w, s, lanes)
-            a_mean, b_mean = padded_dot(w, a, a_mean, lanes), padded_dot(w, b, b_mean, lanes)
-        q = w.dtype.type(1) / (s * tau.scaled)
-        a_mean, b_mean = a_mean / s, b_mean / s
-        # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-                _from_selected_again(grad_mask, r, first, a_selected, w, a)
-                _from_selected_again(grad_grad_logits, r, first, b_selected, w, b)
-                _exponentials_again(w, top, tau)
-            for j in range(0, len(w), WIDTH):
-                difference = load(b, j) - b_mean
-                result = fma(load(w, j) * difference * q, tau.scale, zero)
-                store_part(narrow_slots(result, out_grad_mask), out_grad_mask, r, first + j)
-                store(a, j, (load(a, j) - a_mean) * difference)
-            mean = padded_dot(w, a, mean, lanes)
+        s, a_mean, b_mean, mean, q = zero, zero, zero, zero, zero
+        for k in range(1 if steps == 1 else 3 * steps):
+            first, last = _bounds(n, k, steps)
+            size = _padded(first, last, w)
+            _padded(first, last, a)
+            _padded(first, last, b)
+            _weights(logits, where, r, first, last, top, tau, near, w)
+            _from_selected(grad_mask, logits, where, r, first, last, a_selected, near, a)
+            _from_selected(grad_grad_logits, logits, where, r, first, last, b_selected, near, b)
+            if k < steps:
+                s, a_mean = padded_sums(part_of(w, 0, size), part_of(a, 0, size), s, a_mean, lanes)
+                b_mean = padded_dot(part_of(w, 0, size), part_of(b, 0, size), b_mean, lanes)
+            if k == steps - 1:
+                q = scratch.dtype.type(1) / (s * tau.scaled)
+                a_mean, b_mean = a_mean / s, b_mean / s
+            if k >= steps or steps == 1:
+                for j in range(0, size, WIDTH):
+                    difference = load(b, j) - b_mean
+                    store(b, j, difference)
+                    store(a, j, (load(a, j) - a_mean) * difference)
+            # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
+            if steps <= k < 2 * steps or steps == 1:
+                for j in range(first, last, WIDTH):
+                    i = min(j, last - WIDTH)
+                    result = fma(load(w, i - first) * load(b, i - first) * q, tau.scale, zero)
+                    store_part(narrow_slots(result, out_grad_mask), out_grad_mask, r, i)
+                mean = padded_dot(part_of(w, 0, size), part_of(a, 0, size), mean, lanes)
+            if k == 2 * steps - 1 or steps == 1:
+                mean = mean / s
+            # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
+            if k >= 2 * steps or steps == 1:
+                for j in range(first, last, WIDTH):
+                    i = min(j, last - WIDTH)
+                    product = load(w, i - first) * (load(a, i - first) - mean)
+                    result = fma(product * q * tau.scale * tau.high, tau.scale, zero)
+                    store_part(narrow_slots(result, out_logits), out_logits, r, i)
         if not _finite(b_mean):
-            fill_candidates(out_grad_mask, r, logits, where, w)
-        # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
-        mean = mean / s
-        for first in range(0, n, len(w)):
-            if again:
-                _read(logits, where, r, first, w)
-                _from_selected_again(grad_mask, r, first, a_selected, w, a)
-                _from_selected_again(grad_grad_logits, r, first, b_selected, w, b)
-                _exponentials_again(w, top, tau)
-                for j in range(0, len(w), WIDTH):
-                    store(a, j, (load(a, j) - a_mean) * (load(b, j) - b_mean))
-            for j in range(0, len(w), WIDTH):
-                result = fma(load(w, j) * (load(a, j) - mean) * q * tau.scale * tau.high, tau.scale, zero)
-                store_part(narrow_slots(result, out_logits), out_logits, r, first + j)
+            fill_candidates(out_grad_mask, r, logits, where, scratch)
         if not _finite(mean):
-            fill_candidates(out_logits, r, logits, where, w)
+            fill_candidates(out_logits, r, logits, where, scratch)

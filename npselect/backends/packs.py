@@ -19,6 +19,7 @@ from numba import types
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, models, register_model
+from numba.np.arrayobj import populate_array
 
 __all__ = [
     "EVEN",
@@ -28,14 +29,16 @@ __all__ = [
     "WIDTH",
     "as_pack",
     "broadcast",
+    "are_nan",
     "counted",
-    "first_largest",
-    "fold",
-    "fold_fours",
+    "first_true",
+    "fold_lanes",
     "is_any",
     "lane",
+    "largest",
     "load",
     "load_wide",
+    "part_of",
     "pointer_to",
     "splat",
     "store",
@@ -45,7 +48,6 @@ __all__ = [
 WIDTH, WIDE = 16, 64
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-_PLACES = ir.Constant(ir.VectorType(_INT64, WIDTH), list(range(WIDTH)))
 # Every other number of two packs.
 EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
 ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
@@ -204,6 +206,26 @@ def pointer_to(context: Any, builder: Any, kind: Any, array: Any, i: Any, width:
 
 
 @intrinsic
+def part_of(typing: Any, array: Any, start: Any, size: Any) -> Any:
+    """``array[start : start + size]``, whose memory others own: no reference to it is counted."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        whole = context.make_array(array)(context, builder, args[0])
+        part = context.make_array(array)(context, builder)
+        populate_array(
+            part,
+            data=builder.gep(whole.data, [args[1]]),
+            shape=[args[2]],
+            strides=whole.strides,
+            itemsize=whole.itemsize,
+            meminfo=None,
+        )
+        return part._getvalue()
+
+    return array(array, types.int64, types.int64), generate
+
+
+@intrinsic
 def load(typing: Any, array: Any, i: Any) -> Any:
     """Sixteen entries from entry i on of an array of one axis, in which they lie close together."""
 
@@ -254,51 +276,82 @@ def store_in_turn(typing: Any, array: Any, i: Any, even: Any, odd: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ across a pack
 
 
-def _folded(builder: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """What is left of sixteen numbers, folded by halves."""
-    width = WIDTH // 2
-    while width > 0:
-        places = ir.Constant(ir.VectorType(_INT32, width), list(range(width)))
-        beyond = ir.Constant(ir.VectorType(_INT32, width), list(range(width, 2 * width)))
-        vector = combine(*(builder.shuffle_vector(vector, vector, half) for half in (places, beyond)))
-        width //= 2
-    return builder.extract_element(vector, _INT32(0))
+def _indices(*places: int) -> Any:
+    return ir.Constant(ir.VectorType(_INT32, len(places)), list(places))
+
+
+def _in_fours(a: int, b: int, c: int, d: int) -> Any:
+    """The same places in every four neighbours of two packs; 0 to 3 are the first's, 4 to 7 the second's."""
+    return _indices(*(four + place % 4 + place // 4 * WIDTH for four in range(0, WIDTH, 4) for place in (a, b, c, d)))
+
+
+# Every shuffle but the last stays in registers of 128 bits, where it is one instruction on any processor.
+_FIRST_TWO, _LAST_TWO = _in_fours(0, 1, 4, 5), _in_fours(2, 3, 6, 7)
+_EVENS, _ODDS = _in_fours(0, 2, 4, 6), _in_fours(1, 3, 5, 7)
+_UPPER, _SECOND = _in_fours(2, 3, 2, 3), _in_fours(1, 1, 1, 1)
+_LOWER_HALF, _UPPER_HALF = _indices(*range(WIDTH // 2)), _indices(*range(WIDTH // 2, WIDTH))
+
+
+def _added(builder: Any, a: Any, b: Any, *places: Any) -> Any:
+    return builder.fadd(*(builder.shuffle_vector(a, b, some) for some in places))
+
+
+def _fours(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sums of four neighbours each, (0 + 2) + (1 + 3): place 4 i + k has that of the i-th four of pack k."""
+    ab, cd = (_added(builder, *pair, _FIRST_TWO, _LAST_TWO) for pair in ((a, b), (c, d)))
+    return _added(builder, ab, cd, _EVENS, _ODDS)
 
 
 @intrinsic
-def fold(typing: Any, pack: Any) -> Any:
-    """The sum of sixteen numbers by halves: number i and number i + 8, and so on."""
+def fold_lanes(typing: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
+    """The sum of 128 numbers in eight packs: in fours, (0 + 2) + (1 + 3), then by halves."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        return _folded(builder, args[0], builder.fadd)
+        sums = builder.fadd(_fours(builder, *args[:4]), _fours(builder, *args[4:]))
+        sums = builder.fadd(sums, builder.shuffle_vector(sums, sums, _UPPER))
+        sums = builder.fadd(sums, builder.shuffle_vector(sums, sums, _SECOND))
+        sums = _added(builder, sums, sums, _LOWER_HALF, _UPPER_HALF)
+        return builder.fadd(*(builder.extract_element(sums, _INT32(i)) for i in (0, 4)))
+
+    return a.element(a, b, c, d, e, f, g, h), generate
+
+
+@intrinsic
+def largest(typing: Any, pack: Any) -> Any:
+    """The largest of sixteen numbers, none of which is NaN; either zero, if that is 0."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, width = args[0], WIDTH
+        while width > 1:
+            width //= 2
+            halves = (_indices(*range(first, first + width)) for first in (0, width))
+            a, b = (builder.shuffle_vector(vector, vector, half) for half in halves)
+            vector = builder.select(builder.fcmp_ordered(">", a, b), a, b)
+        return builder.extract_element(vector, _INT32(0))
 
     return pack.element(pack), generate
 
 
 @intrinsic
-def fold_fours(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The sums of four neighbours each in the 64 numbers of four packs, (0 + 2) + (1 + 3)."""
+def first_true(typing: Any, bools: Any) -> Any:
+    """The place of the first of a pack's bools that is true; one must be."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        sums = []
-        for places in (EVEN, ODD):
-            ab, cd = (builder.shuffle_vector(*pair, places) for pair in (args[:2], args[2:]))
-            sums.append(builder.fadd(*(builder.shuffle_vector(ab, cd, other) for other in (EVEN, ODD))))
-        return builder.fadd(*sums)
+        bits = builder.bitcast(args[0], ir.IntType(bools.width))
+        return builder.zext(builder.cttz(bits, ir.Constant(ir.IntType(1), 1)), _INT64)
 
-    return a(a, b, c, d), generate
+    return types.int64(bools), generate
 
 
 @intrinsic
-def first_largest(typing: Any, pack: Any, turns: Any) -> Any:
-    """The least ``16 * turn + lane`` of the lanes in which the largest number is; no number is NaN."""
+def are_nan(typing: Any, a: Any, b: Any) -> Any:
+    """All bits of an integer where a number of one pack or the other is NaN, else none.
+
+    What a loop carries is integers, as bools have no register of their own on most processors.
+    """
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        largest = _folded(builder, args[0], lambda a, b: builder.select(builder.fcmp_ordered(">", a, b), a, b))
-        places = builder.zext(args[1], _PLACES.type)
-        places = builder.add(builder.mul(places, splat(builder, _INT64(WIDTH))), _PLACES)
-        among = builder.fcmp_ordered("==", args[0], splat(builder, largest))
-        places = builder.select(among, places, splat(builder, _INT64((1 << 63) - 1)))
-        return _folded(builder, places, lambda a, b: builder.select(builder.icmp_signed("<", a, b), a, b))
+        unordered = builder.fcmp_unordered("uno", *args)
+        return builder.sext(unordered, context.get_value_type(sig.return_type))
 
-    return types.int64(pack, turns), generate
+    return Pack(types.Integer.from_bitwidth(a.element.bitwidth))(a, b), generate

@@ -20,6 +20,7 @@ from numba.extending import intrinsic, overload, register_jitable
 from npselect.backends.packs import Pack, as_pack
 
 __all__ = [
+    "allocating_kernel",
     "bits_of",
     "compiles",
     "element",
@@ -31,6 +32,7 @@ __all__ = [
     "formula",
     "inlined",
     "kernel",
+    "number_of",
     "rounded32",
     "select",
     "two_product",
@@ -61,11 +63,23 @@ def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
 
 
 def kernel(function: Function) -> Function:
-    """Compile for the CPU, free of the GIL; cache the machine code where a cache directory can be written."""
+    """Compile for the CPU, free of the GIL; cache the machine code where a cache directory can be written.
+
+    A kernel allocates nothing: references to arrays are not counted, which numba would do in the innermost loops.
+    """
+    return _compiled(function, _nrt=False)
+
+
+def allocating_kernel(function: Function) -> Function:
+    """The same with arrays of its own."""
+    return _compiled(function)
+
+
+def _compiled(function: Function, **options: Any) -> Function:
     try:
-        return cast("Function", njit(nogil=True, cache=True, error_model="numpy")(function))
+        return cast("Function", njit(nogil=True, cache=True, error_model="numpy", **options)(function))
     except RuntimeError:  # numba: no locator available
-        return cast("Function", njit(nogil=True, error_model="numpy")(function))
+        return cast("Function", njit(nogil=True, error_model="numpy", **options)(function))
 
 
 # ------------------------------------------------------------------------------------------------ fma, bits
@@ -105,6 +119,11 @@ def float32_of(bits: Any) -> Any:
 def float64_of(bits: Any) -> Any:
     """The float64 with the given bits."""
     return np.int64(bits).view(np.float64)
+
+
+def number_of(bits: Any) -> Any:
+    """The float32 or float64 with the given bits, an int32 or int64."""
+    return bits.view(np.float32 if isinstance(bits, np.int32) else np.float64)
 
 
 def select(condition: Any, a: Any, b: Any) -> Any:
@@ -253,6 +272,13 @@ def _float32_(bits: Any) -> Any:
 
 @compiles(float64_of)
 def _float64_(bits: Any) -> Any:
+    return lambda bits: _llvm_float64(bits)
+
+
+@compiles(number_of)
+def _number_of(bits: Any) -> Any:
+    if element(bits) == types.int32:
+        return lambda bits: _llvm_float32(bits)
     return lambda bits: _llvm_float64(bits)
 
 

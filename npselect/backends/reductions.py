@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from npselect.backends.packs import WIDTH, broadcast, fold, fold_fours, load, store
+from npselect.backends.packs import WIDTH, broadcast, fold_lanes, load, store
 from npselect.backends.primitives import fma, formula, inlined
 
-__all__ = ["LANES", "SEGMENT", "dot", "padded_dot", "padded_total", "total"]
+__all__ = ["LANES", "SEGMENT", "dot", "padded_dot", "padded_sums", "padded_total", "total"]
 
 SEGMENT = 1024
 LANES = 128
@@ -76,41 +76,72 @@ def total(x: Any, lanes: Any) -> Any:
     return result
 
 
-# The same for rows that end in as many zeros as make whole packs.
+# The same for rows that end in as many zeros as make whole packs. `lanes` has room for twice as many numbers.
 
 
 @inlined
-def _fold_packs(lanes: Any) -> Any:
-    low = fold_fours(load(lanes, 0), load(lanes, WIDTH), load(lanes, 2 * WIDTH), load(lanes, 3 * WIDTH))
-    high = fold_fours(load(lanes, 4 * WIDTH), load(lanes, 5 * WIDTH), load(lanes, 6 * WIDTH), load(lanes, 7 * WIDTH))
-    return fold(low + high) + lanes.dtype.type(0)
+def _fold_packs(lanes: Any, i: Any) -> Any:
+    a, b, c, d = load(lanes, i), load(lanes, i + WIDTH), load(lanes, i + 2 * WIDTH), load(lanes, i + 3 * WIDTH)
+    i += 4 * WIDTH
+    e, f, g, h = load(lanes, i), load(lanes, i + WIDTH), load(lanes, i + 2 * WIDTH), load(lanes, i + 3 * WIDTH)
+    return fold_lanes(a, b, c, d, e, f, g, h) + lanes.dtype.type(0)
 
 
 @inlined
-def padded_dot(x: Any, y: Any, result: Any, lanes: Any) -> Any:
-    """``result + sum_j x_j y_j``, `result` being that of the columns before: whole segments."""
+def _clear_lanes(n: Any, lanes: Any) -> Any:
+    """How many lanes have columns, rows of n entries; the others are 0.
+
+    Not a constant to a compiler, which would write out the loop over them eight times.
+    """
+    for lane in range(n, LANES, WIDTH):
+        store(lanes, lane, broadcast(lanes.dtype.type(0)))
+        store(lanes, LANES + lane, broadcast(lanes.dtype.type(0)))
+    return min(n, LANES)
+
+
+@inlined
+def padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
+    """``x_before + sum_j x_j`` and ``before + sum_j x_j y_j``, each being that of the columns before: whole segments."""
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        for lane in range(0, LANES, WIDTH):
-            sums = broadcast(zero)
+        for lane in range(0, _clear_lanes(stop - start, lanes), WIDTH):
+            sums, products = broadcast(zero), broadcast(zero)
             for j in range(start + lane, stop, LANES):
-                sums = fma(load(x, j), load(y, j), sums)
+                some = load(x, j)
+                sums, products = sums + some, fma(some, load(y, j), products)
             store(lanes, lane, sums)
-        result += _fold_packs(lanes)
-    return result
+            store(lanes, LANES + lane, products)
+        x_before += _fold_packs(lanes, 0)
+        before += _fold_packs(lanes, LANES)
+    return x_before, before
 
 
 @inlined
-def padded_total(x: Any, result: Any, lanes: Any) -> Any:
-    """``result + sum_j x_j``, likewise."""
+def padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
+    """The second of them."""
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        for lane in range(0, LANES, WIDTH):
+        for lane in range(0, _clear_lanes(stop - start, lanes), WIDTH):
+            products = broadcast(zero)
+            for j in range(start + lane, stop, LANES):
+                products = fma(load(x, j), load(y, j), products)
+            store(lanes, lane, products)
+        before += _fold_packs(lanes, 0)
+    return before
+
+
+@inlined
+def padded_total(x: Any, before: Any, lanes: Any) -> Any:
+    """The first."""
+    zero = lanes.dtype.type(0)
+    for start in range(0, len(x), SEGMENT):
+        stop = min(start + SEGMENT, len(x))
+        for lane in range(0, _clear_lanes(stop - start, lanes), WIDTH):
             sums = broadcast(zero)
             for j in range(start + lane, stop, LANES):
                 sums = sums + load(x, j)
             store(lanes, lane, sums)
-        result += _fold_packs(lanes)
-    return result
+        before += _fold_packs(lanes, 0)
+    return before

@@ -21,9 +21,20 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from npselect.backends.primitives import bits_of, compiles, float32_of, formula, select
+from npselect.backends.primitives import bits_of, compiles, float32_of, float64_of, formula, select
 
-__all__ = ["bfloat16_bits", "compute_type", "float16_bits", "narrow", "narrow_slots", "stored", "widen", "widen_slots"]
+__all__ = [
+    "as_slot",
+    "bfloat16_bits",
+    "compute_type",
+    "float16_bits",
+    "from_slot",
+    "narrow",
+    "narrow_slots",
+    "stored",
+    "widen",
+    "widen_slots",
+]
 
 Array = npt.NDArray[Any]
 
@@ -123,6 +134,34 @@ def _narrow_slots(x: Any, storage: Any) -> Any:
     if storage.dtype == types.int16:
         return lambda x, storage: float32_of(bfloat16_bits(x))
     return lambda x, storage: x
+
+
+def as_slot(entry: Any, tile: Any) -> Any:
+    """An entry as it is stored, as a number of the tile's type: of 16-bit numbers and bools the low bits."""
+    raise NotImplementedError("tiles are for compiled code alone")
+
+
+@compiles(as_slot)
+def _as_slot(entry: Any, tile: Any) -> Any:
+    if entry == tile.dtype:
+        return lambda entry, tile: entry
+    if tile.dtype == types.float32:
+        return lambda entry, tile: float32_of(np.int64(entry) & 0xFFFF)
+    return lambda entry, tile: float64_of(np.int64(entry))
+
+
+def from_slot(slot: Any, storage: Any) -> Any:
+    """The same the other way round, for the array `storage`."""
+    raise NotImplementedError("tiles are for compiled code alone")
+
+
+@compiles(from_slot)
+def _from_slot(slot: Any, storage: Any) -> Any:
+    if storage.dtype == types.uint16:
+        return lambda slot, storage: np.uint16(bits_of(slot))
+    if storage.dtype == types.int16:
+        return lambda slot, storage: np.int16(bits_of(slot))
+    return lambda slot, storage: slot
 
 
 def compute_type(array: Array) -> type[np.floating[Any]]:

@@ -11,12 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from npselect.backends.arithmetic import divided_difference, exp, prepared
+from npselect.backends.arithmetic import (
+    divided_difference,
+    exp,
+    exp_normal,
+    is_near,
+    near_difference,
+    prepared,
+)
 from npselect.backends.kernels import NOTHING, POISONED, fill_candidates, fill_unselected, usual
-from npselect.backends.packs import WIDTH, broadcast, is_any, lane, load, store
-from npselect.backends.parts import NARROW, clear_rows, load_columns, load_entries, store_columns
-from npselect.backends.primitives import bits_of, fma, inlined, kernel, select
-from npselect.backends.storage import narrow, narrow_slots, widen_slots
+from npselect.backends.packs import WIDTH, are_nan, broadcast, is_any, lane, load, part_of, store
+from npselect.backends.parts import LEAST, clear_rows, load_entries, turn_in, turn_out
+from npselect.backends.primitives import bits_of, fma, inlined, kernel, number_of, select
+from npselect.backends.storage import as_slot, from_slot, narrow, narrow_slots, widen_slots
 
 __all__ = [
     "CHOICES",
@@ -31,27 +38,34 @@ __all__ = [
 ]
 
 CHOICES = 128
+_COLUMNS = 4  # choices up to which masks are made in columns; longer rows are cleared, and their ones set one by one
 TILE = CHOICES * WIDTH  # numbers
-
-
-@inlined
-def _tile(scratch: Any, k: Any) -> Any:
-    return scratch[k * TILE : (k + 1) * TILE]
 
 
 @inlined
 def _load(array: Any, first: Any, last: Any, tile: Any) -> Any:
     """Rows of an array, or the one that is shared by the rows, as columns of a tile."""
+    choices = array.shape[1]
     if len(array) == 1:
-        first, last = 0, 0
-    for column in range(0, array.shape[1], WIDTH):
-        load_columns(array, first, last, column, tile)
+        for j in range(choices):
+            store(tile, j * WIDTH, broadcast(as_slot(array[0, j], tile)))
+    elif last - first == WIDTH - 1 and last * choices + LEAST <= array.size:
+        turn_in(array, first, tile)
+    else:
+        for j in range(choices):
+            store(tile, j * WIDTH, broadcast(tile.dtype.type(0)))
+            for i in range(last - first + 1):
+                tile[j * WIDTH + i] = as_slot(array[first + i, j], tile)
 
 
 @inlined
 def _store(tile: Any, out: Any, first: Any, last: Any) -> Any:
-    for column in range(0, out.shape[1], WIDTH):
-        store_columns(tile, out, first, last, column)
+    if last - first == WIDTH - 1:
+        turn_out(out, first, tile)
+    else:
+        for j in range(out.shape[1]):
+            for i in range(last - first + 1):
+                out[first + i, j] = from_slot(tile[j * WIDTH + i], out)
 
 
 # ------------------------------------------------------------------------------------------------ selecting
@@ -59,63 +73,76 @@ def _store(tile: Any, out: Any, first: Any, last: Any) -> Any:
 
 @inlined
 def _choose(logits: Any, where: Any, first: Any, last: Any, w: Any, offers: Any) -> Any:
-    """Each row's selected candidate and its logit; the rows in their compute type in `w`, -inf at excluded entries."""
-    infinity = w.dtype.type(np.inf)
-    top = broadcast(-infinity)
-    m = broadcast(np.int32(POISONED))
-    unordered = top == infinity
-    offered = unordered
+    """Each row's selected candidate, its logit, and the least of the row, -inf if any is excluded.
+
+    The rows are left in their compute type in `w`, -inf at excluded entries. Places are integers as wide as that type.
+    """
+    infinity, place = w.dtype.type(np.inf), bits_of(w.dtype.type(0))
+    top, least = broadcast(-infinity), broadcast(infinity)
+    m, invalid, offered = broadcast(place) + POISONED, broadcast(place), broadcast(place)
     _load(logits, first, last, w)
     if len(where) > 0:
         _load(where, first, last, offers)
     for j in range(logits.shape[1]):
         x = widen_slots(load(w, j * WIDTH), logits)
         if len(where) > 0:
-            offer = bits_of(load(offers, j * WIDTH)) != 0
+            offer = bits_of(load(offers, j * WIDTH))
             offered = offered | offer
-            x = select(offer, x, -infinity)
+            x = select(offer != 0, x, -infinity)
         store(w, j * WIDTH, x)
-        unordered = unordered | ~(x < infinity)
+        invalid = invalid | are_nan(x, x)
         better = x > top
         m = select(better, j, m)
         top = select(better, x, top)
-    m = select(unordered, POISONED, m)
+        least = select(x < least, x, least)
+    m = select((invalid != 0) | (top == infinity), POISONED, m)
     if len(where) > 0:
-        m = select(offered, m, NOTHING)
-    return m, top
+        m = select(offered != 0, m, NOTHING)
+    return m, top, least
+
+
+@inlined
+def _keep(m: Any, places: Any) -> Any:
+    """What is selected, where each row's can be read alone."""
+    store(places, 0, number_of(m))
+
+
+@inlined
+def _place(places: Any, i: Any) -> Any:
+    return np.int64(bits_of(places[i]))
 
 
 @kernel
 def index_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """Index of the selected candidate, -1 where nothing is selected."""
+    w, places = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE)
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, _ = _choose(logits, where, first, last, _tile(scratch, 0), _tile(scratch, 1))
+        m, _, _ = _choose(logits, where, first, last, w, places)
+        _keep(m, places)
         for i in range(last - first + 1):
-            out[first + i] = max(lane(m, i), -1)
+            out[first + i] = max(_place(places, i), -1)
 
 
 @kernel
 def mask_rows(logits: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """The exact one-hot of the selected candidate."""
-    w = _tile(scratch, 0)
-    one, zero = broadcast(scratch.dtype.type(1)), broadcast(scratch.dtype.type(0))
-    unselected = broadcast(scratch.dtype.type(np.nan))
-    narrow_rows = out.shape[1] in NARROW
+    w, places, choices = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE), out.shape[1]
+    one, zero, nan = scratch.dtype.type(1), scratch.dtype.type(0), scratch.dtype.type(np.nan)
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, _ = _choose(logits, where, first, last, w, _tile(scratch, 1))
-        if narrow_rows:
-            for j in range(out.shape[1]):
-                column = select(m == j, one, select(m == POISONED, unselected, zero))
-                store(w, j * WIDTH, narrow_slots(column, out))
+        m, _, _ = _choose(logits, where, first, last, w, places)
+        if choices <= _COLUMNS:
+            for j in range(choices):
+                store(w, j * WIDTH, narrow_slots(select(m == j, one, select(m == POISONED, nan, zero)), out))
             _store(w, out, first, last)
             continue
         clear_rows(out, first, last)
+        _keep(m, places)
         for i in range(last - first + 1):
-            selected = lane(m, i)
+            selected = _place(places, i)
             if selected >= 0:
-                out[first + i, selected] = narrow(scratch.dtype.type(1), out)
+                out[first + i, selected] = narrow(one, out)
             elif selected == POISONED:
                 fill_unselected(out, first + i, selected, scratch)
 
@@ -175,7 +202,7 @@ def _dot(x: Any, y: Any, choices: Any, sums: Any) -> Any:
 def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """Each row added up."""
     choices, nan = x.shape[1], scratch.dtype.type(np.nan)
-    tile, sums = _tile(scratch, 0), _tile(scratch, 1)
+    tile, sums = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE)
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         _load(x, first, last, tile)
@@ -189,33 +216,45 @@ def sum_rows(x: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
 
 
 @inlined
-def _temperature(temp: Any, first: Any, last: Any) -> Any:
-    return prepared(load_entries(temp, first, last) if len(temp) > 1 else broadcast(temp[0]))
+def _temperature(temp: Any, first: Any, last: Any, shared: Any) -> Any:
+    """Those of the rows, or the one that is shared by all."""
+    return shared if len(temp) == 1 else prepared(load_entries(temp, first, last))
 
 
 @inlined
-def _exponentials(w: Any, top: Any, tau: Any, choices: Any) -> Any:
+def _are_near(least: Any, top: Any, tau: Any) -> Any:
+    return not is_any(~is_near(least, top, tau))
+
+
+@inlined
+def _exponentials(w: Any, top: Any, tau: Any, near: Any, choices: Any) -> Any:
     """``w <- e = exp((w - w_m) / temp)``, 0 at excluded entries."""
-    for j in range(choices):
-        t, tail = divided_difference(load(w, j * WIDTH), top, tau)
-        store(w, j * WIDTH, exp(t, tail))
+    if near:
+        for j in range(choices):
+            t, tail = near_difference(load(w, j * WIDTH), top, tau)
+            store(w, j * WIDTH, exp_normal(t, tail))
+    else:
+        for j in range(choices):
+            t, tail = divided_difference(load(w, j * WIDTH), top, tau)
+            store(w, j * WIDTH, exp(t, tail))
     _pad(w, choices)
 
 
 @inlined
-def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, h: Any) -> Any:
+def _from_selected(cotangent: Any, first: Any, last: Any, w: Any, m: Any, near: Any, places: Any, h: Any) -> Any:
     """``h <- g - g_m``, 0 at excluded entries: what the cotangent holds there, NaN too, is ignored."""
     zero = w.dtype.type(0)
     choices = cotangent.shape[1]
-    selected = broadcast(zero)
     _load(cotangent, first, last, h)
+    _keep(select(m < 0, 0, m), places)
+    for i in range(WIDTH):
+        places[i] = h[_place(places, i) * WIDTH + i]
+    selected = widen_slots(load(places, 0), cotangent)
     for j in range(choices):
-        g = widen_slots(load(h, j * WIDTH), cotangent)
-        store(h, j * WIDTH, g)
-        selected = select(m == j, g, selected)
-    for j in range(choices):
-        excluded = load(w, j * WIDTH) == w.dtype.type(-np.inf)
-        store(h, j * WIDTH, select(excluded, zero, load(h, j * WIDTH) - selected))
+        difference = widen_slots(load(h, j * WIDTH), cotangent) - selected
+        if not near:
+            difference = select(load(w, j * WIDTH) == w.dtype.type(-np.inf), zero, difference)
+        store(h, j * WIDTH, difference)
     _pad(h, choices)
 
 
@@ -241,11 +280,13 @@ def _finish(out: Any, first: Any, last: Any, m: Any, x: Any, logits: Any, where:
 def soft_rows(logits: Any, temp: Any, where: Any, out: Any, start: Any, stop: Any, scratch: Any) -> Any:
     """``probs = softmax(logits / temp)``."""
     choices = logits.shape[1]
-    w, sums = _tile(scratch, 0), _tile(scratch, 1)
+    w, sums = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE)
+    shared = prepared(broadcast(temp[0]))
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, top = _choose(logits, where, first, last, w, sums)
-        _exponentials(w, top, _temperature(temp, first, last), choices)
+        m, top, least = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last, shared)
+        _exponentials(w, top, tau, _are_near(least, top, tau), choices)
         s = _total(w, choices, sums)
         for j in range(choices):
             store(w, j * WIDTH, narrow_slots(load(w, j * WIDTH) / s, out))
@@ -259,14 +300,16 @@ def backward_rows(
 ) -> Any:
     """The softmax's Jacobian times `grad_mask`."""
     choices = logits.shape[1]
-    w, h, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2)
+    w, h, sums = part_of(scratch, 0, TILE), part_of(scratch, TILE, TILE), part_of(scratch, 2 * TILE, TILE)
     one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
+    shared = prepared(broadcast(temp[0]))
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, top = _choose(logits, where, first, last, w, sums)
-        tau = _temperature(temp, first, last)
-        _from_selected(grad_mask, first, last, w, m, h)
-        _exponentials(w, top, tau, choices)
+        m, top, least = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last, shared)
+        near = _are_near(least, top, tau)
+        _from_selected(grad_mask, first, last, w, m, near, sums, h)
+        _exponentials(w, top, tau, near, choices)
         s = _total(w, choices, sums)
         d = _dot(w, h, choices, sums) / s
         # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
@@ -284,17 +327,24 @@ def backward_temp_rows(
 ) -> Any:
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
     choices = logits.shape[1]
-    w, h, t, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2), _tile(scratch, 3)
+    w, h, t, sums = (
+        part_of(scratch, 0, TILE),
+        part_of(scratch, TILE, TILE),
+        part_of(scratch, 2 * TILE, TILE),
+        part_of(scratch, 3 * TILE, TILE),
+    )
     nan = scratch.dtype.type(np.nan)
+    shared = prepared(broadcast(temp[0]))
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, top = _choose(logits, where, first, last, w, sums)
-        tau = _temperature(temp, first, last)
-        _from_selected(grad_mask, first, last, w, m, h)
+        m, top, least = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last, shared)
+        near = _are_near(least, top, tau)
+        _from_selected(grad_mask, first, last, w, m, near, sums, h)
         for j in range(choices):
             difference, _ = divided_difference(load(w, j * WIDTH), top, tau)
             store(t, j * WIDTH, difference)
-        _exponentials(w, top, tau, choices)
+        _exponentials(w, top, tau, near, choices)
         s = _total(w, choices, sums)
         d = _dot(w, h, choices, sums) / s
         for j in range(choices):
@@ -323,15 +373,22 @@ def double_backward_rows(
 ) -> Any:
     """The gradient of `backward_rows`."""
     choices = logits.shape[1]
-    w, a, b, sums = _tile(scratch, 0), _tile(scratch, 1), _tile(scratch, 2), _tile(scratch, 3)
+    w, a, b, sums = (
+        part_of(scratch, 0, TILE),
+        part_of(scratch, TILE, TILE),
+        part_of(scratch, 2 * TILE, TILE),
+        part_of(scratch, 3 * TILE, TILE),
+    )
     one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
+    shared = prepared(broadcast(temp[0]))
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
-        m, top = _choose(logits, where, first, last, w, sums)
-        tau = _temperature(temp, first, last)
-        _from_selected(grad_mask, first, last, w, m, a)
-        _from_selected(grad_grad_logits, first, last, w, m, b)
-        _exponentials(w, top, tau, choices)
+        m, top, least = _choose(logits, where, first, last, w, sums)
+        tau = _temperature(temp, first, last, shared)
+        near = _are_near(least, top, tau)
+        _from_selected(grad_mask, first, last, w, m, near, sums, a)
+        _from_selected(grad_grad_logits, first, last, w, m, near, sums, b)
+        _exponentials(w, top, tau, near, choices)
         s = _total(w, choices, sums)
         q = one / (s * tau.scaled)
         # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
