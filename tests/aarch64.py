@@ -7,6 +7,7 @@ finds the machine code in them. It changes numba for the whole process, which sh
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,12 @@ from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-TRIPLE, PROCESSOR = "aarch64-unknown-linux-gnu", "neoverse-n1"  # NEON, no SVE: what every AArch64 processor has, and fp16
+TRIPLE, PROCESSOR = (
+    "aarch64-unknown-linux-gnu",
+    "neoverse-n1",
+)  # NEON, no SVE: what every AArch64 processor has, and fp16
 DTYPES = ("float16", "bfloat16", "float32", "float64")
+_NUMBERS = itertools.count(10**6)
 
 
 class Library(codegen.JITCodeLibrary):  # type: ignore[misc]
@@ -64,7 +69,7 @@ class AArch64(codegen.JITCPUCodegen):  # type: ignore[misc]
 
 
 def generator() -> AArch64:
-    """Put it in numba's place; nothing that is compiled from now on can be called."""
+    """Put it in numba's place; what is compiled from now on does nothing when it is called."""
     ll.initialize_all_targets()
     ll.initialize_all_asmprinters()
     context = cpu_target.target_context
@@ -74,9 +79,9 @@ def generator() -> AArch64:
 
 
 def _stand_in(_: Any, library: Library, *__: Any) -> Any:
-    """What numba takes for the compiled function, one for each, and never calls."""
+    """What numba takes for the compiled function, one for each: a built-in that takes anything and does nothing."""
     library._ensure_finalized()
-    return [].append
+    return str(next(_NUMBERS)).format
 
 
 def arrays(dtype: str) -> dict[str, Any]:
@@ -87,7 +92,9 @@ def arrays(dtype: str) -> dict[str, Any]:
     logits = np.zeros((2, 3), kind)
     compute = np.dtype(compute_type(logits))
     return {
-        **dict.fromkeys(("logits", "out", "grad_mask", "grad_grad_logits", "out_grad_mask", "out_logits"), stored(logits)),
+        **dict.fromkeys(
+            ("logits", "out", "grad_mask", "grad_grad_logits", "out_grad_mask", "out_logits"), stored(logits)
+        ),
         "where": np.zeros((2, 3), np.bool_),
         "temp": np.ones(1, compute),
         "scratch": np.zeros(1, compute),
