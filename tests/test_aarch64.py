@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -112,3 +113,50 @@ def test_the_reader_finds_no_fma_over_vectors(scalar):
 )
 def test_the_reader_finds_a_masked_load(masked):
     assert MASKED.search(HONEST.replace("bl\tmemset", masked))
+
+
+# ------------------------------------------------------------------------------------------------ bench/aarch64.py
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    spec = importlib.util.spec_from_file_location("bench_aarch64", ROOT / "bench" / "aarch64.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module.shutil, "which", lambda name: f"/usr/bin/{name}")
+    return module
+
+
+def command(bench, monkeypatch, work):
+    monkeypatch.setattr(sys, "argv", ["aarch64.py", "--work", str(work), "--dtype", "float32"])
+    return bench.main()
+
+
+def test_no_emulator(bench, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bench.shutil, "which", lambda _: None)
+    assert command(bench, monkeypatch, tmp_path) == 2
+    assert "there is no qemu-aarch64-static on the path; install it" in capsys.readouterr().err
+
+
+def test_another_python(bench, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(bench.sys, "version_info", (3, 14, 0))
+    assert command(bench, monkeypatch, tmp_path) == 2
+    assert "run this with Python 3.11" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("statuses", "expected"), [([0, 0], 0), ([0, 1], 1), ([1], 2)])
+def test_compiled_here_and_run_there(bench, monkeypatch, capsys, tmp_path, statuses, expected):
+    calls = []
+
+    def process(command, **environment):
+        calls.append((command, environment))
+        return statuses[len(calls) - 1]
+
+    monkeypatch.setattr(bench, "prepare", lambda work: ("qemu", work / "root", work / "site"))
+    monkeypatch.setattr(bench, "process", process)
+    assert command(bench, monkeypatch, tmp_path) == expected
+    assert calls[0][0][0] == sys.executable
+    assert ("cannot be compiled" in capsys.readouterr().err) is (expected == 2)
+    if expected < 2:
+        assert calls[1][0][0] == "qemu"
+        assert calls[0][1]["NUMBA_CACHE_DIR"] == calls[1][1]["NUMBA_CACHE_DIR"]
