@@ -102,8 +102,8 @@ def check(work: Path, dtypes: list[str]) -> bool:
     """Whether all bits are those of the file."""
     emulator, root, site = prepare(work)
     good = True
-    with tempfile.TemporaryDirectory(prefix="npselect-aarch64-") as cache:
-        for dtype in dtypes:
+    for dtype in dtypes:
+        with tempfile.TemporaryDirectory(prefix="npselect-aarch64-") as cache:  # what is kept is not for here to load
             if process([sys.executable, "-c", COMPILE, dtype], PYTHONPATH=str(ROOT), NUMBA_CACHE_DIR=cache):
                 raise CannotRunError(f"the kernels for {dtype} cannot be compiled; see above")
             command = [emulator, "-L", str(root), str(root / "usr" / "bin" / "python3.11"), "-c", RUN, dtype]
