@@ -6,6 +6,7 @@ somebody else's implementation.
 """
 
 from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect._warm_up import warm_up
 from npselect.backends import backends
 from npselect.straight_through import forward as differentiable_select
 
@@ -17,6 +18,7 @@ __all__ = [
     "noise",
     "selection",
     "straight_through",
+    "warm_up",
 ]
 
 __version__ = "0.1.0"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     try:
-        options = _parser().parse_args(arguments)
+        arguments = sys.argv[1:] if arguments is None else arguments
+        options = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
         if sys.stdout is None:
             raise CannotRunError("there is no standard output to write to")
         status = options.run(options)
@@ -156,6 +158,23 @@ def _parser() -> argparse.ArgumentParser:
 
     bench_command.add_to(commands)
 
+    warm_up = commands.add_parser(
+        "warm-up",
+        help="compile ahead of time, for the processes to come",
+        description="Compile the CPU tier's kernels ahead of time and keep the machine code where later processes find "
+        "it: in the directory that NUMBA_CACHE_DIR names, else beside the package or in the user's cache directory.",
+    )
+    warm_up.add_argument(
+        "--dtype",
+        choices=testing.DTYPES,
+        action="append",
+        help="of the arrays to come; may be given several times (default: float32)",
+    )
+    warm_up.add_argument(
+        "--operator", choices=_OPERATORS, action="append", help="may be given several times (default: both)"
+    )
+    warm_up.set_defaults(run=_warm_up)
+
     backends = commands.add_parser(
         "backends", help="what runs here, and why not where not", description="What runs here, and why not where not."
     )
@@ -169,6 +188,22 @@ def _parser() -> argparse.ArgumentParser:
 def _backends(_: argparse.Namespace) -> int:
     for tier in npselect.backends().values():
         print(tier)
+    return 0
+
+
+def _warm_up(options: argparse.Namespace) -> int:
+    started = time.perf_counter()
+    try:
+        with progress_bar("compiling") as progress:
+            count = npselect.warm_up(options.dtype or "float32", options.operator or _OPERATORS, progress=progress)
+    except (ImportError, RuntimeError) as error:
+        raise CannotRunError(line(error)) from error
+    from npselect.backends.compiling import kept_in
+
+    path = kept_in()
+    if path is None:
+        raise CannotRunError("nothing is kept: no cache directory can be written; name one in NUMBA_CACHE_DIR")
+    print(f"{count} kernels compiled in {time.perf_counter() - started:.1f} s, kept in {path}")
     return 0
 
 

@@ -23,11 +23,20 @@ ROOMS = {
         "npselect.selection",
         "npselect.noise",
         "npselect.backends",
+        "npselect._warm_up",
+    },
+    "npselect._warm_up": {
+        "npselect.straight_through",
+        "npselect.gumbel_softmax",
+        "npselect.noise",
+        "npselect.selection",
+        "npselect._kinds",
+        "npselect.backends",
     },
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect._commands", "npselect.backends", "npselect.bench", "npselect.testing"},
     "npselect._commands": set(),
-    "npselect.bench": {  # of the backends, the number of threads alone
+    "npselect.bench": {  # of the backends, the number of threads and the features of processors alone
         "npselect",
         "npselect._commands",
         "npselect.backends",
@@ -110,7 +119,9 @@ def test_rooms(path):
         if name.split(".")[0] == "npselect":
             assert room_of(name) in allowed, f"{module} imports {name}"
             assert (
-                room_of(module) != "npselect.bench" or room_of(name) != "npselect.backends" or name.endswith(".threads")
+                room_of(module) != "npselect.bench"
+                or room_of(name) != "npselect.backends"
+                or name.endswith((".threads", ".features"))
             )
         elif name.split(".")[0] in ("numba", "llvmlite"):
             assert room_of(module) == "npselect.backends", f"{module} imports {name}"

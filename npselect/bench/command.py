@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from importlib.util import find_spec
@@ -15,6 +19,7 @@ from npselect.bench.harness import Effort, run
 from npselect.bench.peers import PEERS
 from npselect.bench.picture import draw
 from npselect.bench.problem import OPERATORS
+from npselect.bench.processor import restricted
 from npselect.bench.report import BenchReport
 from npselect.bench.threads import thread_count, threads_are
 from npselect.testing import DTYPES
@@ -30,6 +35,10 @@ FILE.py is what `npselect check` takes: forward(logits, temp) and backward(grad_
 shape (rows, K). It is checked first, like every peer; what is wrong is reported, and not timed.
 exit status: 0 all is well, 1 the implementation is wrong, 2 it could not be run, 130 interrupted; times do not count
 """
+
+
+_RESTRICTED = "NPSELECT_BENCH_CPU"  # marks the process that `_restricted_process` starts
+_PATIENCE = 1.0  # seconds
 
 
 def add_to(commands: Any) -> None:
@@ -67,6 +76,12 @@ def add_to(commands: Any) -> None:
         help=f"one to compare with; may be given several times (default: all): {', '.join(map(str, PEERS))}",
     )
     bench.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
+    bench.add_argument(
+        "--cpu",
+        metavar="NAME",
+        help="run code for another processor that this one can run, by LLVM's name: haswell, x86-64-v2; npselect is "
+        "compiled for it, the peers are restricted to its level, and the report names what could not be",
+    )
     bench.add_argument("--quick", action="store_true", help="small shapes and few turns, to see that all runs")
     bench.add_argument("--json", metavar="OUT", type=Path, help="write all times to this file too")
     bench.add_argument("--plot", metavar="OUT.png", type=Path, help="draw time against choices")
@@ -81,6 +96,8 @@ def _shape(text: str) -> tuple[int, int]:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    if options.cpu is not None and os.environ.get(_RESTRICTED) != options.cpu:
+        return _restricted_process(options.cpu, options.arguments)
     _can_plot(options.plot)
     report = BenchReport()
     with ExitStack() as stack:
@@ -101,6 +118,7 @@ def _bench(options: argparse.Namespace) -> int:
                     shapes=options.shape,
                     peers=options.peer,
                     temp=options.temp,
+                    cpu=options.cpu,
                     effort=Effort.of(options.quick),
                     progress=progress,
                     report=report,
@@ -110,7 +128,7 @@ def _bench(options: argparse.Namespace) -> int:
                 _show(report)
                 sys.stdout.flush()
             raise
-        except (TypeError, ValueError, ImportError) as error:
+        except (TypeError, ValueError, ImportError, RuntimeError) as error:
             raise CannotRunError(line(error)) from error
         if file is not None:
             file.write(report.to_json() + "\n")
@@ -118,6 +136,28 @@ def _bench(options: argparse.Namespace) -> int:
     if options.plot is not None:
         _plot(report, options.plot)
     return 0 if report.ok else 1
+
+
+def _restricted_process(cpu: str, arguments: Sequence[str]) -> int:
+    """The same command in a new process, for this one has loaded NumPy, which reads its variable only then."""
+    try:
+        _, variables = restricted(cpu)
+    except ValueError as error:
+        raise CannotRunError(f"--cpu {cpu}: {line(error)}") from error
+    home = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, **variables, "PYTHONPATH": path, _RESTRICTED: cpu}
+    sys.stdout.flush()
+    command = [sys.executable, *(f"-W{option}" for option in sys.warnoptions), "-m", "npselect", *arguments]
+    with subprocess.Popen(command, env=environment) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # a terminal sends it to both; whoever sends it to this one alone means both
+            try:
+                return process.wait(timeout=_PATIENCE)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGINT)
+                return process.wait()
 
 
 def _can_plot(path: Path | None) -> None:

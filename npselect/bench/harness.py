@@ -14,6 +14,7 @@ from npselect.bench.judging import own_fault, prepared
 from npselect.bench.peer import LeftOutError, Peer
 from npselect.bench.peers import PEERS, own_peer
 from npselect.bench.problem import OPERATORS, QUICK_SHAPES, SHAPES, WIDTH, Problem
+from npselect.bench.processor import code_is_for
 from npselect.bench.report import BenchReport, Timing
 from npselect.bench.threads import thread_count, threads_are
 
@@ -96,6 +97,7 @@ def run(
     shapes: Sequence[tuple[int, int]] | None = None,
     peers: Sequence[str] | None = None,
     temp: float = 0.6,
+    cpu: str | None = None,
     effort: Effort | None = None,
     progress: Callable[[int, int, str], object] | None = None,
     report: BenchReport | None = None,
@@ -116,6 +118,9 @@ def run(
         The names of those to compare with; by default all.
     temp : float
         The temperature.
+    cpu : str, optional
+        Compile npselect's kernels for this processor, by LLVM's name ("haswell", "x86-64-v2"), and restrict the peers
+        to its level, as far as they can be: before numba and they are loaded. By default all use all that there is.
     effort : Effort, optional
         How long to measure.
     progress : callable, optional
@@ -133,7 +138,10 @@ def run(
     TypeError
         The implementation lacks `forward` or `backward`, or they cannot be called.
     ValueError
-        An argument has a value that is not listed, or `temp` is not positive and finite.
+        An argument has a value that is not listed, or `temp` is not positive and finite; LLVM knows no such `cpu`, or
+        this one cannot run its code.
+    RuntimeError
+        numba has been loaded already, for another processor than `cpu`.
     ModuleNotFoundError
         bfloat16 was asked for and the package ml_dtypes is missing.
 
@@ -155,19 +163,26 @@ def run(
     ]
     if implementation is not None and (odd := [name for name in operators if name not in OPERATORS[:2]]):
         raise ValueError(f"an implementation of {odd[0]} is not taken; it takes straight_through or gumbel_softmax")
-    own = {}
-    if implementation is not None:
-        for problem in asked:
-            if (problem.operator, problem.dtype) not in own:
-                wrong = own_fault(implementation, problem)
-                own[problem.operator, problem.dtype] = own_peer(implementation, problem.operator, wrong)
-    with threads_are(thread_count()):
+    with threads_are(thread_count()), code_is_for(cpu) as restriction:
+        own = _own_peers(implementation, asked)
         report.begin(effort.rounds, effort.seconds, temp, [peer.name for peer in own.values()])
         try:
             _compare_all(asked, own, peers, effort, report, progress)
         finally:
             report.note_versions()
+            report.note_processor(restriction)
     return report
+
+
+def _own_peers(implementation: Any, asked: Iterable[Problem]) -> dict[tuple[str, str], Peer]:
+    """The user's implementation as a peer, judged, for each operator and dtype."""
+    own: dict[tuple[str, str], Peer] = {}
+    if implementation is not None:
+        for problem in asked:
+            if (problem.operator, problem.dtype) not in own:
+                wrong = own_fault(implementation, problem)
+                own[problem.operator, problem.dtype] = own_peer(implementation, problem.operator, wrong)
+    return own
 
 
 def _compare_all(

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,13 +16,14 @@ from npselect.bench.copying import COPIES
 from npselect.bench.interleave import Times
 from npselect.bench.peer import Peer
 from npselect.bench.problem import Problem
+from npselect.bench.processor import Restriction, compiled_for
 from npselect.bench.threads import VARIABLES, numbers, thread_count
 from npselect.testing.check import versions
 from npselect.testing.report import aligned
 
 __all__ = ["SCHEMA", "BenchReport", "Table", "Timing", "cpu_model"]
 
-SCHEMA = "npselect-bench/1"
+SCHEMA = "npselect-bench/2"
 _UNITS = {"s": 1.0, "ms": 1e3, "us": 1e6}
 _PACKAGES = ("numba", "scipy", "torch", "jax", "tensorflow", "ml_dtypes")
 
@@ -172,6 +173,10 @@ class BenchReport:
         self.versions = versions() | loaded
         self.settings["threads_reported"] = numbers()
 
+    def note_processor(self, restriction: Restriction | None) -> None:
+        """For which processor the code is."""
+        self.settings["compiled_for"] = asdict(restriction or Restriction(compiled_for()))
+
     @property
     def ok(self) -> bool:
         """Whether neither npselect nor the user's own implementation is wrong. Times do not count."""
@@ -190,6 +195,7 @@ class BenchReport:
             "{cpu}, {processors} processors, {platform}, {date}".format_map(machine),
             f"load before: {machine['load']:.2f} of {machine['processors']}" if "load" in machine else "load before: -",
             packages,
+            *_processor_lines(settings["compiled_for"]),
             f"{settings['threads']} threads for everybody ({variables}), but for NumPy and SciPy, which have one",
             f"{settings['rounds']} turns each, interleaved, of {settings['seconds_a_turn']} s at the least; "
             f"temp {settings['temp']:g}",
@@ -245,6 +251,11 @@ class BenchReport:
     def to_json(self) -> str:
         """The whole as a JSON object, as `npselect/bench/report.schema.json` describes it."""
         return json.dumps({"schema": SCHEMA, "ok": self.ok, **asdict(self)}, indent=1)
+
+
+def _processor_lines(code: Mapping[str, Any]) -> list[str]:
+    lines = [f"compiled for: npselect {code['npselect']}, the peers {code['peers']}"]
+    return lines + [f"not restricted: {peer}: {why}" for peer, why in code["not_restricted"].items()]
 
 
 def _cells(timing: Timing) -> tuple[str, ...]:

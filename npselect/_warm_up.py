@@ -1,0 +1,131 @@
+"""Compile ahead of time: every kernel of the CPU tier that a later call can need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect._kinds import FLOATING, computed_in
+
+__all__ = ["OPERATORS", "warm_up"]
+
+OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
+_COTANGENTS = {"backward": 1, "jvp": 1, "backward_temp": 1, "double_backward": 2}
+_CHOICES = (1, 2, 3, 4, 8, 10, 16, 33, 128, 129, 1025)  # whatever lengths of rows kernels are made for
+_ROWS = 17
+
+Call = Callable[[], object]
+
+
+def warm_up(
+    dtypes: npt.DTypeLike | Iterable[npt.DTypeLike] = "float32",
+    operators: str | Iterable[str] = ("straight_through", "gumbel_softmax"),
+    *,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> int:
+    """Compile the CPU tier's kernels now, so that later calls need not: not in this process, and not in others.
+
+    A first call compiles for some seconds. Where machine code can be kept (in the directory that ``NUMBA_CACHE_DIR``
+    names, else beside the package or in the user's cache directory) later processes find it, if they run on the same
+    kind of processor: call this, or the command ``npselect warm-up``, when a container's image is built or before
+    workers start.
+
+    Parameters
+    ----------
+    dtypes : str, dtype or iterable of them, optional
+        Of the arrays to come: float16, bfloat16, float32, float64.
+    operators : str or iterable of str, optional
+        "straight_through" and "gumbel_softmax". What `npselect.selection` and `npselect.noise` take is theirs.
+    progress : callable, optional
+        Called as ``progress(done, total, text)``.
+
+    Returns
+    -------
+    int
+        How many kernels were compiled: 0 if all were there.
+
+    Raises
+    ------
+    ValueError
+        A dtype or an operator that there is none of.
+    RuntimeError
+        The CPU tier does not run here.
+    ModuleNotFoundError
+        bfloat16 was asked for and the package ml_dtypes is missing.
+
+    Examples
+    --------
+    >>> import npselect
+    >>> number = npselect.warm_up("float32", "straight_through")
+    >>> npselect.warm_up("float32", "straight_through")  # all are there
+    0
+    """
+    names = [_name(dtype) for dtype in _several(dtypes)]
+    for operator in (several := list(_several(operators))):
+        if operator not in OPERATORS:
+            raise ValueError(f"operator is {operator!r}; it takes one of {', '.join(map(repr, OPERATORS))}")
+    kinds = {name: np.dtype(import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name) for name in names}
+    compilations = _counter()
+    calls = [
+        (f"{operator}.{function}, {name}", call)
+        for operator in several
+        for name, kind in kinds.items()
+        for function, call in _calls(operator, kind)
+    ]
+    with compilations() as found:
+        for done, (text, call) in enumerate(calls):
+            if progress is not None:
+                progress(done, len(calls), text)
+            call()
+    if progress is not None:
+        progress(len(calls), len(calls), "")
+    return int(found.count)
+
+
+def _several(values: Any) -> Iterable[Any]:
+    return values if np.iterable(values) and not isinstance(values, str) else (values,)
+
+
+def _name(dtype: Any) -> str:
+    try:
+        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
+    except TypeError:
+        name = repr(dtype)
+    if name not in FLOATING:
+        raise ValueError(f"dtype is {name!r}; it takes one of {', '.join(map(repr, FLOATING))}")
+    return name
+
+
+def _counter() -> Any:
+    from npselect.backends import choose
+
+    choose("cpu")  # which says why, if it does not run
+    return import_module("npselect.backends.compiling").compilations
+
+
+def _calls(operator: str, kind: np.dtype[Any]) -> Iterator[tuple[str, Call]]:
+    """Every function of an operator, in all ways that have kernels of their own."""
+    module: Any = OPERATORS[operator]
+    wide = computed_in(kind)
+    for choices in _CHOICES:
+        shape = (_ROWS, choices)
+        ways: list[dict[str, Any]] = [{}]
+        if operator == "gumbel_softmax":  # drawn, drawn in another order than that of the rows, given
+            ways = [{"seed": 1}, {"seed": 1, "axis": 0}, {"noise": np.zeros(shape, wide)}]
+        if operator == "gumbel_softmax" and choices == 1:
+            yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
+        grad_chosen, x, logits = (np.zeros(some, kind) for some in ((_ROWS, 1), (choices, 1), shape))
+        options = {"operator": module, "backend": "cpu", **ways[0]}
+        yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)
+        for function in module.__all__:
+            arrays = [np.zeros(shape, kind)] * (1 + _COTANGENTS.get(function, 0))
+            for way in ways:
+                for where in (None, np.ones(shape, np.bool_)):
+                    call = partial(getattr(module, function), *arrays, where=where, backend="cpu", **way)
+                    yield function, call
