@@ -13,6 +13,7 @@ import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
+import children
 import ml_dtypes
 import numba
 import numpy as np
@@ -749,7 +750,7 @@ from npselect import straight_through
 from_array_functions(straight_through.forward, straight_through.backward).forward([1.0, 2.0], 0.5)
 print(json.dumps(sorted(sys.modules)))
 """
-    command = [sys.executable, "-W", "error", "-c", code]
+    command = [*children.python(), "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {name.split(".")[0] for name in json.loads(done.stdout)} & {*FRAMEWORKS, "ml_dtypes", "keras"}
 

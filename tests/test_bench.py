@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
+import children
 import jsonschema
 import numpy as np
 import pytest
@@ -495,7 +496,7 @@ def child(*arguments, before="", **options):
     code = f"import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); {before}"
     code += "from npselect.cli import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-W", "error", "-c", code, "bench", *arguments]
+    command = [*children.python(), "-c", code, "bench", *arguments]
     return subprocess.Popen(command, text=True, env={**environment, "TERM": "xterm", "COLUMNS": "100"}, **options)
 
 
