@@ -46,6 +46,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def pytest_configure(config: pytest.Config) -> None:
     children.warned = list(config.getoption("pythonwarnings") or [])
+    if hasattr(config, "workerinput") and sys.platform != "win32":  # one of pytest-xdist's processes
+        import parallel
+
+        parallel.save_in_turn()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``-n``, whatever ``--dist``."""
+    import parallel
+
+    return parallel.Scheduling(config, log)
 
 
 def _npselect_causes(category: type[Warning]) -> bool:

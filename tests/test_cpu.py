@@ -254,6 +254,7 @@ def _digests_for(processor: str | None, dtypes: list[str], folder: Path) -> list
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_processors(tmp_path: Path) -> None:
     """Compiled for the least and the most that a processor of this kind can do: the same digests."""
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -272,6 +273,7 @@ def test_processors(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ called from anywhere
 
 
+@pytest.mark.slow
 def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand calls from each, every fiftieth of them split over the pool that all share."""
     monkeypatch.setenv(THREADS, "3")

@@ -76,6 +76,7 @@ def test_toy_losses_settle_on_the_plateau(p, c):
     assert toy["descend"](p, c, steps=20) == losses[:20]
 
 
+@pytest.mark.frameworks
 def test_readme_shows_what_frameworks_do():
     """Column by column; which lone entries oneDNN makes NaN depends on the processor."""
     for framework in ("torch", "jax", "tensorflow"):

@@ -88,6 +88,7 @@ def test_a_million_values_of_the_example(dtype, record):
     assert accepted(subject, random_cases(dtype), record, "random") > MILLION
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_million_values_of_gumbel_softmax_of_pytorch(dtype, record):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
