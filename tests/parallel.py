@@ -21,8 +21,8 @@ _DTYPES = re.compile(r"(?<![a-z])(?:b?float16|float32|float64)")
 def group(nodeid: str) -> str:
     """The tests of one group run in one process."""
     file, _, test = nodeid.partition("::")
-    name = _FRAMEWORKS.search(test) or _DTYPES.search(test.partition("[")[2])
-    return name[0] if name else file
+    names = _FRAMEWORKS.findall(test) or _DTYPES.findall(test.partition("[")[2])
+    return names[-1] if names else file
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
