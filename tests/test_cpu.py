@@ -249,7 +249,7 @@ def _digests_for(processor: str | None, dtypes: list[str], folder: Path) -> list
     else:
         environment.pop("NUMBA_CPU_NAME", None)
     script = textwrap.dedent(_IN_A_PROCESS.format(tests=str(Path(__file__).parent), dtypes=dtypes))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=500)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
