@@ -14,7 +14,7 @@ from numba.core import config
 from numba.core.caching import IndexDataCacheFile
 from xdist.scheduler import LoadScopeScheduling
 
-_FRAMEWORKS = re.compile(r"torch|jax|tensorflow")
+_FRAMEWORKS = re.compile(r"torch|jax|tensorflow|tf(?=[._])")
 _DTYPES = re.compile(r"(?<![a-z])(?:b?float16|float32|float64)")
 
 
@@ -22,7 +22,7 @@ def group(nodeid: str) -> str:
     """The tests of one group run in one process."""
     file, _, test = nodeid.partition("::")
     names = _FRAMEWORKS.findall(test) or _DTYPES.findall(test.partition("[")[2])
-    return names[-1] if names else file
+    return names[-1].replace("tf", "tensorflow") if names else file
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
