@@ -1,13 +1,16 @@
-"""What holds for all tests: hypothesis' profiles, and where numba keeps its machine code."""
+"""What holds for all tests: hypothesis' profiles, numba's machine code, and which warnings are errors."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import children
 import pytest
 from hypothesis import settings
 
@@ -15,33 +18,98 @@ from hypothesis import settings
 collect_ignore = ["launched.py", "simulated.py", "simulator.py"]
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = str(ROOT / "npselect") + os.sep
 
 
 def _sources() -> str:
     """A digest of the kernels: numba's cache looks at a kernel's own file, not at the helpers which that imports."""
     digest = hashlib.sha256()
-    for path in sorted((ROOT / "npselect" / "backends").glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    backends = ROOT / "npselect" / "backends"
+    paths = sorted(backends.rglob("*.py"))
+    assert len(paths) >= 25, f"{backends} holds {len(paths)} files only: has the package moved?"
+    for path in paths:
+        digest.update(path.relative_to(backends).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
-os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba" / _sources()))  # before numba is loaded
+# Before numba is loaded. Processes that tests start take npselect from here too: numba's cache tells copies apart.
+os.environ.setdefault("NUMBA_CACHE_DIR", str(ROOT / ".pytest_cache" / "numba" / _sources()))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 settings.register_profile("dev", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
+
+# ------------------------------------------------------------------------------------------------ warnings
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    children.warned = list(config.getoption("pythonwarnings") or [])
+    if hasattr(config, "workerinput") and sys.platform != "win32":  # one of pytest-xdist's processes
+        import parallel
+
+        parallel.save_in_turn()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For ``-n``, whatever ``--dist``."""
+    import parallel
+
+    return parallel.Scheduling(config, log)
+
+
+def _npselect_causes(category: type[Warning]) -> bool:
+    """Whether npselect's code warns, or has called what warns so that npselect's users see it."""
+    files: list[str] = []
+    frame = sys._getframe(1).f_back
+    while frame is not None:
+        files.append(frame.f_code.co_filename)
+        frame = frame.f_back
+    ours = [file.startswith(PACKAGE) for file in files if file != warnings.__file__]
+    return ours[0] or (any(ours) and not issubclass(category, children.FOR_AUTHORS))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Iterator[None]:
+    """What npselect makes others warn of is an error too; pyproject.toml sees to what it warns of itself."""
+    shown = warnings.showwarning
+
+    def show(message: Any, category: Any, *place: Any, **line: Any) -> None:
+        if _npselect_causes(category):
+            raise message
+        shown(message, category, *place, **line)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(warnings, "showwarning", show)
+        return (yield)
+
+
+# ------------------------------------------------------------------------------------------------ what was found
+
 _worst: dict[str, float] = {}
+
+
+def _keep(what: str, value: float) -> None:
+    _worst[what] = max(_worst.get(what, 0.0), float(value))
 
 
 @pytest.fixture
 def record() -> Callable[[str, float], None]:
     """``record(what, value)``: the largest value of each kind is printed at the end of ``pytest -v``."""
+    return _keep
 
-    def keep(what: str, value: float) -> None:
-        _worst[what] = max(_worst.get(what, 0.0), float(value))
 
-    return keep
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # one of pytest-xdist's workers, which hands over what it found
+        session.config.workeroutput["worst"] = _worst
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    for what, value in getattr(node, "workeroutput", {}).get("worst", {}).items():
+        _keep(what, value)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

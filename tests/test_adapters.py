@@ -13,6 +13,7 @@ import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
+import children
 import ml_dtypes
 import numba
 import numpy as np
@@ -91,6 +92,7 @@ def agree(implementation, dtype, temp=0.5, *, axis=-1, where=None, noise=None, s
 # ------------------------------------------------------------------------------------------------ right answers
 
 
+@pytest.mark.frameworks
 @of_every_subject
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_agrees_with_npselect(framework, name, dtype):
@@ -100,11 +102,13 @@ def test_agrees_with_npselect(framework, name, dtype):
     agree(subject, dtype, temp=2.0, axis=0, where=where, noise=noise)
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_eager_jax_agrees(dtype):
     agree(adapters.from_jax(example("jax").stop_gradient_select), dtype)
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_tf_function_agrees(dtype, jit_compile):
@@ -113,6 +117,7 @@ def test_tf_function_agrees(dtype, jit_compile):
         agree(adapters.from_tensorflow(tf.function(select, jit_compile=jit_compile)), dtype, where=inputs(dtype)[3])
 
 
+@pytest.mark.frameworks
 @pytest.mark.filterwarnings(
     "ignore:.*should not be instantiated:DeprecationWarning"
 )  # torch.compile does, of a Function
@@ -125,6 +130,7 @@ def test_torch_compile_agrees(select, dtype):
     agree(adapters.from_torch(compiled), dtype, where=inputs(dtype)[3])
 
 
+@pytest.mark.frameworks
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")  # in its own modules
 def test_inductor_agrees():
     torch = needs("torch")
@@ -167,6 +173,7 @@ def variants(framework):
             yield adapters.from_tensorflow(tf.function(select))
 
 
+@pytest.mark.frameworks
 @of_every_framework
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -202,6 +209,7 @@ def asked_of(framework, *arguments):
     return [case for case in asked(*arguments) if framework != "jax" or case.group == "edge" or case.name in some]
 
 
+@pytest.mark.frameworks
 @of_every_subject
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 def test_examples_pass_the_check(framework, name, dtype):
@@ -212,6 +220,7 @@ def test_examples_pass_the_check(framework, name, dtype):
     assert len(report.cases) == len(cases) >= 8
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_examples_pass_the_check_with_noise(framework):
     cases = asked_of(framework, "float32", gumbel_softmax)
@@ -220,6 +229,7 @@ def test_examples_pass_the_check_with_noise(framework):
     assert len(report.cases) == len(cases) >= 8
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_hand_written_gradients_pass_the_strict_check(framework):
     cases = asked_of(framework, "float32", straight_through, "strict")
@@ -227,6 +237,7 @@ def test_hand_written_gradients_pass_the_strict_check(framework):
     assert report.ok, str(report)
 
 
+@pytest.mark.frameworks
 def test_torch_refuses_what_npselect_refuses():
     for subject in (example("torch").detach, example("torch").function):
         for logits, temp in [([1.0, 2.0], temp) for temp in (0.0, -1.0, np.nan, np.inf)] + [([], 0.6)]:
@@ -234,6 +245,7 @@ def test_torch_refuses_what_npselect_refuses():
                 subject.forward(logits, temp)
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_what_the_examples_say_to_run_exists(framework):
     loaded = example(framework)
@@ -242,6 +254,7 @@ def test_what_the_examples_say_to_run_exists(framework):
     assert all(isinstance(getattr(loaded, name), testing.Implementation) for name in named)
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_examples_draw_noise(framework):
     """Means of 20 000 draws: the standard deviation of Gumbel noise is 1.28, so that theirs is 0.009."""
@@ -270,6 +283,7 @@ def test_examples_draw_noise(framework):
     assert not np.any(first == others[0])
 
 
+@pytest.mark.frameworks
 def test_custom_vjp_differentiates_temp_too():
     jax = needs("jax")
     logits, grad_mask, _, where = inputs("float32")
@@ -292,6 +306,7 @@ def recording(seen, framework):
     return FROM[framework](fn)
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_options_arrive_as_tensors(framework):
     kind = {"torch": "Tensor", "jax": "Array", "tensorflow": "Tensor"}[framework]
@@ -314,6 +329,7 @@ def test_options_arrive_as_tensors(framework):
             assert seen["axis"] is seen["where"] is seen["noise"] is None
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_noise_keeps_its_own_dtype(framework):
     needs(framework)
@@ -352,6 +368,7 @@ SIGNATURES = {
 }
 
 
+@pytest.mark.frameworks
 @of_every_framework
 @pytest.mark.parametrize("kind", SIGNATURES)
 def test_options_of_a_function(framework, kind):
@@ -373,6 +390,7 @@ def takes_exactly(subject, options):
             subject.forward(logits, 0.5, **{option: given[option]})
 
 
+@pytest.mark.frameworks
 def test_options_of_what_torch_makes_of_a_function():
     torch = needs("torch")
 
@@ -403,6 +421,7 @@ def test_options_of_what_torch_makes_of_a_function():
         assert subject.__name__ == name
 
 
+@pytest.mark.frameworks
 def test_options_of_what_jax_makes_of_a_function():
     jax = needs("jax")
     for fn, options in [
@@ -415,6 +434,7 @@ def test_options_of_what_jax_makes_of_a_function():
         assert subject.name == ("some" if options == {"axis"} else "everything")
 
 
+@pytest.mark.frameworks
 def test_options_of_what_tensorflow_makes_of_a_function():
     tf = needs("tensorflow")
 
@@ -443,6 +463,7 @@ def test_array_functions_take_what_both_take():
     assert adapters.from_array_functions(max, min).options == set()  # which have no signature
 
 
+@pytest.mark.frameworks
 def test_torch_puts_tensors_on_the_device():
     torch, seen = needs("torch"), []
     adapters.from_torch(lambda w, temp: (seen.append(w.device), torch.zeros(3))[1], device="meta").forward([1.0], 0.5)
@@ -481,6 +502,7 @@ def without_gradient(framework):
     ]
 
 
+@pytest.mark.frameworks
 @of_every_framework
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_no_gradient_is_a_gradient_of_zeros(framework, dtype):
@@ -493,6 +515,7 @@ def test_no_gradient_is_a_gradient_of_zeros(framework, dtype):
         np.testing.assert_array_equal(grad_logits, np.zeros_like(logits))
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_wrong_results_are_handed_on(framework):
     needs(framework)
@@ -520,6 +543,7 @@ def test_wrong_results_are_handed_on(framework):
             nothing.forward(logits, 0.5)
 
 
+@pytest.mark.frameworks
 def test_the_gradient_of_a_gather_is_an_array():
     tf = needs("tensorflow")
     logits, grad_mask, *_ = inputs("float32")
@@ -527,6 +551,7 @@ def test_the_gradient_of_a_gather_is_an_array():
     np.testing.assert_array_equal(subject.backward(grad_mask, logits, 0.5), grad_mask)
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_results_are_the_callers_own(framework):
     needs(framework)
@@ -542,6 +567,7 @@ def test_results_are_the_callers_own(framework):
 # ------------------------------------------------------------------------------------------------ arguments
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_torch_functions_may_write_to_their_arguments(dtype):
     torch = needs("torch")
@@ -588,6 +614,7 @@ def test_array_functions_may_write_to_their_arguments():
         np.testing.assert_array_equal(copy, array)
 
 
+@pytest.mark.frameworks
 @of_every_framework
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
 def test_arrays_of_any_layout(framework, dtype):
@@ -601,6 +628,7 @@ def test_arrays_of_any_layout(framework, dtype):
         np.testing.assert_array_equal(subject.backward(given, given, 0.5), given)
 
 
+@pytest.mark.frameworks
 def test_jax_computes_in_64_bits_where_it_is_given_them_and_nowhere_else():
     jax = needs("jax")
 
@@ -622,6 +650,7 @@ def test_jax_computes_in_64_bits_where_it_is_given_them_and_nowhere_else():
 # ------------------------------------------------------------------------------------------------ subnormal numbers
 
 
+@pytest.mark.frameworks
 @of_every_framework
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="measured on x86-64")
@@ -681,6 +710,7 @@ def test_what_a_framework_lacks_is_its_own_message(monkeypatch):
         adapters.from_torch(some)
 
 
+@pytest.mark.frameworks
 def test_a_bfloat16_tensor_needs_ml_dtypes(monkeypatch):
     torch = needs("torch")
     subject = adapters.from_torch(lambda logits, temp: logits.to(torch.bfloat16))
@@ -689,6 +719,7 @@ def test_a_bfloat16_tensor_needs_ml_dtypes(monkeypatch):
         subject.forward(np.ones(3, np.float32), 0.5)
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_errors_pass_through(framework):
     needs(framework)
@@ -703,6 +734,7 @@ def test_errors_pass_through(framework):
             call()
 
 
+@pytest.mark.frameworks
 @of_every_framework
 def test_what_is_no_function_of_logits_and_temp(framework):
     needs(framework)
@@ -749,7 +781,7 @@ from npselect import straight_through
 from_array_functions(straight_through.forward, straight_through.backward).forward([1.0, 2.0], 0.5)
 print(json.dumps(sorted(sys.modules)))
 """
-    command = [sys.executable, "-W", "error", "-c", code]
+    command = [*children.python(), "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {name.split(".")[0] for name in json.loads(done.stdout)} & {*FRAMEWORKS, "ml_dtypes", "keras"}
 
@@ -757,6 +789,7 @@ print(json.dumps(sorted(sys.modules)))
 # ------------------------------------------------------------------------------------------------ the table
 
 
+@pytest.mark.frameworks
 def test_frameworks_are_compared():
     compare = module("compare_frameworks")
     table = compare.rows()
@@ -774,6 +807,7 @@ def test_frameworks_are_compared():
     assert all(line.count(" | ") == len(compare.COLUMNS) for line in lines)
 
 
+@pytest.mark.frameworks
 def test_the_comparison_prints_its_rows(capsys):
     printed = runpy.run_path(str(EXAMPLES / "compare_frameworks.py"), run_name="__main__")
     assert capsys.readouterr().out == printed["markdown"](printed["rows"]()) + "\n"

@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
+import children
 import jsonschema
 import numpy as np
 import pytest
@@ -278,11 +279,17 @@ def test_noise_that_is_not_what_it_said_is_wrong():
     assert bench.fault(problem, "forward+backward", [mask, grad], calls.noise()[::-1])
 
 
-@pytest.mark.parametrize("operator", bench.OPERATORS)
-@pytest.mark.parametrize("one", bench.PEERS, ids=str)
+def quick_peers(operator):
+    """The peers that take part, those of frameworks marked."""
+    for one in bench.PEERS:
+        if operator in one.operators and one.quick:
+            framework = one.name.startswith(("torch", "F.", "jax", "tf"))
+            marks = [pytest.mark.frameworks] if framework else []
+            yield pytest.param(operator, one, id=f"{one}-{operator}", marks=marks)
+
+
+@pytest.mark.parametrize(("operator", "one"), [pair for operator in bench.OPERATORS for pair in quick_peers(operator)])
 def test_every_peer_is_right(operator, one):
-    if operator not in one.operators or not one.quick:
-        pytest.skip("takes no part")
     dtype = "float64" if operator in ("selection", "noise") else "bfloat16"
     for problem in (bench.Problem(operator, 33, 7), bench.Problem(operator, 33, 7, dtype)):
         report = compared(one, problem=problem, call=problem.calls[-1])
@@ -495,7 +502,7 @@ def child(*arguments, before="", **options):
     code = f"import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); {before}"
     code += "from npselect.cli import main; sys.exit(main())"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-W", "error", "-c", code, "bench", *arguments]
+    command = [*children.python(), "-c", code, "bench", *arguments]
     return subprocess.Popen(command, text=True, env={**environment, "TERM": "xterm", "COLUMNS": "100"}, **options)
 
 

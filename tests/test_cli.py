@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 
 import npselect
@@ -55,8 +56,8 @@ def folder(tmp_path, monkeypatch):
             sys.modules.pop(name, None)
 
 
-def run(*arguments, python=("-W", "error", "-m", "npselect"), **environment):
-    command = [sys.executable, *python, *arguments]
+def run(*arguments, python=("-m", "npselect"), **environment):
+    command = [*children.python(), *python, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**ENVIRONMENT, **environment})
 
 
@@ -265,7 +266,7 @@ def test_as_a_module(folder):
 
 def test_without_rich(folder):
     code = "import sys; sys.modules['rich'] = None; from npselect.cli import main; sys.exit(main())"
-    done = run("check", "right.py", python=("-W", "error", "-c", code))
+    done = run("check", "right.py", python=("-c", code))
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[-1].startswith("PASSED")
 

@@ -249,11 +249,12 @@ def _digests_for(processor: str | None, dtypes: list[str], folder: Path) -> list
     else:
         environment.pop("NUMBA_CPU_NAME", None)
     script = textwrap.dedent(_IN_A_PROCESS.format(tests=str(Path(__file__).parent), dtypes=dtypes))
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=500)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_processors(tmp_path: Path) -> None:
     """Compiled for the least and the most that a processor of this kind can do: the same digests."""
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -272,6 +273,7 @@ def test_processors(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ called from anywhere
 
 
+@pytest.mark.slow
 def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand calls from each, every fiftieth of them split over the pool that all share."""
     monkeypatch.setenv(THREADS, "3")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 
@@ -26,11 +27,7 @@ GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections
 def simulate(group):
     return subprocess.run(
         [
-            sys.executable,
-            "-W",
-            "error",
-            "-W",
-            "ignore:The 'generic' unit:DeprecationWarning",
+            *children.python(),
             str(ROOT / "tests" / "simulated.py"),
             group,
         ],

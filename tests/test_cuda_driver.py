@@ -7,6 +7,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import children
 import pytest
 
 if find_spec("numba_cuda") is None:
@@ -23,7 +24,6 @@ import numpy as np
 from npselect import straight_through as st
 logits = np.zeros((32, 128), np.float32)
 """
-WARNINGS = ["-W", "error", "-W", "ignore:The 'generic' unit:DeprecationWarning"]
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def python(tmp_path_factory):
 
     def run_python(*arguments, **variables):
         done = subprocess.run(
-            [sys.executable, "-u", *WARNINGS, *arguments],
+            [*children.python(), "-u", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,7 @@ EXAMPLES = ROOT / "examples"
 
 
 def check(example, *options):
-    command = [sys.executable, "-W", "error", "-m", "npselect", "check", str(EXAMPLES / example), *options]
+    command = [*children.python(), "-m", "npselect", "check", str(EXAMPLES / example), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
@@ -75,6 +76,7 @@ def test_toy_losses_settle_on_the_plateau(p, c):
     assert toy["descend"](p, c, steps=20) == losses[:20]
 
 
+@pytest.mark.frameworks
 def test_readme_shows_what_frameworks_do():
     """Column by column; which lone entries oneDNN makes NaN depends on the processor."""
     for framework in ("torch", "jax", "tensorflow"):

@@ -467,6 +467,7 @@ def test_sanitizer(report, monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------- frameworks, where they are
 
 
+@pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", [*DTYPES, "bool", "int64"])
 @pytest.mark.parametrize("shape", [(), (0, 3), (5,), (3, 7)])
 def test_tensors_hold_what_arrays_hold(dtype, shape):
@@ -489,6 +490,7 @@ def test_tensors_hold_what_arrays_hold(dtype, shape):
     assert arrays.alive()
 
 
+@pytest.mark.frameworks
 def test_torch_peers_are_honest():
     torch = pytest.importorskip("torch")
     from gpu_sections import torch_peers

@@ -223,7 +223,7 @@ def polynomial_error(coefficients: Sequence[float], end: float = 0.05595) -> flo
         found = mpf(0)
         for i in range(-1000, 1001):
             z = largest * (i or mpf("1e-9")) / 1000
-            p = mpmath.polyval([mpf(float(c)) for c in reversed(coefficients)], z)
+            p = mpmath.fsum(mpf(float(c)) * z**power for power, c in enumerate(coefficients))
             found = max(found, abs(z * p / mpmath.log1p(z) - 1))
         return float(found)
 

@@ -49,9 +49,11 @@ def test_every_bit_of_seed_and_offset_counts(backend: str, dtype: Any) -> None:
 # ------------------------------------------------------------------------------------------------ the same bits
 
 
-def test_tiers_agree() -> None:
-    """Ten million draws, compared bit for bit; float32 against float64 rounded."""
-    size, parts = 10_000_000, 20
+@pytest.mark.parametrize(
+    ("size", "parts"), [(100_000, 2), pytest.param(10_000_000, 20, marks=pytest.mark.slow)], ids=["few", "ten million"]
+)
+def test_tiers_agree(size: int, parts: int) -> None:
+    """Compared bit for bit; float32 against float64 rounded."""
 
     def same(part: int) -> bool:
         first, count = part * size // parts, size // parts
@@ -88,6 +90,7 @@ def test_any_number_of_threads(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> N
 # ------------------------------------------------------------------------------------------------ the distribution
 
 
+@pytest.mark.slow
 @dtypes
 def test_a_hundred_million_draws_are_finite(dtype: Any) -> None:
     """And lie where ``u`` from 2**-53 to 1 - 2**-53 puts them: from -log(53 log 2) to 53 log 2, rounded."""
@@ -108,6 +111,7 @@ def test_kolmogorov_smirnov(dtype: Any) -> None:
         assert scipy.stats.kstest(wrong, scipy.stats.gumbel_r.cdf).pvalue < 1e-6
 
 
+@pytest.mark.slow
 def test_tails() -> None:
     """Counts beyond thresholds are binomial: 100 million draws, down to probabilities of 1e-7."""
     size, thresholds = 100_000_000, [-2.7, -2.5, 10.0, 13.0, 16.0]
@@ -131,6 +135,7 @@ def test_streams_are_uncorrelated(dtype: Any) -> None:
         assert abs(np.corrcoef(x**2, y**2)[0, 1]) < 5 * size**-0.5
 
 
+@pytest.mark.slow
 def test_no_tie_at_the_maximum() -> None:
     """131,072 equal logits in 3,000 rows: in none is the largest noise, in float32, there twice."""
     rows, choices = 100, 131_072

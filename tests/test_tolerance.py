@@ -20,22 +20,25 @@ from npselect.testing.cases import rounded
 NARROW = ["float16", "bfloat16"]
 MILLION = 10**6
 RANDOM = {2: 60_000, 3: 50_000, 10: 40_000, 100: 2500, 1000: 250}  # choices: rows
+of_many = pytest.mark.parametrize(
+    "part", [pytest.param(10, id="a tenth"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+)
 
 
 # ------------------------------------------------------------------------------------------------ millions of values
 
 
 @functools.cache
-def random_cases(dtype):
+def random_cases(dtype, part):
     return [
-        _case(f"random K={k}", inputs.random(dtype, rows, k, seed=k)._replace(where=None), 0.6)
+        _case(f"random K={k}", inputs.random(dtype, rows // part, k, seed=k)._replace(where=None), 0.6)
         for k, rows in RANDOM.items()
     ]
 
 
 @functools.cache
-def adversarial_cases(dtype):
-    families = [inputs.adversarial(dtype, rows, k, seed=k) for k, rows in ((5, 4000), (64, 300))]
+def adversarial_cases(dtype, part):
+    families = [inputs.adversarial(dtype, rows // part, k, seed=k) for k, rows in ((5, 4000), (64, 300))]
     cases = [
         _case(f"{name} K={batch.logits.shape[-1]}", batch) for family in families for name, batch in family.items()
     ]
@@ -49,11 +52,11 @@ def _case(name, batch, temp=None):
 
 
 @functools.cache
-def noisy_cases(dtype):
+def noisy_cases(dtype, part):
     """On a grid, where the sum of logits and noise is exact."""
     step = {"float16": 2.0**-5, "bfloat16": 2.0**-3}.get(dtype, 2.0**-12)
     rng, cases = np.random.default_rng(3), []
-    for shape in ((rows, choices) for choices, rows in RANDOM.items()):
+    for shape in ((rows // part, choices) for choices, rows in RANDOM.items()):
         logits, noise = (step * np.round(x / step) for x in (2 * rng.normal(size=shape), rng.gumbel(size=shape)))
         arrays = [x.astype(inputs.DTYPES[dtype]) for x in (logits, rng.normal(size=shape), np.minimum(noise, 8))]
         temp = rounded(0.6, arrays[0].dtype)
@@ -72,24 +75,28 @@ def accepted(subject, cases, record, what, **options):
     return sum(outcome.judged_rows * case.logits.shape[case.axis] for case, outcome in passed)
 
 
+@of_many
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", HONEST)
-def test_a_million_honest_values_are_within_the_bound(name, dtype, record):
+def test_many_honest_values_are_within_the_bound(name, dtype, part, record):
     subject = with_options(*HONEST[name])
-    count = accepted(subject, random_cases(dtype), record, "random")
-    assert count > MILLION
-    assert accepted(subject, adversarial_cases(dtype), record, "adversarial") > MILLION // 4
+    count = accepted(subject, random_cases(dtype, part), record, "random")
+    assert count > MILLION // part
+    assert accepted(subject, adversarial_cases(dtype, part), record, "adversarial") > MILLION // 4 // part
 
 
+@of_many
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_a_million_values_of_the_example(dtype, record):
+def test_many_values_of_the_example(dtype, part, record):
     example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "numpy_select.py"))
     subject = implementation(example["forward"], example["backward"])
-    assert accepted(subject, random_cases(dtype), record, "random") > MILLION
+    assert accepted(subject, random_cases(dtype, part), record, "random") > MILLION // part
 
 
+@of_many
+@pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_million_values_of_gumbel_softmax_of_pytorch(dtype, record):
+def test_many_values_of_gumbel_softmax_of_pytorch(dtype, part, record):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
     def formula(logits, temp, *, noise):
@@ -101,25 +108,26 @@ def test_a_million_values_of_gumbel_softmax_of_pytorch(dtype, record):
         return y_hard - y_soft.detach() + y_soft
 
     subject = testing.from_torch(formula)
-    count = accepted(subject, noisy_cases(dtype), record, "gumbel_softmax of PyTorch", operator=gumbel_softmax)
-    assert count > MILLION
+    count = accepted(subject, noisy_cases(dtype, part), record, "gumbel_softmax of PyTorch", operator=gumbel_softmax)
+    assert count > MILLION // part
     assert testing.check(subject, dtypes=dtype, operator=gumbel_softmax).ok
 
 
+@of_many
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_million_values_of_our_own_are_within_the_tight_bound(dtype, record):
+def test_many_values_of_our_own_are_within_the_tight_bound(dtype, part, record):
     def columns(case):
         names = ("logits", "grad_mask", "where", "noise")
         arrays = {name: None if getattr(case, name) is None else getattr(case, name).T for name in names}
         return testing.Case(f"{case.name}, axis=0", case.note, temp=case.temp, axis=0, **arrays)
 
-    adversarial = [case for case in adversarial_cases(dtype) if "overflow" not in case.name]  # of the cpu tier, too
-    cases = [*random_cases(dtype), *adversarial, *map(columns, adversarial[::3])]
-    assert accepted(straight_through, cases, record, "npselect", profile="strict") > MILLION
-    noisy = [*noisy_cases(dtype), columns(noisy_cases(dtype)[2])]
+    adversarial = [case for case in adversarial_cases(dtype, part) if "overflow" not in case.name]  # of the CPU, too
+    cases = [*random_cases(dtype, part), *adversarial, *map(columns, adversarial[::3])]
+    assert accepted(straight_through, cases, record, "npselect", profile="strict") > MILLION // part
+    noisy = [*noisy_cases(dtype, part), columns(noisy_cases(dtype, part)[2])]
     assert (
         accepted(gumbel_softmax, noisy, record, "npselect, with noise", profile="strict", operator=gumbel_softmax)
-        > MILLION
+        > MILLION // part
     )
 
 
@@ -136,17 +144,18 @@ MUTANTS = {
 }
 
 
+@of_many
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", MUTANTS)
-def test_mutants_do_not_hide_below_the_bound(name, dtype):
+def test_mutants_do_not_hide_below_the_bound(name, dtype, part):
     """Three in four of their values are beyond it; in 16 bits, where bounds are wide, one in eight."""
     beyond, count, worst = 0, 0, 0.0
-    for case in random_cases(dtype):
+    for case in random_cases(dtype, part):
         g, w, temp = case.grad_mask, case.logits, case.logits.dtype.type(case.temp)
         actual = MUTANTS[name](g, softmax(w, case.temp), hard(w, case.temp), temp).astype(np.float64)
         fractions = np.abs(actual - case.grad_logits.astype(np.float64)) / case.bound
         beyond, count, worst = beyond + np.sum(fractions > 1), count + fractions.size, max(worst, np.max(fractions))
-    assert count > MILLION
+    assert count > MILLION // part
     assert beyond / count > (1 / 8 if dtype in NARROW else 3 / 4)
     assert worst > {"float16": 10, "bfloat16": 3, "float32": 1e4, "float64": 1e12}[dtype]
 

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import children
 import jsonschema
 import mpmath
 import numpy as np
@@ -89,7 +90,7 @@ def test_digest(folder):
 def test_the_same_bytes_with_plain_instructions(folder, tmp_path):
     fast = " ".join(name for name in __cpu_dispatch__ if __cpu_features__[name])
     environment = {**ENVIRONMENT, "NPY_DISABLE_CPU_FEATURES": fast, "PYTHONHASHSEED": "1", "PYTHONUTF8": "0"}
-    command = [sys.executable, "-W", "error", "-m", "npselect", "vectors", "--out", str(tmp_path)]
+    command = [*children.python(), "-m", "npselect", "vectors", "--out", str(tmp_path)]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     assert digests(tmp_path) == digests(folder)
 
