@@ -15,6 +15,8 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.imputils import lower_builtin
+from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, overload, register_jitable
 
 from npselect.backends.packs import Pack, as_pack
@@ -44,12 +46,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 def formula(function: Function) -> Function:
     """The same text for Python, the CPU and CUDA."""
-    return cast("Function", register_jitable(function))
+    return cast("Function", register_jitable(no_cfunc_wrapper=True)(function))
 
 
 def inlined(function: Function) -> Function:
     """A `formula` that becomes part of its caller whatever its length: a loop that calls it can be vectorised."""
-    return cast("Function", register_jitable(forceinline=True)(function))
+    return cast("Function", register_jitable(forceinline=True, no_cfunc_wrapper=True)(function))
 
 
 def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
@@ -57,7 +59,7 @@ def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
 
     def register(choose: Function) -> Function:
         choose.__annotations__ = {}  # numba compares signatures, annotations included
-        return cast("Function", overload(function, inline="always")(choose))
+        return cast("Function", overload(function, jit_options={"no_cfunc_wrapper": True}, inline="always")(choose))
 
     return register
 
@@ -141,7 +143,34 @@ def entry(table: Any, i: Any) -> Any:
     return table[i]
 
 
-@intrinsic
+Code = Callable[
+    ..., Any
+]  # what numba's `intrinsic` takes: the signature for types of arguments, and what generates code
+
+
+def _means(function: Callable[..., Any]) -> Callable[[Code], Any]:
+    """An intrinsic, and what the function means for packs.
+
+    An overload of the function serves numbers, on CUDA too; numba compiles one more function for every combination of
+    types. Packs, which only the CPU has, come in many, and go without.
+    """
+
+    def register(code: Code) -> Any:
+        def generic(self: Any, kinds: Any, keywords: Any) -> Any:
+            return code(None, *kinds)[0] if _pack_among(*kinds) else None
+
+        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return code(None, *signature.args)[1](context, builder, signature, args)
+
+        template = type(f"_{function.__name__}", (AbstractTemplate,), {"key": function, "generic": generic})
+        infer_global(function)(template)
+        lower_builtin(function, *[types.Any] * function.__code__.co_argcount)(lower)
+        return intrinsic(code)
+
+    return register
+
+
+@_means(fma)
 def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     pack = _pack_among(a, b, c)
 
@@ -158,9 +187,12 @@ def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return (pack or a)(a, b, c), generate
 
 
-@intrinsic
+@_means(select)
 def _llvm_select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
-    result = _pack_among(a, b) or _like(condition, typing.unify_types(types.unliteral(a), types.unliteral(b)))
+    result = _pack_among(a, b)
+    if result is None:
+        kinds = types.unliteral(a), types.unliteral(b)
+        result = _like(condition, kinds[0] if kinds[0] == kinds[1] else typing.unify_types(*kinds))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         convert = as_pack if isinstance(result, Pack) else _as_scalar
@@ -190,7 +222,7 @@ def element(kind: Any) -> Any:
     return kind.element if isinstance(kind, Pack) else kind
 
 
-@intrinsic
+@_means(bits_of)
 def _llvm_bits(typing: Any, x: Any) -> Any:
     integer = _like(x, types.int32 if element(x) == types.float32 else types.int64)
 
@@ -200,7 +232,7 @@ def _llvm_bits(typing: Any, x: Any) -> Any:
     return integer(x), generate
 
 
-@intrinsic
+@_means(float32_of)
 def _llvm_float32(typing: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         low = args[0] if element(bits).bitwidth == 32 else builder.trunc(args[0], ir.IntType(32))
@@ -209,7 +241,7 @@ def _llvm_float32(typing: Any, bits: Any) -> Any:
     return _like(bits, types.float32)(bits), generate
 
 
-@intrinsic
+@_means(float64_of)
 def _llvm_float64(typing: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], context.get_value_type(signature.return_type))
@@ -217,7 +249,7 @@ def _llvm_float64(typing: Any, bits: Any) -> Any:
     return _like(bits, types.float64)(bits), generate
 
 
-@intrinsic
+@_means(rounded32)
 def _llvm_rounded32(typing: Any, x: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return builder.fptrunc(args[0], context.get_value_type(signature.return_type))
@@ -252,27 +284,27 @@ def _llvm_entries(typing: Any, table: Any, places: Any) -> Any:
 
 @compiles(fma)
 def _fma(a: Any, b: Any, c: Any) -> Any:
-    return lambda a, b, c: _llvm_fma(a, b, c)
+    return None if _pack_among(a, b, c) else (lambda a, b, c: _llvm_fma(a, b, c))
 
 
 @compiles(select)
 def _select(condition: Any, a: Any, b: Any) -> Any:
-    return lambda condition, a, b: _llvm_select(condition, a, b)
+    return None if _pack_among(condition, a, b) else (lambda condition, a, b: _llvm_select(condition, a, b))
 
 
 @compiles(bits_of)
 def _bits_(x: Any) -> Any:
-    return lambda x: _llvm_bits(x)
+    return None if _pack_among(x) else (lambda x: _llvm_bits(x))
 
 
 @compiles(float32_of)
 def _float32_(bits: Any) -> Any:
-    return lambda bits: _llvm_float32(bits)
+    return None if _pack_among(bits) else (lambda bits: _llvm_float32(bits))
 
 
 @compiles(float64_of)
 def _float64_(bits: Any) -> Any:
-    return lambda bits: _llvm_float64(bits)
+    return None if _pack_among(bits) else (lambda bits: _llvm_float64(bits))
 
 
 @compiles(number_of)
@@ -284,7 +316,7 @@ def _number_of(bits: Any) -> Any:
 
 @compiles(rounded32)
 def _rounded32(x: Any) -> Any:
-    return lambda x: _llvm_rounded32(x)
+    return None if _pack_among(x) else (lambda x: _llvm_rounded32(x))
 
 
 @compiles(entry)
