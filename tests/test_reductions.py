@@ -34,6 +34,11 @@ def _padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
     return reductions.padded_dot(x, y, before, lanes)
 
 
+@njit
+def _padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
+    return reductions.padded_sums(x, y, x_before, before, lanes)
+
+
 def padded(x: Any) -> Any:
     return np.append(x, np.zeros(-len(x) % 16, x.dtype))
 
@@ -58,7 +63,7 @@ def in_order(terms: Any) -> Any:
 @pytest.mark.parametrize("n", LENGTHS)
 def test_order(kind: Any, n: int) -> None:
     x = np.random.default_rng(n).normal(size=n).astype(kind)
-    lanes = np.full(reductions.LANES, np.nan, kind)
+    lanes = np.full(2 * reductions.LANES, np.nan, kind)
     for function in (_total, reductions.total):
         found = function(x, lanes)
         assert type(found) is kind or isinstance(found, float)
@@ -67,17 +72,18 @@ def test_order(kind: Any, n: int) -> None:
         assert function(x, np.ones(n, kind), lanes) == in_order(x)
     two = np.full(n, kind(2.0))
     for size in (1024, 2048, 4096):  # the columns before are carried
-        sums = kind(0), kind(0)
+        sums = together = kind(0), kind(0)
         for first in range(0, n, size):
             part, twos = padded(x[first : first + size]), padded(two[first : first + size])
             sums = kind(_padded_total(part, sums[0], lanes)), kind(_padded_dot(part, twos, sums[1], lanes))
-        assert sums == (in_order(x), in_order(two * x))
+            together = _padded_sums(part, twos, kind(together[0]), kind(together[1]), lanes)
+        assert sums == together == (in_order(x), in_order(two * x))
 
 
 @types
 @pytest.mark.parametrize("n", LENGTHS)
 def test_no_sum_is_negative_zero(kind: Any, n: int) -> None:
-    lanes = np.empty(reductions.LANES, kind)
+    lanes = np.empty(2 * reductions.LANES, kind)
     zeros = np.full(n, -0.0, kind)
     tiny = np.full(n, np.finfo(kind).smallest_subnormal)
     for function in (_total, reductions.total):
@@ -85,4 +91,5 @@ def test_no_sum_is_negative_zero(kind: Any, n: int) -> None:
     for function in (_dot, reductions.dot):
         assert not np.signbit(function(tiny, np.full(n, kind(-0.25)), lanes))
     assert not np.signbit(_padded_total(padded(zeros), kind(0), lanes))
+    assert not np.signbit(_padded_sums(padded(tiny), padded(np.full(n, kind(-0.25))), kind(0), kind(0), lanes)).any()
     assert not np.signbit(_padded_dot(padded(tiny), padded(np.full(n, kind(-0.25))), kind(0), lanes))

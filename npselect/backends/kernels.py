@@ -1,4 +1,4 @@
-"""The CPU tier's kernels for rows of any length from 32 on: serial functions over ranges of rows, free of the GIL.
+"""The CPU tier's kernels for rows of 32 choices and more: serial functions over ranges of rows, free of the GIL.
 
 Formulas as in `npselect.reference`, operations from `npselect.backends.arithmetic`. What a row yields depends on that
 row alone. Each kernel takes logits first and results last, then the range and scratch memory of its own: `LANES` and
@@ -108,10 +108,10 @@ def _choose(logits: Any, where: Any, r: Any, w: Any) -> Any:
         return NOTHING, infinity, infinity
     if is_any(invalid != 0) or not abs(top) < infinity:
         return POISONED, infinity, infinity
-    while not is_any(_candidates(logits, where, r, min(block, n - WIDTH), w) == top):
+    while block < n and not is_any(_candidates(logits, where, r, min(block, n - WIDTH), w) == top):
         block += WIDTH
     i = min(block, n - WIDTH)
-    m = i + first_true(_candidates(logits, where, r, i, w) == top)
+    m = min(i + first_true(_candidates(logits, where, r, i, w) == top), n - 1)  # if others write to the row meanwhile
     return m, widen(logits[r, m]), -largest(-lows)
 
 

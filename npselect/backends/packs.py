@@ -334,11 +334,11 @@ def largest(typing: Any, pack: Any) -> Any:
 
 @intrinsic
 def first_true(typing: Any, bools: Any) -> Any:
-    """The place of the first of a pack's bools that is true; one must be."""
+    """The place of the first of a pack's bools that is true; behind the last, if none is."""
 
     def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         bits = builder.bitcast(args[0], ir.IntType(bools.width))
-        return builder.zext(builder.cttz(bits, ir.Constant(ir.IntType(1), 1)), _INT64)
+        return builder.zext(builder.cttz(bits, ir.Constant(ir.IntType(1), 0)), _INT64)
 
     return types.int64(bools), generate
 
