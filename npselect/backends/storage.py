@@ -9,7 +9,8 @@ float16    uint16, its bits                   float32
 bfloat16   int16, its bits                    float32
 =========  =================================  ============
 
-The bits are taken apart by integer operations, which every target has; NaN stays NaN, and subnormals are exact.
+The bits are taken apart by integer operations, which every target has, or by instructions for float16 where there are
+some; NaN stays NaN, and subnormals are exact.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
 from numba import types
+from numba.extending import intrinsic
 
 from npselect.backends.primitives import bits_of, compiles, float32_of, float64_of, formula, select
+from npselect.backends.processors import has_half_floats
 
 __all__ = [
     "as_slot",
@@ -108,6 +112,61 @@ def _narrow(x: Any, storage: Any) -> Any:
     return lambda x, storage: x
 
 
+# Packs of float16 by the processor's instructions, where it has them: the same numbers, and one NaN for another.
+
+
+@intrinsic
+def _has_half_floats(typing: Any) -> Any:
+    """A constant: what is not taken is not compiled."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return ir.IntType(1)(int(has_half_floats(context)))
+
+    return types.boolean(), generate
+
+
+def _halves(count: int) -> Any:
+    return ir.VectorType(ir.HalfType(), count)
+
+
+@intrinsic
+def _extended(typing: Any, slots: Any) -> Any:
+    """The float32 of slots with float16 in their low bits."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        bits = builder.bitcast(args[0], ir.VectorType(ir.IntType(32), slots.width))
+        bits = builder.trunc(bits, ir.VectorType(ir.IntType(16), slots.width))
+        return builder.fpext(builder.bitcast(bits, _halves(slots.width)), args[0].type)
+
+    return slots(slots), generate
+
+
+@intrinsic
+def _truncated(typing: Any, x: Any) -> Any:
+    """The nearest float16 of float32, ties to even, in the low bits of slots."""
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        halves = builder.fptrunc(args[0], _halves(x.width))
+        bits = builder.bitcast(halves, ir.VectorType(ir.IntType(16), x.width))
+        return builder.bitcast(builder.zext(bits, ir.VectorType(ir.IntType(32), x.width)), args[0].type)
+
+    return x(x), generate
+
+
+@formula
+def _widen_halves(slots: Any) -> Any:
+    if _has_half_floats():
+        return _extended(slots)
+    return _widen_float16(bits_of(slots))
+
+
+@formula
+def _narrow_halves(x: Any) -> Any:
+    if _has_half_floats():
+        return _truncated(x)
+    return float32_of(float16_bits(x))
+
+
 def widen_slots(slots: Any, storage: Any) -> Any:
     """The numbers of a tile's column as loaded from the array `storage`: 16 bits are the low ones of 32."""
     raise NotImplementedError("packs are for compiled code alone")
@@ -116,7 +175,7 @@ def widen_slots(slots: Any, storage: Any) -> Any:
 @compiles(widen_slots)
 def _widen_slots(slots: Any, storage: Any) -> Any:
     if storage.dtype == types.uint16:
-        return lambda slots, storage: _widen_float16(bits_of(slots))
+        return lambda slots, storage: _widen_halves(slots)
     if storage.dtype == types.int16:
         return lambda slots, storage: _widen_bfloat16(bits_of(slots))
     return lambda slots, storage: slots
@@ -130,7 +189,7 @@ def narrow_slots(x: Any, storage: Any) -> Any:
 @compiles(narrow_slots)
 def _narrow_slots(x: Any, storage: Any) -> Any:
     if storage.dtype == types.uint16:
-        return lambda x, storage: float32_of(float16_bits(x))
+        return lambda x, storage: _narrow_halves(x)
     if storage.dtype == types.int16:
         return lambda x, storage: float32_of(bfloat16_bits(x))
     return lambda x, storage: x
