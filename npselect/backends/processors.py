@@ -1,7 +1,8 @@
-"""What the processor has that the kernels' shapes depend on: decided here, and never a bit of a result.
+"""What the processor has that the kernels' code depends on: decided here, and never a bit of a result.
 
 Kernels are written once, over packs of sixteen numbers. Where those fit one register, sixteen columns are turned at a
-time; elsewhere as many as a pair of registers hold.
+time; elsewhere as many as a pair of registers hold. Where there is no instruction for `fma`, float32's is made of
+others.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba.core.cpu import CPUContext
 
-__all__ = ["has_wide_registers"]
+__all__ = ["has_fma", "has_wide_registers"]
 
 _ADD = """
 define <16 x float> @add(<16 x float> %a, <16 x float> %b) {
@@ -19,17 +21,31 @@ define <16 x float> @add(<16 x float> %a, <16 x float> %b) {
   ret <16 x float> %sum
 }
 """
+_MULTIPLY_ADD = """
+declare float @llvm.fma.f32(float, float, float)
+define float @multiply_add(float %a, float %b, float %c) {
+  %sum = call float @llvm.fma.f32(float %a, float %b, float %c)
+  ret float %sum
+}
+"""
 
 
 def has_wide_registers(context: Any) -> bool:
     """Whether code that this target context compiles holds sixteen float32 in one register."""
-    return _adds_at_once(*context.codegen().magic_tuple())
+    return "%zmm" in _assembly(_ADD, *context.codegen().magic_tuple())
+
+
+def has_fma(context: Any) -> bool:
+    """Whether code that this target context compiles has an instruction for a float32 `fma`; a GPU's has."""
+    if not isinstance(context, CPUContext):
+        return True
+    return "fmaf" not in _assembly(_MULTIPLY_ADD, *context.codegen().magic_tuple())  # C's name of it, in any call
 
 
 @cache
-def _adds_at_once(triple: str, cpu: str, features: str) -> bool:
-    """Read off what LLVM makes of one sum: names and features of processors are too many to list."""
+def _assembly(function: str, triple: str, cpu: str, features: str) -> str:
+    """What LLVM makes of a function: names and features of processors are too many to list."""
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
-    module = llvm.parse_assembly(_ADD)
+    module = llvm.parse_assembly(function)
     module.triple = triple
-    return "%zmm" in machine.emit_assembly(module)
+    return str(machine.emit_assembly(module))
