@@ -4,9 +4,9 @@ The product of two float32 has 48 bits and an exponent from -298 to 255: in floa
 not, but Knuth's two_sum gives its error, and so whether it is inexact, and on which side. An inexact sum is rounded to
 odd: of the two float64 around the exact number, that with an odd last bit. Rounded to float32, this is a * b + c with
 one rounding (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to
-odd", IEEE Transactions on Computers 57, 2008, theorem 1): where float64 has two more bits at the least, a float32 and
-the midpoint of two are float64 numbers with an even last bit, so what was rounded to odd is neither, and lies on the
-same side of all of them as the exact number does.
+odd", IEEE Transactions on Computers 57, 2008): where float64 has two more bits at the least, a float32 and the midpoint
+of two are float64 numbers with an even last bit, so what was rounded to odd is neither, and lies on the same side of
+all of them as the exact number does.
 
 - Two more bits there are at every size: 29 for normal results, more for subnormal ones. These are multiples of 2**-149,
   the midpoints of 2**-150, and below 2**-126 neighbours in float64 are at most 2**-179 apart.
