@@ -19,7 +19,9 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, overload, register_jitable
 
+from npselect.backends.fused import fma32
 from npselect.backends.packs import Pack, as_pack
+from npselect.backends.processors import has_fma
 
 __all__ = [
     "allocating_kernel",
@@ -175,9 +177,12 @@ def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     pack = _pack_among(a, b, c)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if pack is not None:
+            args = [as_pack(context, builder, x, kind, pack) for x, kind in zip(args, signature.args, strict=True)]
+        if element(signature.return_type) == types.float32 and not has_fma(context):
+            return fma32(builder, *args)
         if pack is None:
             return builder.fma(*args)
-        args = [as_pack(context, builder, x, kind, pack) for x, kind in zip(args, signature.args, strict=True)]
         name = f"llvm.fma.v{pack.width}f{pack.element.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type] * 3), name),

@@ -1,7 +1,8 @@
-"""What the processor has that the kernels' shapes depend on: decided here, and never a bit of a result.
+"""What the processor has that the kernels' code depends on: decided here, and never a bit of a result.
 
 Kernels are written once, over packs of sixteen numbers. Where those fit one register, sixteen columns are turned at a
 time; elsewhere as many as a pair of registers hold. Where float16 has instructions, they take the place of formulas.
+Where there is no instruction for `fma`, float32's is made of others.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba.core.cpu import CPUContext
 
-__all__ = ["has_half_floats", "has_wide_registers"]
+__all__ = ["has_fma", "has_half_floats", "has_wide_registers"]
 
 _ADD = """
 define <16 x float> @add(<16 x float> %a, <16 x float> %b) {
@@ -23,6 +25,13 @@ _WIDEN = """
 define <8 x float> @widen(<8 x half> %a) {
   %wide = fpext <8 x half> %a to <8 x float>
   ret <8 x float> %wide
+}
+"""
+_MULTIPLY_ADD = """
+declare float @llvm.fma.f32(float, float, float)
+define float @multiply_add(float %a, float %b, float %c) {
+  %sum = call float @llvm.fma.f32(float %a, float %b, float %c)
+  ret float %sum
 }
 """
 
@@ -38,10 +47,17 @@ def has_half_floats(context: Any) -> bool:
     return "vcvtph2ps" in assembly or "fcvtl" in assembly
 
 
+def has_fma(context: Any) -> bool:
+    """Whether code that this target context compiles has an instruction for a float32 `fma`; a GPU's has."""
+    if not isinstance(context, CPUContext):
+        return True
+    return "fmaf" not in _assembly(_MULTIPLY_ADD, *context.codegen().magic_tuple())  # C's name of it, in any call
+
+
 @cache
-def _assembly(code: str, triple: str, cpu: str, features: str) -> str:
-    """What LLVM makes of a small function: names and features of processors are too many to list."""
+def _assembly(function: str, triple: str, cpu: str, features: str) -> str:
+    """What LLVM makes of a function: names and features of processors are too many to list."""
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
-    module = llvm.parse_assembly(code)
+    module = llvm.parse_assembly(function)
     module.triple = triple
     return str(machine.emit_assembly(module))
