@@ -2,7 +2,7 @@
 
 The same operations on the same numbers, in the same order, as in `npselect.backends.kernels`, whose arguments these
 take too, with scratch memory for as many tiles as they say. A tile holds the rows' columns one after another, sixteen
-numbers each; that at the end of a range is filled up with the last row, or with zeros.
+numbers each; beside the rows at the end of a range, where they are fewer, it has zeros.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ __all__ = [
 ]
 
 CHOICES = 128
-_COLUMNS = 4  # choices up to which masks are made in columns; longer rows are cleared, and their ones set one by one
 TILE = CHOICES * WIDTH  # numbers
+_COLUMNS = 4  # choices up to which masks are made in columns; longer rows are cleared, and their ones set one by one
 
 
 @inlined
