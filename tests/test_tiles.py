@@ -182,13 +182,19 @@ def test_storage_takes_packs(bits: Any, dtype: str) -> None:
     wide = np.empty(65536, np.float32)
     _widened(patterns.view(np.float32), like, wide)
     expected = np.array([storage.widen(pattern) for pattern in like])
-    assert wide.tobytes() == expected.tobytes()
+    nan = np.isnan(expected)  # an instruction has another of them than the formula
+    assert np.array_equal(np.isnan(wide), nan)
+    assert np.array_equal(wide.view(np.uint32)[~nan], expected.view(np.uint32)[~nan])
     x = np.random.default_rng(4).integers(0, 2**32, 2**20, np.uint32)
     x[:65536] = wide.view(np.uint32) + 1
     slots, one = np.empty(2**20, np.float32), np.empty(2**20, bits)
     _narrowed(x.view(np.float32), like, slots)
     _narrowed_by_one(x.view(np.float32), one)
-    assert np.array_equal(slots.view(np.uint32).astype(np.uint16).view(bits), one)
+    found = slots.view(np.uint32).astype(np.uint16)
+    number = ~np.isnan(x.view(np.float32))
+    assert np.array_equal(found.view(bits)[number], one[number])
+    assert np.all(np.isnan(found.view(DTYPES[dtype])[~number].astype(np.float32)))
+    assert np.count_nonzero(~number) > 1000
 
 
 # ------------------------------------------------------------------------------------------------ memory
