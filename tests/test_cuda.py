@@ -85,8 +85,9 @@ def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")
 def test_a_numpy_without_row_stack():
-    """NumPy 2.5 has it no more, and numba-cuda 0.30 asks for it."""
+    """NumPy 2.5 has it no more, and numba-cuda 0.30 asks for it. (numba itself goes by the version: it comes first.)"""
     code = """
+import numba.np.arrayobj
 import numpy as np
 if hasattr(np, "row_stack"):
     del np.row_stack
