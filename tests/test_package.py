@@ -48,7 +48,8 @@ ROOMS = {
         "npselect.bench",
         "npselect.testing",
     },
-    "npselect.straight_through": {"npselect._arrays", "npselect._plain"},
+    "npselect.straight_through": {"npselect._arrays", "npselect._operators", "npselect._plain"},
+    "npselect._operators": set(),
     "npselect._plain": {
         "npselect._arguments",
         "npselect._draws",
@@ -56,7 +57,7 @@ ROOMS = {
         "npselect._kinds",
         "npselect.backends",
     },
-    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._plain"},
+    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._operators", "npselect._plain"},
     "npselect.selection": {
         "npselect.straight_through",
         "npselect._arguments",
@@ -66,7 +67,13 @@ ROOMS = {
         "npselect._vectors",
     },
     "npselect._vectors": set(),
-    "npselect.noise": {"npselect._arguments", "npselect._arrays", "npselect._draws", "npselect.backends"},
+    "npselect.noise": {
+        "npselect._arguments",
+        "npselect._arrays",
+        "npselect._draws",
+        "npselect._kinds",
+        "npselect.backends",
+    },
     "npselect._arrays": {
         "npselect._arguments",
         "npselect._draws",
@@ -85,6 +92,7 @@ ROOMS = {
     "npselect.backends": {"npselect.backends", "npselect._arguments", "npselect._draws", "npselect._kinds"},
     "npselect.testing": {
         "npselect",
+        "npselect._kinds",
         "npselect.backends",
         "npselect.straight_through",
         "npselect.gumbel_softmax",

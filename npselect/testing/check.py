@@ -26,6 +26,7 @@ from npselect.testing.report import Outcome, Report
 __all__ = ["assert_conforms", "check", "name_of", "versions"]
 
 
+@np.errstate(all="ignore")
 def check(
     implementation: Any,
     *,
