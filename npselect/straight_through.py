@@ -43,7 +43,8 @@ def forward(
     ----------
     logits : array_like, shape (..., K, ...)
         float16, bfloat16, float32 or float64; integers and bools become float64. K >= 1 candidates along `axis`; every
-        other index is a row of its own. Never written to.
+        other index is a row of its own. Never written to. A tensor of PyTorch on the CPU will do for any array, and is
+        read as its ``detach()``.
     temp : array_like, optional
         Temperature, positive and finite: a scalar, or an array that broadcasts against `logits` with length 1 along
         `axis`. It is rounded to the type that the logits are computed in (float64 for float64, else float32). The
@@ -73,7 +74,8 @@ def forward(
     TypeError
         Complex, object, string or masked arrays.
     ValueError
-        K = 0; `temp` not positive and finite; shapes that do not fit; NaN or +inf under ``nan_policy="raise"``.
+        K = 0; `temp` not positive and finite; shapes that do not fit; NaN or +inf under ``nan_policy="raise"``; in any
+        array, an integer that float64 does not hold, such as ``2**53 + 1``.
     numpy.exceptions.AxisError
         No such axis.
     RuntimeError
