@@ -58,7 +58,8 @@ def check(
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
     dtypes : dtype or sequence of dtypes, optional
         Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
-        or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be accumulated in more than 16.
+        or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
+        accumulated in more than 16.
     temp : float, optional
         The temperature of most cases. It is rounded to the dtype before it is handed over, so that both sides compute
         with the same number.
