@@ -95,7 +95,7 @@ def _several(values: Any) -> Iterable[Any]:
 def _name(dtype: Any) -> str:
     name = dtype_name(dtype)
     if name not in FLOATING:
-        raise ValueError(f"dtype is {dtype!r}; it takes one of {', '.join(map(repr, FLOATING))}")
+        raise ValueError(f"dtype is {name!r}; it takes one of {', '.join(map(repr, FLOATING))}")
     return name
 
 

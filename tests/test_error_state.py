@@ -107,7 +107,7 @@ def asked(dtype):
     case.check_forward(case.mask)
     case.check_backward(case.grad_logits, "strict")
     with pytest.raises(AssertionError):
-        case.check_forward(1 - case.mask)
+        case.check_forward(1 - case.mask, "strict")
     return case.mask, case.grad_logits, case.bound
 
 
