@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import FLOATING, castable, common, computed_in, is_floating, on_device
+from npselect._kinds import FLOATING, as_numpy_sees, castable, common, computed_in, is_floating, on_device
 
 __all__ = [
     "as_float64",
@@ -46,17 +46,35 @@ def _as_array(values: Any, name: str) -> Array:
     try:
         if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
-        return np.asarray(values)
+        return np.asarray(as_numpy_sees(values))
     except Exception as error:
         error.add_note(f"{name}, a {type(values).__name__}, does not become a NumPy array")
         raise
 
 
-def as_float64(array: Any, name: str) -> Any:
-    """Integers and bools in float64; TypeError for what is none of them, nor floating."""
+def as_float64(array: Any, name: str, to_host: Callable[[Any], Array] = np.asarray) -> Any:
+    """Integers and bools in float64; TypeError for what is none of them, nor floating.
+
+    ValueError for an integer that float64 does not hold: rounded, it could equal another, or pass it.
+    """
     if array.dtype.kind in "biu":
+        if array.dtype.itemsize == 8:
+            _check_held(to_host(array), name)
         return array.astype(np.dtype(np.float64))
     raise TypeError(f"{name} has dtype {array.dtype}; it takes {', '.join(FLOATING)}, integers and bools")
+
+
+def _check_held(integers: Array, name: str) -> None:
+    wide = integers.astype(np.float64)
+    beyond = wide >= 2.0 ** np.iinfo(integers.dtype).bits / (1 + (integers.dtype.kind == "i"))  # 2**63 or 2**64
+    rounded = beyond | (np.where(beyond, 0.0, wide).astype(integers.dtype) != integers)
+    if np.any(rounded):
+        position = tuple(int(i) for i in np.unravel_index(np.argmax(rounded), rounded.shape))
+        at = f"{name}{list(position)}" if position else name
+        raise ValueError(
+            f"{at} is {integers[position]}, which float64, what integers are computed in, rounds to "
+            f"{int(wide[position])}; give smaller numbers (less the largest of a row, say), or float64 if that is meant"
+        )
 
 
 def bools(values: Any, name: str) -> Array:
@@ -65,7 +83,7 @@ def bools(values: Any, name: str) -> Array:
         raise TypeError(f"{name} is a masked array; it takes plain bools, True for the candidates")
     if on_device(values):
         raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
-    array = np.asarray(values)
+    array = np.asarray(as_numpy_sees(values))
     check_bools(array, name)
     return array
 
@@ -103,8 +121,7 @@ def temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: 
     """The temperatures in the type they are used in: a single one, or an array with the logits' number of axes."""
     given = floating(temp, "temp")
     compute = computed_in(dtype)
-    with np.errstate(over="ignore", under="ignore"):
-        temps = given.astype(compute)
+    temps = given.astype(compute)
     usable = (temps > 0) & (temps < np.inf)
     if not usable.all():
         value, rounded = given[~usable][0], temps[~usable][0]
@@ -147,8 +164,7 @@ def check_nan_policy(nan_policy: str, *arrays: Any, to_host: Callable[[Any], Any
         raise ValueError(f"nan_policy is {nan_policy!r}; it takes 'propagate' or 'raise'")
     if nan_policy == "raise":
         logits, noise, offers = map(to_host, arrays)
-        with np.errstate(all="ignore"):
-            w, name = (logits, "logits") if noise is None else (logits.astype(noise.dtype) + noise, "(logits + noise)")
+        w, name = (logits, "logits") if noise is None else (logits.astype(noise.dtype) + noise, "(logits + noise)")
         bad = ~(w < np.inf)
         if offers is not None:
             bad &= offers

@@ -102,6 +102,7 @@ class Rows:
         return deliver(self.memory, fill, outs(out, count), shape, order, rows_shape, dtype, read)
 
 
+@np.errstate(all="ignore")
 def deliver(
     memory: Any,
     fill: Callable[..., None],
@@ -154,6 +155,7 @@ def place(backend: str | None, arrays: Mapping[str, Any], beside: Mapping[str, A
     return tier, layout_on_gpu(arrays, beside)
 
 
+@np.errstate(all="ignore")
 def arrange(
     backend: str | None,
     logits: npt.ArrayLike,
@@ -191,8 +193,7 @@ def arrange(
     offers = None if where is None else broadcastable(memory.bools(where, "where"), "where", shape)
     noises = None
     if given is not None:
-        with np.errstate(over="ignore", under="ignore"):
-            noises = memory.floating(given, "noise").astype(computed_in(own), copy=False)
+        noises = memory.floating(given, "noise").astype(computed_in(own), copy=False)
         noises = broadcastable(noises, "noise", shape)
     check_nan_policy(nan_policy, given_logits, noises, offers, to_host=memory.to_host)
 

@@ -1,7 +1,8 @@
-"""What commands share: the object that FILE.py:NAME names, files to write to, a progress bar, errors in one line."""
+"""What commands share: the object that a subject names, files to write to, a progress bar, errors in one line."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import traceback
@@ -20,19 +21,24 @@ class CannotRunError(Exception):
 
 
 def load(subject: str) -> Any:
-    """The object that ``FILE.py:NAME`` names."""
-    file, name = subject, ""
+    """The object that ``FILE.py[:NAME]`` or ``package.module[:NAME]`` names."""
+    home, name = subject, ""
     before, colon, after = subject.rpartition(":")
-    if colon and not Path(subject).exists() and all(part.isidentifier() for part in after.split(".")):
-        file, name = before, after
-    module = _import(Path(file))
+    if colon and not Path(subject).exists() and _is_dotted(after):
+        home, name = before, after
+    is_file = Path(home).is_file() or Path(home).suffix == ".py" or not _is_dotted(home)
+    module = _from_file(Path(home)) if is_file else _from_name(home)
     try:
         return reduce(getattr, name.split("."), module) if name else module
     except AttributeError:
-        raise CannotRunError(f"{file} has no {name}") from None
+        raise CannotRunError(f"{home} has no {name}") from None
 
 
-def _import(path: Path) -> Any:
+def _is_dotted(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split("."))
+
+
+def _from_file(path: Path) -> Any:
     """The module in a file, whose folder becomes importable as it does for a script."""
     if not path.exists():
         raise CannotRunError(f"{path}: no such file")
@@ -51,10 +57,39 @@ def _import(path: Path) -> Any:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
-        raise CannotRunError(f"{path.name}{where} cannot be imported: {type(error).__name__}: {line(error)}") from error
+        raise _not_imported(path.name, error) from error
     return module
+
+
+def _from_name(name: str) -> Any:
+    """The module of that name; the current directory is importable as it is to ``python -m``."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is None or not f"{name}.".startswith(f"{missing}."):
+            raise _not_imported(name, error) from error
+    parent, _, last = missing.rpartition(".")
+    if parent:
+        raise CannotRunError(f"{parent} has no module {last}; an object in it is {parent}:{last}")
+    raise CannotRunError(
+        f"{name}: no such file, and no module {missing} in the current directory or where Python finds packages"
+    )
+
+
+def _not_imported(what: str, error: BaseException) -> CannotRunError:
+    """Why a module cannot be imported, and in which line of it: its file is the first that is not of the machinery."""
+    ours = (__file__, importlib.__file__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename not in ours]
+    frames = [frame for frame in frames if not frame.filename.startswith("<frozen ")]
+    file = Path(frames[0].filename).name if frames else ""
+    lines = [frame.lineno for frame in frames if frame.filename == frames[0].filename]
+    where = f"{what if what.endswith(file) else f'{what}: {file}'}, line {lines[-1]}" if lines else what
+    return CannotRunError(f"{where} cannot be imported: {type(error).__name__}: {line(error)}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from npselect import _vectors
 from npselect._arguments import bools, floating
-from npselect._kinds import on_device
+from npselect._kinds import as_numpy_sees, on_device
 
 __all__ = [
     "are_apart",
@@ -71,7 +71,8 @@ def is_plain(array: Array) -> bool:
 
 
 def writable(out: Any) -> Array:
-    """`out`, as an array of no subclass."""
+    """`out`, as an array of no subclass; a torch tensor's memory is written to, whatever autograd knows of it."""
+    out = as_numpy_sees(out)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         if on_device(out):
             raise TypeError("out lives on a GPU, and what it is to be computed from does not; give a NumPy array")
@@ -94,8 +95,7 @@ def fill_with(value: int, *arrays: Array) -> None:
 
 def copy_into(moved: Array, rows: Array) -> None:
     """Write rows into an array whose axes are those of the rows, then that of the choices."""
-    with np.errstate(over="ignore"):
-        np.copyto(moved, rows.reshape(moved.shape), casting="same_kind")
+    np.copyto(moved, rows.reshape(moved.shape), casting="same_kind")
 
 
 def finish() -> None:

@@ -1,6 +1,7 @@
 """What kind of array somebody gave, and what kind of numbers, before anything of it is read: here or on a GPU; dtypes.
 
-NumPy has no bfloat16 of its own: arrays of it carry the dtype of `ml_dtypes`, which npselect never imports. What lives
+NumPy has no bfloat16 of its own: arrays of it carry the dtype of `ml_dtypes`, which npselect imports for nobody but who
+asks for such an array (by the dtype's name, or with a tensor of PyTorch on the host). What lives
 on a GPU may be bfloat16 in a process that has no such dtype; there `BFloat16` stands in for it.
 """
 
@@ -9,11 +10,24 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-__all__ = ["BFloat16", "FLOATING", "bfloat16", "castable", "common", "computed_in", "is_floating", "on_device"]
+__all__ = [
+    "BFloat16",
+    "FLOATING",
+    "as_numpy_sees",
+    "bfloat16",
+    "castable",
+    "common",
+    "computed_in",
+    "dtype_name",
+    "is_floating",
+    "ml_dtypes_bfloat16",
+    "on_device",
+]
 
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 _HERE = frozenset({np.ndarray, type(None), float, int, list, np.float64, np.float32})
@@ -35,6 +49,21 @@ def on_device(values: Any) -> bool:
         return getattr(values, "__cuda_array_interface__", None) is not None
     except Exception:  # of several devices, say; what there is to complain of is found where it is read
         return False
+
+
+def as_numpy_sees(values: Any) -> Any:
+    """A torch tensor on the host as a NumPy array that shares its memory; everything else as it is.
+
+    As on a GPU, it is read as its `detach()` would be: npselect records nothing for anybody's autograd. bfloat16, which
+    torch hands to nobody, is taken by its bits.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(values, torch.Tensor) or values.is_cuda:
+        return values
+    tensor = values.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes_bfloat16())
+    return tensor.numpy()
 
 
 class BFloat16:
@@ -62,6 +91,23 @@ def bfloat16() -> Any:
     """That of ml_dtypes, if somebody has imported it."""
     loaded = sys.modules.get("ml_dtypes")
     return BFloat16() if loaded is None else np.dtype(loaded.bfloat16)
+
+
+def ml_dtypes_bfloat16() -> np.dtype[Any]:
+    """That of ml_dtypes, imported for somebody who needs it; ModuleNotFoundError if it is missing."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
+        return dtype
+    except ImportError:
+        raise ModuleNotFoundError("dtype 'bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
+
+
+def dtype_name(dtype: Any) -> str:
+    """What a dtype is called, be it NumPy's, its name or a framework's: "float32" for ``torch.float32``, too."""
+    try:
+        return str(np.dtype(dtype).name)
+    except (TypeError, ValueError):  # str(torch.float32) is "torch.float32"; tf.float32 has a name
+        return str(getattr(dtype, "name", dtype)).rpartition(".")[-1]
 
 
 @cache

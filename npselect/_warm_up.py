@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, noise, selection, straight_through
-from npselect._kinds import FLOATING, computed_in
+from npselect._kinds import FLOATING, computed_in, dtype_name, ml_dtypes_bfloat16
 
 __all__ = ["OPERATORS", "warm_up"]
 
@@ -39,7 +39,7 @@ def warm_up(
     Parameters
     ----------
     dtypes : str, dtype or iterable of them, optional
-        Of the arrays to come: float16, bfloat16, float32, float64.
+        Of the arrays to come: float16, bfloat16, float32, float64, NumPy's or a framework's.
     operators : str or iterable of str, optional
         "straight_through" and "gumbel_softmax". What `npselect.selection` and `npselect.noise` take is theirs.
     progress : callable, optional
@@ -70,7 +70,7 @@ def warm_up(
     for operator in (several := list(_several(operators))):
         if operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}; it takes one of {', '.join(map(repr, OPERATORS))}")
-    kinds = {name: np.dtype(import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name) for name in names}
+    kinds = {name: ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name) for name in names}
     compilations = _counter()
     calls = [
         (f"{operator}.{function}, {name}", call)
@@ -93,10 +93,7 @@ def _several(values: Any) -> Iterable[Any]:
 
 
 def _name(dtype: Any) -> str:
-    try:
-        name = dtype if isinstance(dtype, str) else np.dtype(dtype).name
-    except TypeError:
-        name = repr(dtype)
+    name = dtype_name(dtype)
     if name not in FLOATING:
         raise ValueError(f"dtype is {name!r}; it takes one of {', '.join(map(repr, FLOATING))}")
     return name

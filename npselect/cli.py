@@ -25,9 +25,11 @@ _EXAMPLE = """\
 example:
   npselect check examples/numpy_select.py
   npselect check my_module.py:MySelection --dtype float16 --json report.json
+  npselect check package.module:selection
   npselect bench examples/numpy_select.py --quick
 
-FILE.py holds forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of shape (rows, K).
+SUBJECT is FILE.py or package.module, or an object in either, named after a colon; the current directory is importable.
+It holds forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of shape (rows, K).
 exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be run
 """
 
@@ -105,10 +107,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument(
         "subject",
-        metavar="FILE.py[:NAME]",
+        metavar="SUBJECT",
         nargs="?",
         default="examples/numpy_select.py",
-        help="a module, or an object in it; NAME may be dotted (default: %(default)s)",
+        help="FILE.py[:NAME] or package.module[:NAME]: a module, or an object in it; NAME may be dotted "
+        "(default: %(default)s)",
     )
     check.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
     check.add_argument(

@@ -19,6 +19,7 @@ and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete r
 
 from __future__ import annotations
 
+import sys
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -26,6 +27,7 @@ import numpy.typing as npt
 
 from npselect._arrays import arrange
 from npselect._draws import Stream
+from npselect._operators import OperatorModule
 from npselect._plain import plain
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
@@ -427,3 +429,6 @@ def _added(seed: Any, noise: Any, offset: Any) -> Any:
     if stream.offset != 0:
         raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with noise=")
     return noise
+
+
+sys.modules[__name__].__class__ = OperatorModule

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from npselect._arguments import outs, whole
 from npselect._arrays import deliver, place
 from npselect._draws import Stream
+from npselect._kinds import dtype_name
 
 __all__ = ["gumbel"]
 
@@ -91,9 +92,10 @@ def gumbel(
     lengths = _lengths(shape)
     size = math.prod(lengths)
     stream.check_size(size)
-    kind = np.dtype(np.float32 if dtype is None else dtype)
-    if kind not in (np.float32, np.float64):
-        raise TypeError(f"dtype is {kind}; noise is drawn in float32 or float64")
+    name = dtype_name(np.float32 if dtype is None else dtype)
+    if name not in ("float32", "float64"):
+        raise TypeError(f"dtype is {name}; noise is drawn in float32 or float64")
+    kind = np.dtype(name)
     given = outs(out, 1)
     tier, memory = place(backend, {"out": given[0]}, {})
     holds = kind if given[0] is None else memory.writable(given[0]).dtype

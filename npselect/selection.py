@@ -40,6 +40,7 @@ __all__ = ["backward", "forward"]
 Array = npt.NDArray[Any]
 
 
+@np.errstate(all="ignore")
 def forward(
     x: npt.ArrayLike,
     logits: npt.ArrayLike,
@@ -67,7 +68,8 @@ def forward(
         Which entries are candidates; broadcasts to `logits`.
     operator : module, optional
         With the functions ``index`` and ``backward`` of `npselect.straight_through`; `npselect.gumbel_softmax` needs
-        ``seed=`` or ``noise=`` among the options.
+        ``seed=`` or ``noise=`` among the options. Both can be pickled, so that a `functools.partial` with ``operator=``
+        can be sent to other processes; an operator of your own can if it is no module but an object of a class.
     reduce : bool, optional
         If False, the result is ``x * mask``, in which the chosen vector keeps its place among zeros.
     **operator_options
@@ -108,6 +110,7 @@ def forward(
     return chosen
 
 
+@np.errstate(all="ignore")
 def backward(
     grad_chosen: npt.ArrayLike,
     x: npt.ArrayLike,
@@ -173,20 +176,19 @@ def backward(
         raise ValueError(f"grad_chosen has shape {grad.shape} and chosen has shape {shape}; the two must be equal")
     dtype = promoted(arrays)
     rows = _select(memory, arrays, where, operator, operator_options, batch, reduce)
-    with np.errstate(all="ignore"):
-        # chosen = x[m]
-        grad_x = memory.vectors.added(grad, x_there, rows, promoted({"x": x_there, "grad_chosen": grad}))
-        # chosen = sum_j mask_j x_j
-        compute = np.dtype(np.float64 if operator_options.get("backend") == "reference" else computed_in(dtype))
-        product = partial(memory.vectors.product, compute=compute)
-        if reduce:
-            g = _dots(product, grad, x_there, logits_there.shape)
-        else:
-            apart = x_there.reshape((*x_there.shape[:-1], 1, x_there.shape[-1]))
-            g = _dots(product, grad, apart, (*logits_there.shape, 1)).reshape(logits_there.shape)
-        temps = _temperatures(memory, temp, arrays)  # whatever the type of g
-        result = operator.backward(g, logits_there, temps, where=where, **operator_options)
-        grad_logits = memory.vectors.rounded(memory.floating(result, "operator.backward's result"), dtype)
+    # chosen = x[m]
+    grad_x = memory.vectors.added(grad, x_there, rows, promoted({"x": x_there, "grad_chosen": grad}))
+    # chosen = sum_j mask_j x_j
+    compute = np.dtype(np.float64 if operator_options.get("backend") == "reference" else computed_in(dtype))
+    product = partial(memory.vectors.product, compute=compute)
+    if reduce:
+        g = _dots(product, grad, x_there, logits_there.shape)
+    else:
+        apart = x_there.reshape((*x_there.shape[:-1], 1, x_there.shape[-1]))
+        g = _dots(product, grad, apart, (*logits_there.shape, 1)).reshape(logits_there.shape)
+    temps = _temperatures(memory, temp, arrays)  # whatever the type of g
+    result = operator.backward(g, logits_there, temps, where=where, **operator_options)
+    grad_logits = memory.vectors.rounded(memory.floating(result, "operator.backward's result"), dtype)
     memory.finish()
     return grad_x, grad_logits
 

@@ -12,12 +12,14 @@ for conditional computation", arXiv:1308.3432, 2013.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from npselect._arrays import arrange
+from npselect._operators import OperatorModule
 from npselect._plain import plain
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
@@ -41,7 +43,8 @@ def forward(
     ----------
     logits : array_like, shape (..., K, ...)
         float16, bfloat16, float32 or float64; integers and bools become float64. K >= 1 candidates along `axis`; every
-        other index is a row of its own. Never written to.
+        other index is a row of its own. Never written to. A tensor of PyTorch on the CPU will do for any array, and is
+        read as its ``detach()``.
     temp : array_like, optional
         Temperature, positive and finite: a scalar, or an array that broadcasts against `logits` with length 1 along
         `axis`. It is rounded to the type that the logits are computed in (float64 for float64, else float32). The
@@ -71,7 +74,8 @@ def forward(
     TypeError
         Complex, object, string or masked arrays.
     ValueError
-        K = 0; `temp` not positive and finite; shapes that do not fit; NaN or +inf under ``nan_policy="raise"``.
+        K = 0; `temp` not positive and finite; shapes that do not fit; NaN or +inf under ``nan_policy="raise"``; in any
+        array, an integer that float64 does not hold, such as ``2**53 + 1``.
     numpy.exceptions.AxisError
         No such axis.
     RuntimeError
@@ -391,3 +395,6 @@ def double_backward(
     cotangents = {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask}
     rows = arrange(backend, logits, cotangents, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
     return rows.double_backward(out)
+
+
+sys.modules[__name__].__class__ = OperatorModule

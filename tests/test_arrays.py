@@ -1,5 +1,7 @@
 """What comes in and what goes out: dtypes, foreign arrays, layouts, `out`, and inputs that stay as they were."""
 
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -80,6 +82,42 @@ def test_other_dtypes_are_type_errors(values, message):
         st.forward(values)
 
 
+@backends
+@pytest.mark.parametrize(
+    ("values", "given", "rounded"),
+    [
+        ([2**53, 2**53 + 1], 2**53 + 1, 2**53),
+        (np.int64([0, -(2**53) - 1]), -(2**53) - 1, -(2**53)),
+        (np.uint64([0, 2**64 - 1]), 2**64 - 1, 2**64),
+        (np.int64([0, 2**63 - 1]), 2**63 - 1, 2**63),
+    ],
+)
+def test_integers_that_float64_does_not_hold_are_refused(values, given, rounded, backend):
+    """Rounded, the second would select another index, in silence; and so for every other array."""
+    says = rf" is {given}, which float64, what integers are computed in, rounds to {rounded}; "
+    zeros, gumbel = np.zeros(2), npselect.gumbel_softmax
+    for name, call in {
+        r"logits\[1\]": lambda: st.index(values, backend=backend),
+        r"grad_mask\[1\]": lambda: st.backward(values, zeros, backend=backend),
+        r"noise\[1\]": lambda: gumbel.forward(zeros, noise=values, backend=backend),
+        "temp": lambda: st.forward(zeros, np.asarray(values)[1], backend=backend),
+        r"x\[1, 0\]": lambda: npselect.selection.forward(np.asarray(values)[:, None], zeros, backend=backend),
+    }.items():
+        with pytest.raises(ValueError, match=name + says):
+            call()
+
+
+@backends
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", ">i8"])
+def test_integers_that_float64_holds_are_compared_exactly(dtype, backend):
+    info = np.iinfo(dtype)
+    step = max(1, 2 ** (info.bits - 53))  # of float64, near the largest
+    largest = info.max - info.max % step if info.bits == 64 else info.max
+    values = np.array([info.min, largest - step, largest, largest - 2 * step], dtype)
+    assert st.index(values, backend=backend) == 2
+    assert st.index(values[::-1], backend=backend) == 1
+
+
 def test_masked_arrays_are_sent_to_where():
     masked = np.ma.array([1.0, 2.0], mask=[False, True])
     for call in (
@@ -135,6 +173,47 @@ def test_arrays_of_other_libraries(protocol, backend):
     logits, grad = random((3, 4), "float32"), random((3, 4), "float32")
     result = st.backward(Foreign(grad, protocol), Foreign(logits, protocol), backend=backend)
     np.testing.assert_array_equal(result, st.backward(grad, logits, backend=backend))
+
+
+@pytest.mark.frameworks
+@backends
+def test_torch_tensors_are_read_as_detached(backend):
+    """As on a GPU: those that require a gradient, a learned temperature among them, and bfloat16; as `out`, too."""
+    torch = pytest.importorskip("torch")
+    logits, grad, noise = (random((3, 4), "float32") for _ in range(3))
+    temp, where = np.float32([[0.5], [0.7], [2.0]]), RNG.random((3, 4)) < 0.7
+    for dtype, like in ((np.dtype("float32"), torch.float32), (np.dtype(ml_dtypes.bfloat16), torch.bfloat16)):
+        here = [array.astype(dtype) for array in (logits, grad)]
+        there = [torch.from_numpy(array).to(like).requires_grad_() for array in (logits, grad)]
+        learned = torch.from_numpy(temp).requires_grad_()
+        options = {"where": torch.from_numpy(where), "backend": backend}
+        given = torch.from_numpy(noise).requires_grad_()
+        expected = npselect.gumbel_softmax.backward(here[1], here[0], temp, noise=noise, where=where, backend=backend)
+        results = [npselect.gumbel_softmax.backward(there[1], there[0], learned, noise=given, **options)]
+        out = torch.empty((3, 4), dtype=like, requires_grad=True)
+        same = npselect.gumbel_softmax.backward(there[1], there[0], learned, noise=given, **options, out=out)
+        assert same is out
+        bits = out.detach().view(torch.int16 if dtype.itemsize == 2 else torch.int32).numpy()
+        results.append(bits.view(dtype))
+        strided = [tensor.T.contiguous().T for tensor in there]
+        results.append(npselect.gumbel_softmax.backward(*strided[::-1], learned, noise=given, **options))
+        for result in results:
+            assert result.dtype == dtype
+            assert result.tobytes() == expected.tobytes()
+        chosen = npselect.selection.backward(there[1][:, :1], there[0][:, :1].T[..., None], there[0][:, :3], learned)
+        expected = npselect.selection.backward(here[1][:, :1], here[0][:, :1].T[..., None], here[0][:, :3], temp)
+        assert [one.tobytes() for one in chosen] == [one.tobytes() for one in expected]
+    with pytest.raises(TypeError, match="to_dense") as raised:
+        st.forward(torch.from_numpy(logits).to_sparse())
+    assert raised.value.__notes__ == ["logits, a Tensor, does not become a NumPy array"]
+
+
+@pytest.mark.frameworks
+def test_a_bfloat16_tensor_needs_ml_dtypes(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install ml_dtypes"):
+        st.forward(torch.zeros(3, dtype=torch.bfloat16))
 
 
 def test_arrays_on_a_gpu_need_the_cuda_tier():

@@ -13,6 +13,7 @@ import children
 import pytest
 
 import npselect
+from npselect._commands import load
 from npselect.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -158,6 +159,55 @@ def test_json(folder, capsys):
     ],
 )
 def test_no_such_subject(folder, capsys, subject, message):
+    assert message in cannot_run(capsys, "check", subject)
+
+
+@pytest.fixture
+def package(folder):
+    (folder / "house" / "room").mkdir(parents=True)
+    for name, text in {"__init__": "", "room/__init__": "", "room/select": RIGHT, "room/thing": OBJECT}.items():
+        text = text.replace("import right", "from house.room import select as right")
+        (folder / "house" / f"{name}.py").write_text(text)
+    (folder / "house" / "broken.py").write_text("import json\n\njson.nothing\n")
+    (folder / "house" / "lacking.py").write_text("import a_module_that_does_not_exist\n")
+    yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "house"]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("subject", ["select", "thing:select", "thing:Namespace.Select"])
+def test_a_module_by_its_name(package, subject):
+    found = load(f"house.room.{subject}")
+    assert found.forward is load("house.room.select:forward")
+
+
+def test_a_module_by_its_name_from_the_console(package):
+    """The current directory is importable, as it is to pytest and uvicorn, where only the script's is on the path."""
+    code = "import sys; sys.path[:] = filter(None, sys.path); from npselect.cli import main; main()"
+    done = run("check", "house.room.thing:select", python=("-c", code))
+    assert (done.stderr, "PASSED" in done.stdout) == ("", True)
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("hut", "hut: no such file, and no module hut in the current directory or where Python finds packages"),
+        ("hut.room:select", "hut.room: no such file, and no module hut in the current directory"),
+        ("house.root", "house has no module root; an object in it is house:root"),
+        (
+            "house.room.thing.select",
+            "house.room.thing has no module select; an object in it is house.room.thing:select",
+        ),
+        ("house.room.thing:nothing", "house.room.thing has no nothing"),
+        ("house.room.thing:Namespace.nothing", "house.room.thing has no Namespace.nothing"),
+        ("house.room.thing:number", "int has no function forward(logits, temp)"),
+        ("house.broken", "house.broken: broken.py, line 3 cannot be imported: AttributeError: module 'json' has no"),
+        ("house.lacking", "lacking.py, line 1 cannot be imported: ModuleNotFoundError: No module named 'a_module_that"),
+        ("house..room", "house..room: no such file"),
+        ("house/room", "house/room is not a file"),
+    ],
+)
+def test_no_such_module(package, capsys, subject, message):
     assert message in cannot_run(capsys, "check", subject)
 
 

@@ -412,6 +412,7 @@ def test_single_rows_and_no_rows(device):
         (TypeError, "seed", lambda wrap: gumbel_softmax.forward(wrap(random(4)))),
         (ValueError, "nan_policy is 'stop'", lambda wrap: st.forward(wrap(random(4)), nan_policy="stop")),
         (TypeError, "axis is 1.0", lambda wrap: st.forward(wrap(random((2, 4))), axis=1.0)),
+        (ValueError, "logits.1. is 9007199254740993", lambda wrap: st.index(wrap(np.array([2**53, 2**53 + 1])))),
     ],
 )
 def test_errors_are_those_of_the_host_and_come_before_any_launch(error, message, call, device):

@@ -1,6 +1,7 @@
 """The house: what may import what, what an import costs, and what the README promises."""
 
 import ast
+import inspect
 import json
 import os
 import re
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import children
 import pytest
+from hypothesis import settings
 
 import npselect
+import npselect.testing
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "npselect"
@@ -48,7 +51,8 @@ ROOMS = {
         "npselect.bench",
         "npselect.testing",
     },
-    "npselect.straight_through": {"npselect._arrays", "npselect._plain"},
+    "npselect.straight_through": {"npselect._arrays", "npselect._operators", "npselect._plain"},
+    "npselect._operators": set(),
     "npselect._plain": {
         "npselect._arguments",
         "npselect._draws",
@@ -56,7 +60,7 @@ ROOMS = {
         "npselect._kinds",
         "npselect.backends",
     },
-    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._plain"},
+    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._operators", "npselect._plain"},
     "npselect.selection": {
         "npselect.straight_through",
         "npselect._arguments",
@@ -66,7 +70,13 @@ ROOMS = {
         "npselect._vectors",
     },
     "npselect._vectors": set(),
-    "npselect.noise": {"npselect._arguments", "npselect._arrays", "npselect._draws", "npselect.backends"},
+    "npselect.noise": {
+        "npselect._arguments",
+        "npselect._arrays",
+        "npselect._draws",
+        "npselect._kinds",
+        "npselect.backends",
+    },
     "npselect._arrays": {
         "npselect._arguments",
         "npselect._draws",
@@ -85,6 +95,7 @@ ROOMS = {
     "npselect.backends": {"npselect.backends", "npselect._arguments", "npselect._draws", "npselect._kinds"},
     "npselect.testing": {
         "npselect",
+        "npselect._kinds",
         "npselect.backends",
         "npselect.straight_through",
         "npselect.gumbel_softmax",
@@ -202,6 +213,24 @@ def test_readme_has_two_commands_in_its_quick_start():
     assert [language for language, _ in blocks] == ["bash", "bash"]
     assert "npselect check examples/numpy_select.py" in blocks[0][1]
     assert "python -m pytest" in blocks[1][1]
+
+
+def test_readme_has_a_profile_for_hypothesis(monkeypatch):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(import npselect\nfrom hypothesis .*?)^```", readme, re.DOTALL | re.MULTILINE)
+    warmed = []
+    monkeypatch.setattr(npselect, "warm_up", lambda *asked: warmed.append(asked))
+    try:
+        exec(block, {})
+        assert settings.default.deadline is None
+        assert settings.get_profile("npselect").deadline is None
+    finally:
+        settings.load_profile("ci" if os.environ.get("CI") else "dev")  # as in conftest.py
+    monkeypatch.undo()
+    ((dtypes, operators),) = warmed
+    signature = inspect.signature(npselect.warm_up).bind(dtypes, operators).arguments
+    assert {*signature["dtypes"]} <= {*npselect.testing.DTYPES}
+    assert all(hasattr(npselect, name) for name in signature["operators"])
 
 
 def test_readme_names_only_files_that_exist():

@@ -1,9 +1,14 @@
 """Both passes of the selection: against finite differences by mpmath, and against mask -> einsum."""
 
+import copy
 import itertools
 import math
+import multiprocessing
+import pickle
 import tracemalloc
-from types import SimpleNamespace
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import mpmath
@@ -763,3 +768,27 @@ def test_a_broadcast_x_is_not_copied():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < x.nbytes / 100  # of 128 MB
+
+
+# ------------------------------------------------------------------------------------------------ to other processes
+
+
+@pytest.mark.parametrize("operator", [straight_through, gumbel_softmax], ids=lambda operator: operator.__name__)
+def test_a_partial_with_its_operator_travels(operator):
+    """By pickle, by copy, and to a process that starts afresh: the same function, of the same module."""
+    options = {} if operator is straight_through else {"seed": 3}
+    x, logits = np.arange(6.0).reshape(3, 2), np.array([[0.0, 2.0, 1.0]])
+    for function, arrays in ((selection.forward, (x, logits)), (selection.backward, (x[:1], x, logits))):
+        call = partial(function, operator=operator, backend="reference", **options)
+        expected = call(*arrays)
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            other = pickle.loads(pickle.dumps(call, protocol))
+            assert other.keywords["operator"] is operator
+            assert other.func is function
+        for other in (copy.copy(call), copy.deepcopy(call)):
+            assert other.keywords["operator"] is operator
+        np.testing.assert_equal(other(*arrays), expected)
+    assert pickle.loads(pickle.dumps(operator)) is operator
+    assert isinstance(operator, ModuleType)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        np.testing.assert_equal(pool.submit(call, *arrays).result(), expected)

@@ -33,7 +33,7 @@ from honest import (
 )
 
 import npselect
-from npselect import gumbel_softmax, straight_through, testing
+from npselect import bench, gumbel_softmax, noise, straight_through, testing
 from npselect.testing import tolerance
 from npselect.testing.compare import Allowed, within_rounding
 
@@ -456,6 +456,44 @@ def test_bfloat16_without_ml_dtypes(monkeypatch):
 def test_dtypes_as_numpy_has_them(dtype):
     few = testing.cases(dtype)[1:3]
     assert testing.check(straight_through, dtypes=dtype, cases=few).dtypes == (np.dtype(dtype).name,)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("framework", ["torch", "jax.numpy", "tensorflow"])
+@pytest.mark.parametrize("name", testing.DTYPES)
+def test_dtypes_as_frameworks_have_them(framework, name):
+    dtype = getattr(pytest.importorskip(framework), name)
+    case = testing.find_case(f"{name}/edge/ties")
+    assert testing.check(straight_through, dtypes=[dtype], cases=[case]).dtypes == (name,)
+    assert testing.check(straight_through, dtypes=dtype, cases=[case]).dtypes == (name,)
+    assert tolerance.soft([[0.0, 1.0]], 1.0, dtype).tolist() == tolerance.soft([[0.0, 1.0]], 1.0, name).tolist()
+    if name == "float32":
+        assert testing.cases(dtype)[0].logits.dtype == np.float32
+        assert noise.gumbel(1, 1, dtype=dtype).dtype == np.float32
+        assert bench.Problem("noise", 1, 2, dtype).dtype == name
+    with pytest.raises(ValueError, match=r"dtype is .*int32.*; it takes one of 'float16'"):
+        testing.check(straight_through, dtypes=[pytest.importorskip(framework).int32])
+
+
+@pytest.mark.frameworks
+def test_answers_may_be_tensors_that_require_a_gradient():
+    torch = pytest.importorskip("torch")
+    case = testing.find_case("bfloat16/random/K=5")
+    answers = (torch.from_numpy(array.view(np.int16)) for array in (case.mask, case.grad_logits))
+    mask, grad_logits = (bits.view(torch.bfloat16) for bits in answers)
+    case.check_forward(mask)
+    case.check_backward(grad_logits.clone().requires_grad_())
+    with pytest.raises(AssertionError, match="forward"):
+        case.check_forward(mask.flip(-1))
+    leaf = torch.zeros((), requires_grad=True)
+    learned = SimpleNamespace(
+        forward=lambda logits, temp: torch.from_numpy(straight_through.forward(logits)) + leaf,
+        backward=lambda g, logits, temp: torch.from_numpy(straight_through.backward(g, logits, temp)) + leaf,
+    )
+    assert testing.check(learned, cases=[testing.find_case("float32/random/K=5")]).ok
+    bound = tolerance.backward(leaf.expand(1, 2), leaf.expand(1, 2), leaf + 1, torch.float32)
+    assert bound.shape == (1, 2)
+    assert tolerance.isclose(leaf, leaf, 0.0)
 
 
 def test_temp_is_rounded_to_the_dtype():

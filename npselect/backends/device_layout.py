@@ -80,7 +80,7 @@ class OnDevice:
         if not on_device(values):
             return self._upload(_arguments.floating(values, name))
         view = self._view(values, name)
-        return view if is_floating(view.dtype) else _arguments.as_float64(view, name)
+        return view if is_floating(view.dtype) else _arguments.as_float64(view, name, DeviceArray.to_host)
 
     def bools(self, values: Any, name: str) -> DeviceArray:
         """An array of plain bools."""

@@ -31,8 +31,9 @@ example:
   npselect bench examples/numpy_select.py --quick
   npselect bench my_module.py:MySelection --shape 8192x1024 --peer npselect --peer numpy --plot times.png
 
-FILE.py is what `npselect check` takes: forward(logits, temp) and backward(grad_mask, logits, temp) over NumPy arrays of
-shape (rows, K). It is checked first, like every peer; what is wrong is reported, and not timed.
+SUBJECT is what `npselect check` takes, FILE.py[:NAME] or package.module[:NAME]: forward(logits, temp) and
+backward(grad_mask, logits, temp) over NumPy arrays of shape (rows, K). It is checked first, like every peer; what is
+wrong is reported, and not timed.
 exit status: 0 all is well, 1 the implementation is wrong, 2 it could not be run, 130 interrupted; times do not count
 """
 
@@ -52,13 +53,16 @@ def add_to(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     bench.add_argument(
-        "subject", metavar="FILE.py[:NAME]", nargs="?", help="one more peer: a module, or an object in it"
+        "subject",
+        metavar="SUBJECT",
+        nargs="?",
+        help="one more peer: a module, or an object in it, as FILE.py[:NAME] or package.module[:NAME]",
     )
     bench.add_argument(
         "--operator",
         choices=OPERATORS,
         action="append",
-        help="may be given several times; with a FILE one of the first two (default: straight_through)",
+        help="may be given several times; with a SUBJECT one of the first two (default: straight_through)",
     )
     bench.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times (default: float32)")
     bench.add_argument(

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from npselect.bench.copying import COPIES, copies
 from npselect.bench.interleave import Times, ratio, turns
 from npselect.bench.judging import own_fault, prepared
@@ -17,6 +19,7 @@ from npselect.bench.problem import OPERATORS, QUICK_SHAPES, SHAPES, WIDTH, Probl
 from npselect.bench.processor import code_is_for
 from npselect.bench.report import BenchReport, Timing
 from npselect.bench.threads import thread_count, threads_are
+from npselect.testing.dtypes import floating_dtype
 
 __all__ = ["Effort", "compare", "problems", "run"]
 
@@ -78,7 +81,7 @@ def problems(
     """
     if operator not in OPERATORS:
         raise ValueError(f"operator is {operator!r}; it takes one of {', '.join(map(repr, OPERATORS))}")
-    dtypes = list(dtypes)
+    dtypes = [floating_dtype(dtype).name for dtype in dtypes]
     if operator == "noise" and (short := [dtype for dtype in dtypes if dtype in ("float16", "bfloat16")]):
         raise ValueError(f"noise is drawn in float32 or float64, not in {short[0]}")
     if shapes is None:
@@ -89,6 +92,7 @@ def problems(
     return [Problem(operator, *shape, dtype, temp) for dtype in dtypes for shape in shapes]
 
 
+@np.errstate(all="ignore")
 def run(
     implementation: Any = None,
     *,
@@ -216,6 +220,7 @@ def _compare_all(
         progress(total, total, "")
 
 
+@np.errstate(all="ignore")
 def compare(
     problem: Problem,
     call: str,

@@ -59,6 +59,7 @@ def prepared(problem: Problem, peer: Peer, calls: Calls, call: str) -> tuple[Cal
     return (function, None) if wrong is None else (None, wrong)
 
 
+@np.errstate(all="ignore")
 def fault(
     problem: Problem,
     call: str,
@@ -125,6 +126,7 @@ def fault(
     return None if report.ok else _why(report)
 
 
+@np.errstate(all="ignore")
 def own_fault(implementation: Any, problem: Problem) -> str | None:
     """What `npselect.testing.check` finds wrong with somebody's own implementation on small batches, or None.
 

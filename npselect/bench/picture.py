@@ -7,6 +7,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from npselect.bench.copying import COPIES
 from npselect.bench.problem import CALLS
 from npselect.bench.report import BenchReport, Timing
@@ -14,6 +16,7 @@ from npselect.bench.report import BenchReport, Timing
 __all__ = ["draw"]
 
 
+@np.errstate(all="ignore")
 def draw(report: BenchReport, path: Path) -> None:
     """Draw a panel for each operator and dtype: nanoseconds for each element of the logits, from quartile to quartile.
 

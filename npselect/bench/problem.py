@@ -42,7 +42,7 @@ class Problem:
     rows, choices : int
         Of the logits. There are as many numbers of noise; `npselect.selection` selects from vectors of `WIDTH`.
     dtype : str
-        Of all arrays.
+        Of all arrays; one of NumPy or of a framework becomes its name.
     temp : float
         The temperature; it is rounded to the dtype.
     seed : int
@@ -66,6 +66,7 @@ class Problem:
     seed: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dtype", self.form.name)
         temp = rounded(self.temp, self.form)
         if not 0 < temp < np.inf:
             raise ValueError(f"temp is {self.temp}, in {self.dtype} {temp}; it must be positive and finite")
@@ -122,6 +123,7 @@ class Problem:
         """Gumbel noise, for those to whom it is given."""
         return self._on_grid(noise.gumbel(self.shape, self.seed, dtype=self.wide)).astype(self.form, copy=False)
 
+    @np.errstate(all="ignore")
     def _on_grid(self, values: Array) -> Array:
         """In 16 bits, so that the sum with the noise is exact: some add in 16 bits, and some in 32."""
         if self.form.itemsize > 2:
@@ -129,6 +131,7 @@ class Problem:
         step = _STEPS[self.dtype]
         return np.asarray((np.round(np.clip(values.astype(np.float32), -15, 15) / step) * step).astype(self.form))
 
+    @np.errstate(all="ignore")
     def _normal(self, stream: int, shape: tuple[int, ...], scale: float = 1.0) -> Array:
         drawn = np.random.default_rng([self.seed, stream]).standard_normal(shape, np.float32)
         drawn *= np.float32(scale)

@@ -25,6 +25,7 @@ Array = npt.NDArray[Any]
 _INF, _NAN = np.inf, np.nan
 
 
+@np.errstate(all="ignore")
 def cases(
     dtype: npt.DTypeLike = "float32",
     temp: float = 0.6,
@@ -88,6 +89,7 @@ def cases(
     ]
 
 
+@np.errstate(all="ignore")
 def find_case(id: str, temp: float = 0.6) -> Case:  # noqa: A002 the name of the attribute
     """The case of an id, such as a report names.
 
@@ -134,7 +136,7 @@ def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType) -> list[C
 
 def rounded(temp: float, dtype: np.dtype[Any]) -> float:
     """The number of `dtype` that `temp` means there, so that nobody computes with another one."""
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         return float(np.asarray(temp, np.float64).astype(dtype))
 
 

@@ -26,6 +26,7 @@ from npselect.testing.report import Outcome, Report
 __all__ = ["assert_conforms", "check", "name_of", "versions"]
 
 
+@np.errstate(all="ignore")
 def check(
     implementation: Any,
     *,
@@ -56,8 +57,9 @@ def check(
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
     dtypes : dtype or sequence of dtypes, optional
-        Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64; by
-        default those of `cases`, or float32. In 16 bits, sums must be accumulated in more than 16.
+        Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
+        or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
+        accumulated in more than 16.
     temp : float, optional
         The temperature of most cases. It is rounded to the dtype before it is handed over, so that both sides compute
         with the same number.
@@ -79,7 +81,8 @@ def check(
     -------
     Report
         ``report.ok`` says whether all is well, ``str(report)`` tells. An exception that the implementation raises in a
-        case that is judged is a failure of that case.
+        case that is judged is a failure of that case; its warnings, and NumPy's floating-point errors, are ignored
+        whatever `numpy.seterr` says, so that the report is the same under any state.
 
     Raises
     ------

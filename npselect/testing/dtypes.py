@@ -1,12 +1,13 @@
-"""The dtypes that may be asked for; bfloat16 by its name."""
+"""The dtypes that may be asked for: NumPy's, their names, and those of frameworks."""
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from npselect._kinds import dtype_name, ml_dtypes_bfloat16
 
 __all__ = ["DTYPES", "floating_dtype"]
 
@@ -14,25 +15,16 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """The dtype of `DTYPES` that is meant.
+    """The dtype of `DTYPES` that is meant, by its name, as NumPy's or as a framework's, such as ``torch.float32``.
 
     Raises
     ------
     ValueError
         It is none of them.
     ModuleNotFoundError
-        bfloat16 is asked for by name, and the package ml_dtypes is missing.
+        bfloat16 is asked for, and the package ml_dtypes is missing.
     """
-    if isinstance(dtype, str) and dtype == "bfloat16":
-        try:
-            bfloat16: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
-            return bfloat16
-        except ImportError:
-            raise ModuleNotFoundError("dtype 'bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
-    try:
-        form: np.dtype[Any] | None = np.dtype(dtype)
-    except TypeError:
-        form = None
-    if form is None or form.name not in DTYPES:
+    name = dtype_name(dtype)
+    if name not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it takes one of {', '.join(map(repr, DTYPES))}")
-    return form
+    return ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from npselect._kinds import as_numpy_sees
 from npselect.testing.case import Case
 from npselect.testing.compare import Allowed, Errors, compare_gradients, compare_masks, trouble, within_rounding
 from npselect.testing.report import Difference, Outcome
@@ -235,7 +236,7 @@ def _call(implementation: Any, direction: str, case: Case) -> _Call:
             warnings.simplefilter("ignore")
             answer = getattr(implementation, direction)(*positional, **keywords)
             returned = type(answer).__name__
-            array = np.asarray(answer)
+            array = np.asarray(as_numpy_sees(answer))
     except (Exception, SystemExit) as raised:
         error = raised
     seconds = time.perf_counter() - start

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import straight_through
+from npselect._kinds import as_numpy_sees
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
@@ -48,6 +49,7 @@ _AFTER_FORM = (
 _STREAM = 0x6E7073656C656374  # keeps the numbers drawn here apart from those of a sampler that uses default_rng(seed)
 
 
+@np.errstate(all="ignore")
 def check_sampler(
     sample: Callable[[Array, int], Any],
     *,
@@ -216,7 +218,7 @@ def _draw(sample: Callable[[Array, int], Any], question: Question, seed: int) ->
     shape = logits.shape
     try:
         answer = sample(logits, seed)
-        mask = np.asarray(answer)
+        mask = np.asarray(as_numpy_sees(answer))
     except Exception as error:
         error.add_note(f"raised by {call}")
         raise

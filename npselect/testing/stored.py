@@ -64,6 +64,7 @@ class _Stored(Case):
         return super().judged(how)
 
 
+@np.errstate(all="ignore")
 def load_vectors(path: str | os.PathLike[str]) -> list[Case]:
     """Read the cases back that `write_vectors` has written.
 

@@ -46,6 +46,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from npselect._kinds import as_numpy_sees, dtype_name
+
 __all__ = [
     "KERNELS",
     "TEXTBOOK",
@@ -74,7 +76,7 @@ class Format(NamedTuple):
     def of(cls, dtype: Any) -> Format:
         """The format of one of the four dtypes, by name."""
         formats = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
-        name = np.dtype(dtype).name
+        name = dtype_name(dtype)
         if name not in formats:
             raise ValueError(f"dtype is {name}; it takes one of {', '.join(formats)}")
         return cls(*formats[name])
@@ -104,6 +106,7 @@ class Format(NamedTuple):
         return 2 * self.tiny if flushes_subnormals else self.least
 
 
+@np.errstate(all="ignore")
 def ulp(values: Array, dtype: Any) -> Array:
     """The unit in the last place of `dtype` at each of the values, as float64."""
     form = Format.of(dtype)
@@ -175,7 +178,7 @@ class _Row(NamedTuple):
         All are in units of ``2**scale``, of about the largest entry of a row, lest float64 over- or underflows here.
         """
         u = self.form.unit
-        given = np.asarray(cotangent).astype(np.float64)
+        given = np.asarray(as_numpy_sees(cotangent)).astype(np.float64)
         if given.shape != self.candidates.shape:
             shapes = f"{given.shape} and logits has shape {self.candidates.shape}"
             raise ValueError(f"the cotangent has shape {shapes}; the two must be equal")
@@ -206,7 +209,7 @@ class _Row(NamedTuple):
 
 def _row(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic) -> _Row:
     form = Format.of(dtype)
-    w, temp = (np.asarray(values).astype(np.float64) for values in (logits, temp))
+    w, temp = (np.asarray(as_numpy_sees(values)).astype(np.float64) for values in (logits, temp))
     if w.ndim == 0 or w.shape[-1] == 0:
         raise ValueError(f"logits has shape {w.shape}; the last axis must hold at least one candidate")
     if not np.all((temp > 0) & (temp < np.inf)):
@@ -232,6 +235,7 @@ def _row(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Ari
     return _Row(form, least, n, temp, t, p, p_pi, m, candidates, arithmetic.difference_first)
 
 
+@np.errstate(all="ignore")
 def isclose(actual: npt.ArrayLike, exact: npt.ArrayLike, bound: npt.ArrayLike) -> Array:
     """Where a result is as it should be: within the bound of the exact one, or the same infinity, or NaN as that is.
 
@@ -252,11 +256,10 @@ def isclose(actual: npt.ArrayLike, exact: npt.ArrayLike, bound: npt.ArrayLike) -
     >>> tolerance.isclose([1.0, 1.5, float("nan")], [1.0, 1.0, float("nan")], 0.25)
     array([ True, False,  True])
     """
-    a, b = (np.asarray(values).astype(np.float64) for values in (actual, exact))
+    a, b = (np.asarray(as_numpy_sees(values)).astype(np.float64) for values in (actual, exact))
     if a.shape != b.shape:
         raise ValueError(f"actual has shape {a.shape} and exact has shape {b.shape}; the two must be equal")
-    with np.errstate(invalid="ignore"):
-        return np.asarray((np.abs(a - b) <= bound) | (a == b) | (np.isnan(a) & np.isnan(b)))
+    return np.asarray((np.abs(a - b) <= bound) | (a == b) | (np.isnan(a) & np.isnan(b)))
 
 
 def soft(logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK) -> Array:
@@ -290,6 +293,7 @@ def near_tie(logits: Array, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithme
     and, of quotients that are subnormal, ``least / p_m`` more. Parameters and result as in `soft`.
     """
     with np.errstate(all="ignore"):
+        logits, temp = (np.asarray(as_numpy_sees(values)) for values in (logits, temp))
         top = np.max(logits, axis=-1, keepdims=True, initial=-np.inf).astype(np.float64)
         w = np.where(logits > -np.inf, logits.astype(np.float64), top)
         reach = 3 * np.abs(top) + np.abs(w) + np.abs(w - top)

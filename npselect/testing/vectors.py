@@ -45,6 +45,7 @@ OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_soft
 _STANDARD = Allowed("standard")
 
 
+@np.errstate(all="ignore")
 def write_vectors(
     folder: str | os.PathLike[str],
     *,
