@@ -19,6 +19,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from npselect._modes import in_usual_modes
+from npselect.backends.forks import loading
+
 __all__ = ["Tier", "backends", "choose", "layout_on_gpu", "plain_on_gpu"]
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.backends.cpu", "cuda": "npselect.backends.cuda"}
@@ -116,14 +119,24 @@ def plain_on_gpu() -> Any:
 
 
 @cache
+@in_usual_modes
 def _load(name: str) -> Any:
     try:
-        if name == "cuda":
-            from npselect.backends.device_memory import unavailable
-
-            reason = unavailable()
+        with loading:
+            reason = _unavailable(name)
             if reason is not None:
                 raise ImportError(reason)
-        return import_module(_MODULES[name])
+            return import_module(_MODULES[name])
     except ImportError as error:
         raise RuntimeError(f"backend {name!r} does not run here: {error}") from error
+
+
+def _unavailable(name: str) -> str | None:
+    """Why a tier does not run here, as far as can be said before its module is loaded."""
+    if name == "cuda":
+        from npselect.backends.device_memory import unavailable
+
+        return unavailable()
+    if name == "cpu" and import_module("numba").config.DISABLE_JIT:
+        return "numba compiles nothing, as the environment variable NUMBA_DISABLE_JIT says; unset it, or name 'reference'"
+    return None
