@@ -138,5 +138,7 @@ def _unavailable(name: str) -> str | None:
 
         return unavailable()
     if name == "cpu" and import_module("numba").config.DISABLE_JIT:
-        return "numba compiles nothing, as the environment variable NUMBA_DISABLE_JIT says; unset it, or name 'reference'"
+        return (
+            "numba compiles nothing, as the environment variable NUMBA_DISABLE_JIT says; unset it, or name 'reference'"
+        )
     return None
