@@ -7,7 +7,6 @@ which compiles their kernels once; and so do those of a framework, which takes s
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
