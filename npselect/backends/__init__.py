@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any
 
 from npselect._modes import in_usual_modes
-from npselect.backends.forks import loading
+from npselect.backends.forks import check, loading
 
 __all__ = ["Tier", "backends", "choose", "layout_on_gpu", "plain_on_gpu"]
 
@@ -94,7 +94,7 @@ def choose(backend: str | None, on_gpu: bool = False) -> Any:
     ValueError
         No tier has that name.
     RuntimeError
-        The tier does not run here; the message says why.
+        The tier does not run here, or cannot be loaded in this child of a fork; the message says why.
     """
     if backend is None:
         backend = "cuda" if on_gpu else "cpu"
@@ -121,6 +121,7 @@ def plain_on_gpu() -> Any:
 @cache
 @in_usual_modes
 def _load(name: str) -> Any:
+    check()
     try:
         with loading:
             reason = _unavailable(name)

@@ -21,6 +21,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, overload, register_jitable
 
 from npselect.backends.entries import Entered
+from npselect.backends.forks import check
 from npselect.backends.fused import fma32
 from npselect.backends.kept import Kept
 from npselect.backends.packs import Pack, as_pack
@@ -86,6 +87,13 @@ def _compiled(function: Function, **options: Any) -> Function:
     made: Any = njit(nogil=True, error_model="numpy", pipeline_class=Entered, **options)(function)
     with suppress(RuntimeError, OSError):  # numba: no locator available
         made._cache = Kept(function)
+    compile_for = made._compile_for_args
+
+    def first_call(*arguments: Any, **options: Any) -> Any:
+        check()
+        return compile_for(*arguments, **options)
+
+    made._compile_for_args = first_call
     return cast("Function", made)
 
 
