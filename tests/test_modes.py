@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,23 @@ def test_an_index_among_subnormal_numbers() -> None:
     logits = np.array([0, 1e-45, 0], np.float32)
     for backend in ("cpu", "reference"):
         assert in_modes("flushed", lambda backend=backend: straight_through.index(logits, backend=backend)) == 1
+
+
+@pytest.mark.frameworks
+def test_flushed_by_torch() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    logits = torch.tensor([0, 1e-45, 0])
+    found: list[Any] = []
+
+    def work() -> None:
+        found.append(torch.set_flush_denormal(True))
+        found.append(int((logits * 1).argmax()))
+        found.extend(int(straight_through.index(logits, backend=backend)) for backend in ("cpu", "reference"))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [True, 0, 1, 1]
 
 
 def test_a_first_call() -> None:
