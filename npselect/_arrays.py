@@ -30,6 +30,7 @@ from npselect._arguments import (
 )
 from npselect._draws import Draws, Stream
 from npselect._kinds import on_device
+from npselect._modes import in_usual_modes
 from npselect.backends import choose, layout_on_gpu
 
 __all__ = ["Rows", "arrange", "deliver", "place"]
@@ -102,7 +103,7 @@ class Rows:
         return deliver(self.memory, fill, outs(out, count), shape, order, rows_shape, dtype, read)
 
 
-@np.errstate(all="ignore")
+@in_usual_modes
 def deliver(
     memory: Any,
     fill: Callable[..., None],
@@ -155,7 +156,7 @@ def place(backend: str | None, arrays: Mapping[str, Any], beside: Mapping[str, A
     return tier, layout_on_gpu(arrays, beside)
 
 
-@np.errstate(all="ignore")
+@in_usual_modes
 def arrange(
     backend: str | None,
     logits: npt.ArrayLike,

@@ -17,6 +17,7 @@ from npselect import _host
 from npselect._arguments import outs
 from npselect._draws import Draws, Stream
 from npselect._kinds import computed_in, is_floating, on_device
+from npselect._modes import in_usual_modes
 from npselect.backends import choose, plain_on_gpu
 
 __all__ = ["plain"]
@@ -98,6 +99,7 @@ def plain(
 
 
 @lru_cache(maxsize=256)
+@in_usual_modes
 def _temps(temp: float, dtype: Any) -> Array | None:
     """A temperature as tiers take it; None if it is not positive and finite there, or there is none for the dtype."""
     if not is_floating(dtype):

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from npselect._modes import in_usual_modes
 from npselect._numbers import Digits, Wide
 from npselect._philox import words
 from npselect._rounding import evaluate, evaluate_sums
@@ -37,7 +38,6 @@ __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "m
 
 Array = npt.NDArray[Any]
 Number = TypeVar("Number", Wide, Digits)
-_quietly = np.errstate(all="ignore")  # overflow and its like are results here, whatever numpy.seterr makes of them
 
 # ------------------------------------------------------------------------------------------------ the hard choice
 
@@ -80,13 +80,13 @@ def _choose(logits: Array, where: Array | None, temp: Array | None = None) -> _R
     return _Rows(w, candidates, np.where(selects, m, -1), poisoned, temps)
 
 
-@_quietly
+@in_usual_modes
 def index(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """Index of the selected candidate of each row into `out`, int64 of shape (rows,); -1 where nothing is selected."""
     out[...] = _choose(_perturbed(logits, noise), where).index[:, 0]
 
 
-@_quietly
+@in_usual_modes
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """The exact one-hot of the selected candidate: a row of +0 with a single 1."""
     rows = _choose(_perturbed(logits, noise), where)
@@ -98,7 +98,7 @@ def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
 # Each formula is written for a kind of numbers, `Wide` or `Digits`.
 
 
-@_quietly
+@in_usual_modes
 def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``: ``p_i = e_i / s``."""
 
@@ -111,7 +111,7 @@ def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array
     _finish(probs, rows, out)
 
 
-@_quietly
+@in_usual_modes
 def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``grad_logits_i = e_i (h_i - d) / (s temp)``: the softmax's Jacobian, which is symmetric, times `grad_mask`.
 
@@ -131,7 +131,7 @@ def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Ar
     _finish(grad_logits, rows, out, finite)
 
 
-@_quietly
+@in_usual_modes
 def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``grad_temp = -sum_i grad_logits_i z_i / temp``, summed over the rows that share a temperature.
 
@@ -154,7 +154,7 @@ def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, wher
     out[np.any((rows.poisoned | ~finite).reshape(-1, share), axis=-1)] = np.nan
 
 
-@_quietly
+@in_usual_modes
 def double_backward(
     grad_grad_logits: Array,
     grad_mask: Array,
@@ -228,7 +228,7 @@ def _store(rounded: Array, out: Array) -> None:
 # ------------------------------------------------------------------------------------------------ noise
 
 
-@_quietly
+@in_usual_modes
 def gumbel(seed: int, first: int, out: Array) -> None:
     """The noise ``G_n = -log(-log u_n)`` of the numbers n from `first` on, the nearest float64, rounded once more.
 

@@ -33,6 +33,7 @@ from npselect import _host, straight_through
 from npselect._arguments import computed_in, promoted, temperatures
 from npselect._arrays import place
 from npselect._kinds import on_device
+from npselect._modes import in_usual_modes
 from npselect._vectors import Rows
 
 __all__ = ["backward", "forward"]
@@ -40,7 +41,7 @@ __all__ = ["backward", "forward"]
 Array = npt.NDArray[Any]
 
 
-@np.errstate(all="ignore")
+@in_usual_modes
 def forward(
     x: npt.ArrayLike,
     logits: npt.ArrayLike,
@@ -110,7 +111,7 @@ def forward(
     return chosen
 
 
-@np.errstate(all="ignore")
+@in_usual_modes
 def backward(
     grad_chosen: npt.ArrayLike,
     x: npt.ArrayLike,

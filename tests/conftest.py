@@ -22,7 +22,7 @@ PACKAGE = str(ROOT / "npselect") + os.sep
 
 
 def _sources() -> str:
-    """A digest of the kernels: numba's cache looks at a kernel's own file, not at the helpers which that imports."""
+    """A digest of the kernels: what was made of other sources, assembly too, is left where it is."""
     digest = hashlib.sha256()
     backends = ROOT / "npselect" / "backends"
     paths = sorted(backends.rglob("*.py"))
@@ -46,10 +46,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 def pytest_configure(config: pytest.Config) -> None:
     children.warned = list(config.getoption("pythonwarnings") or [])
-    if hasattr(config, "workerinput") and sys.platform != "win32":  # one of pytest-xdist's processes
-        import parallel
-
-        parallel.save_in_turn()
 
 
 @pytest.hookimpl(optionalhook=True)

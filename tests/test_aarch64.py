@@ -28,6 +28,10 @@ VECTOR_FMA = re.compile(r"^\tfml[as]\tv\d+\.(2d|4s)", re.MULTILINE)
 MASKED = re.compile(
     r"^\t(tbn?z|cbn?z|b\.\w+)\b.*\n(\S+:.*\n)?(\t(add|sub)\t.*\n)?\tld1\t\{ ?v\d+\.\w ?\}\[", re.MULTILINE
 )
+# The register of the modes is read and cleared, the kernel called, and the register has again what was read.
+ENTERED = re.compile(
+    r"\tmrs\t(x\d+), FPCR\n(?:\t.*\n)*?\tmsr\tFPCR, xzr\n(?:\t.*\n)*?\tbl\t_ZN\S+\n(?:\t.*\n)*?\tmsr\tFPCR, \1\n"
+)
 
 
 def foreign_calls(assembly):
@@ -69,6 +73,11 @@ def test_no_load_is_masked(assembly, name):
     assert not MASKED.search(assembly[name])
 
 
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_entered_in_the_usual_modes(assembly, name):
+    assert len(ENTERED.findall(assembly[name])) == 1
+
+
 # ------------------------------------------------------------------------------------------------ the reader
 
 HONEST = """\
@@ -83,6 +92,13 @@ _ZN8npselect4rows:
 	bl	NRT_incref
 	bl	PyErr_SetString
 	bl	_ZN8npselect8backends5tiles5_fold
+entry:
+	mrs	x19, FPCR
+	msr	FPCR, xzr
+	str	x8, [sp]
+	bl	_ZN8npselect4rows
+	msr	FPCR, x19
+	ret
 """
 
 
@@ -90,6 +106,12 @@ def test_the_reader_finds_what_is_there():
     assert foreign_calls(HONEST) == []
     assert VECTOR_FMA.search(HONEST)
     assert not MASKED.search(HONEST)
+    assert ENTERED.search(HONEST)
+
+
+@pytest.mark.parametrize("lost", ["mrs\tx19, FPCR", "msr\tFPCR, xzr", "bl\t_ZN8npselect4rows", "msr\tFPCR, x19"])
+def test_the_reader_finds_that_modes_are_not_set(lost):
+    assert not ENTERED.search(HONEST.replace(f"\t{lost}\n", ""))
 
 
 @pytest.mark.parametrize("name", ["fmaf", "expf", "log", "fma", "__extendhfsf2"])

@@ -58,6 +58,7 @@ ROOMS = {
         "npselect._draws",
         "npselect._host",
         "npselect._kinds",
+        "npselect._modes",
         "npselect.backends",
     },
     "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._operators", "npselect._plain"},
@@ -67,6 +68,7 @@ ROOMS = {
         "npselect._arrays",
         "npselect._host",
         "npselect._kinds",
+        "npselect._modes",
         "npselect._vectors",
     },
     "npselect._vectors": set(),
@@ -82,17 +84,25 @@ ROOMS = {
         "npselect._draws",
         "npselect._host",
         "npselect._kinds",
+        "npselect._modes",
         "npselect.backends",
     },
     "npselect._host": {"npselect._arguments", "npselect._kinds", "npselect._vectors"},
     "npselect._arguments": {"npselect._kinds"},
     "npselect._kinds": set(),
     "npselect._draws": {"npselect._arguments"},
-    "npselect.reference": {"npselect._rounding", "npselect._numbers", "npselect._philox"},
+    "npselect.reference": {"npselect._modes", "npselect._rounding", "npselect._numbers", "npselect._philox"},
+    "npselect._modes": set(),
     "npselect._philox": set(),
     "npselect._rounding": {"npselect._numbers"},
     "npselect._numbers": set(),
-    "npselect.backends": {"npselect.backends", "npselect._arguments", "npselect._draws", "npselect._kinds"},
+    "npselect.backends": {
+        "npselect.backends",
+        "npselect._arguments",
+        "npselect._draws",
+        "npselect._kinds",
+        "npselect._modes",
+    },
     "npselect.testing": {
         "npselect",
         "npselect._kinds",
@@ -137,7 +147,13 @@ def test_rooms(path):
             )
         elif name.split(".")[0] in ("numba", "llvmlite"):
             assert room_of(module) == "npselect.backends", f"{module} imports {name}"
-    if module in ("npselect.reference", "npselect._rounding", "npselect._numbers", "npselect._philox"):
+    if module in (
+        "npselect.reference",
+        "npselect._rounding",
+        "npselect._numbers",
+        "npselect._philox",
+        "npselect._modes",
+    ):
         third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
         assert third_party <= {"numpy", "npselect"}
 
@@ -197,6 +213,36 @@ import npselect
 print(npselect.straight_through.index([[1.0, 3.0, 2.0]]))
 """
     assert run(code).strip() == "[1]"
+
+
+def test_a_compiler_that_is_switched_off():
+    """There is no CPU tier then: `backends` says so, and every call that would take it, and the command."""
+    code = """
+import numpy as np, npselect
+from npselect import cli
+tiers = npselect.backends()
+print([name for name in ("reference", "cpu") if tiers[name].available], tiers["cpu"].detail)
+print(npselect.straight_through.index([1.0, 3.0], backend="reference"))
+for call in (
+    lambda: npselect.straight_through.index(np.array([[1.0, 3.0]])),
+    lambda: npselect.straight_through.index([1, 3], backend="cpu"),
+    lambda: npselect.noise.gumbel(3, 1),
+    lambda: npselect.warm_up("float32"),
+):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
+print(cli.main(["warm-up"]))
+"""
+    first, reference, *errors, status = run(code, NUMBA_DISABLE_JIT="1").splitlines()
+    assert first.startswith("['reference'] ")
+    assert (reference, status, len(errors)) == ("1", "2", 4)
+    for line in errors:
+        assert line.startswith("backend 'cpu' does not run here: ")
+    for line in (first, *errors):
+        assert "NUMBA_DISABLE_JIT" in line
+        assert "'reference'" in line
 
 
 def test_fast_maths_is_off():

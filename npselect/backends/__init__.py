@@ -19,6 +19,9 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+from npselect._modes import in_usual_modes
+from npselect.backends.forks import check, loading
+
 __all__ = ["Tier", "backends", "choose", "layout_on_gpu", "plain_on_gpu"]
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.backends.cpu", "cuda": "npselect.backends.cuda"}
@@ -91,7 +94,7 @@ def choose(backend: str | None, on_gpu: bool = False) -> Any:
     ValueError
         No tier has that name.
     RuntimeError
-        The tier does not run here; the message says why.
+        The tier does not run here, or cannot be loaded in this child of a fork; the message says why.
     """
     if backend is None:
         backend = "cuda" if on_gpu else "cpu"
@@ -116,14 +119,27 @@ def plain_on_gpu() -> Any:
 
 
 @cache
+@in_usual_modes
 def _load(name: str) -> Any:
+    check()
     try:
-        if name == "cuda":
-            from npselect.backends.device_memory import unavailable
-
-            reason = unavailable()
+        with loading:
+            reason = _unavailable(name)
             if reason is not None:
                 raise ImportError(reason)
-        return import_module(_MODULES[name])
+            return import_module(_MODULES[name])
     except ImportError as error:
         raise RuntimeError(f"backend {name!r} does not run here: {error}") from error
+
+
+def _unavailable(name: str) -> str | None:
+    """Why a tier does not run here, as far as can be said before its module is loaded."""
+    if name == "cuda":
+        from npselect.backends.device_memory import unavailable
+
+        return unavailable()
+    if name == "cpu" and import_module("numba").config.DISABLE_JIT:
+        return (
+            "numba compiles nothing, as the environment variable NUMBA_DISABLE_JIT says; unset it, or name 'reference'"
+        )
+    return None

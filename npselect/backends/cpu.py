@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from npselect._modes import in_usual_modes
 from npselect.backends import kernels, tiles
 from npselect.backends.gumbel import add_rows, draw, perturb, perturb_at
 from npselect.backends.reductions import LANES
@@ -109,7 +110,7 @@ def _run(
             last = min(first + step, stop)
             _perturb(values, noise, first, last, w[: last - first])
             rows(
-                w.astype(compute, copy=False),
+                _in_type(w, compute),
                 *(_part(array, first, last) for array in inputs),
                 0,
                 last - first,
@@ -117,6 +118,11 @@ def _run(
             )
 
     over_rows(part, *logits.shape)
+
+
+@in_usual_modes
+def _in_type(w: Array, compute: type[np.floating[Any]]) -> Array:
+    return w.astype(compute, copy=False)
 
 
 def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:

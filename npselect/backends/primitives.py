@@ -8,6 +8,7 @@ of them are `fma`, +, -, * and /, which IEEE 754 rounds correctly on every proce
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, TypeVar, cast
 
@@ -19,7 +20,10 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, overload, register_jitable
 
+from npselect.backends.entries import Entered
+from npselect.backends.forks import check
 from npselect.backends.fused import fma32
+from npselect.backends.kept import Kept
 from npselect.backends.packs import Pack, as_pack
 from npselect.backends.processors import has_fma
 
@@ -80,10 +84,17 @@ def allocating_kernel(function: Function) -> Function:
 
 
 def _compiled(function: Function, **options: Any) -> Function:
-    try:
-        return cast("Function", njit(nogil=True, cache=True, error_model="numpy", **options)(function))
-    except RuntimeError:  # numba: no locator available
-        return cast("Function", njit(nogil=True, error_model="numpy", **options)(function))
+    made: Any = njit(nogil=True, error_model="numpy", pipeline_class=Entered, **options)(function)
+    with suppress(RuntimeError, OSError):  # numba: no locator available
+        made._cache = Kept(function)
+    compile_for = made._compile_for_args
+
+    def first_call(*arguments: Any, **options: Any) -> Any:
+        check()
+        return compile_for(*arguments, **options)
+
+    made._compile_for_args = first_call
+    return cast("Function", made)
 
 
 # ------------------------------------------------------------------------------------------------ fma, bits
