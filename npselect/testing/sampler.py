@@ -171,16 +171,16 @@ def check_sampler(
     last = seed + seeds - 1
     if max_seed is not None:
         max_seed = _integer(max_seed, "max_seed", last)
-    negative: tuple[int, ...] = ()
-    if max_seed is None:
-        max_seed, negative = _taken(sample, _equal(asked[0], sizes[0], form), last)
 
     results: list[SamplerTest] = []
+    taken: list[int] = []
     for k, size in zip(asked, sizes, strict=True):
         rng = np.random.default_rng([_STREAM, seed, k])
         question = _question(vectors, size, k, form, rng)
-        far = [*negative, *_far_seeds(max_seed, negative, rng)]
         few = _equal(k, min(size, rows_that_tell(_TOLD, k)), form)
+        largest, negative = _taken(sample, few, last) if max_seed is None else (max_seed, ())
+        taken.append(largest)
+        far = [*negative, *_far_seeds(largest, negative, rng)]
         many = _equal(k, max(size, _size(k, 20)) if rows is None else size, form)
         results += _tests(sample, question, range(seed, seed + seeds), few, far, many, rng)
     chances = sum(result.p_value is not None for result in results)
@@ -191,7 +191,7 @@ def check_sampler(
         tuple(sizes),
         seeds,
         seed,
-        max_seed,
+        min(taken),
         float(false_alarm),
         tuple(judged(result, chances, false_alarm) for result in results),
         versions(),

@@ -7,7 +7,7 @@ an honest sampler the indices are independent and uniform, hence the ``d_i`` are
 - ``d_(i+t) = d_(j+t)`` for t = 0 to n - 1: the noise of the rows from i on is used again from j on, or is used again
   some entries later, which moves what is selected by as many candidates. For any i < j, whether the stretches overlap
   or not, each equation fixes ``d_(j+t)`` by the ones before it: all hold with probability ``K**-n``, exactly.
-- ``d_(i+t) = -d_(j-t)``: it is used again with the rows backwards; or ``d_(i+t) = d_(j-t)``: with all entries backwards.
+- ``d_(i+t) = -d_(j-t)``: it is used again, the rows backwards; or ``d_(i+t) = d_(j-t)``: all entries backwards.
   A stretch may lie across itself so, and then an equation is met twice, or holds by itself in the middle: at least
   ``n // 2`` of them fix a number each, and all hold with probability ``K**-(n // 2)`` at most.
 
@@ -91,7 +91,8 @@ def _forwards(steps: Array, length: int) -> _Match:
         return _NONE
     place = place[np.argsort(code[place], kind="stable")]
     same = code[place[1:]] == code[place[:-1]]
-    i, j = _most_frequent(place[:-1][same], place[1:][same], place[1:][same] - place[:-1][same])
+    first, second = place[:-1][same], place[1:][same]
+    i, j = _most_frequent(first, second, second - first)
     before = _alike(steps[:i][::-1], steps[:j][::-1])
     alike = before + _alike(steps[i:], steps[j:])
     return _Match(alike, alike, i - before, j - before, "")
@@ -100,12 +101,12 @@ def _forwards(steps: Array, length: int) -> _Match:
 def _backwards(steps: Array, other: Array, length: int, how: str) -> _Match:
     code, reverse = _hashes(steps, length), _hashes(other[::-1], length)
     both = _twice(np.concatenate([_distinct(code), _distinct(reverse)]))
-    i, place = np.flatnonzero(np.isin(code, both)), np.flatnonzero(np.isin(reverse, both))
-    if not len(i):
+    first, place = np.flatnonzero(np.isin(code, both)), np.flatnonzero(np.isin(reverse, both))
+    if not len(first):
         return _NONE
     place = place[np.argsort(reverse[place])]
-    j = len(steps) - 1 - place[np.searchsorted(reverse[place], code[i])]
-    i, j = _most_frequent(i, j, i + j)
+    second = len(steps) - 1 - place[np.searchsorted(reverse[place], code[first])]
+    i, j = _most_frequent(first, second, first + second)
     before = _alike(steps[:i][::-1], other[j + 1 :])
     alike = before + _alike(steps[i:], other[j::-1])
     return _Match(alike // 2, alike, i - before, j + before - alike + 1, how)
@@ -114,7 +115,7 @@ def _backwards(steps: Array, other: Array, length: int, how: str) -> _Match:
 def _distinct(values: Array) -> Array:
     """Each value once, in order; to sort values alone is quick."""
     ordered = np.sort(values)
-    return ordered[np.diff(ordered, prepend=ordered[:1] - np.uint64(1)) != 0]
+    return np.asarray(ordered[np.diff(ordered, prepend=ordered[:1] - np.uint64(1)) != 0])
 
 
 def _twice(values: Array) -> Array:

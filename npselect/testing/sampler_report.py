@@ -52,7 +52,7 @@ class SamplerReport:
     vectors, seeds, seed : int
         As asked for.
     max_seed : int
-        The largest seed that the sampler is meant to take, or was found to take.
+        The largest seed that the sampler is meant to take, or takes for each K.
     rows : tuple of int
         In a call, for each K.
     false_alarm : float
