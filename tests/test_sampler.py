@@ -1,10 +1,15 @@
 """Samplers tested as samplers: honest ones pass, at the stated rate; faults are rejected, each by its test."""
 
+import hashlib
 import json
+import re
 import subprocess
 import sys
+import zlib
+from collections import Counter
 from dataclasses import FrozenInstanceError
 from functools import partial
+from itertools import combinations, product
 from pathlib import Path
 
 import ml_dtypes
@@ -12,8 +17,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from npselect import gumbel_softmax, testing
-from npselect.testing import sampler_statistics
+from npselect import gumbel_softmax, noise, testing
+from npselect.testing import sampler, sampler_repeats, sampler_statistics
 
 ROOT = Path(__file__).parents[1]
 TESTS = [
@@ -26,6 +31,8 @@ TESTS = [
     "neighbouring rows",
     "neighbouring seeds",
     "position",
+    "far seeds",
+    "repeated rows",
 ]
 
 
@@ -148,15 +155,41 @@ def test_gumbel_softmax_is_a_sampler(dtype, choices):
 # ------------------------------------------------------------------------------------------------ false alarms
 
 
-@pytest.mark.parametrize("sample", [by_gumbel, by_inverse])
-def test_an_honest_sampler_fails_as_rarely_as_stated(sample):
-    runs = 120
-    options = {"choices": (2, 10), "vectors": 8, "rows": 129, "seeds": 5, "false_alarm": 0.05}
-    reports = [testing.check_sampler(sample, seed=1000 * run, **options) for run in range(runs)]
-    alarms = sum(not report.ok for report in reports)
-    assert stats.binom.sf(alarms - 1, runs, 0.05) > 1e-3, alarms
+def alarms(sample, runs, first=0, **options):
+    """How many checks of an honest sampler fail, and the p-values of all."""
+    options = {"choices": (2, 10), "vectors": 8, "rows": 129, "seeds": 5, "false_alarm": 0.05, **options}
+    reports = [testing.check_sampler(sample, seed=first + 1000 * run, **options) for run in range(runs)]
     p_values = np.array([[test.p_value or 1.0 for test in report.tests] for report in reports])
+    return sum(not report.ok for report in reports), p_values
+
+
+@pytest.mark.parametrize("sample", [by_gumbel, by_inverse])
+def test_an_honest_sampler_fails_as_rarely_as_stated(sample, monkeypatch):
+    monkeypatch.setattr("npselect.testing.sampler._FAR_SEEDS", 16)
+    failed, p_values = alarms(sample, 120)
+    assert stats.binom.sf(failed - 1, 120, 0.05) > 1e-3, failed
     assert np.mean(p_values < 0.5) > 1e-3  # p-values that are always 1 would pass as well
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", [by_gumbel, by_inverse, by_multinomial, by_old_generator])
+def test_an_honest_sampler_fails_as_rarely_as_stated_in_many_runs(sample):
+    failed, _ = alarms(sample, 400, first=10**6)
+    assert stats.binom.sf(failed - 1, 400, 0.05) > 1e-3, failed
+
+
+@pytest.mark.slow
+def test_lags_and_far_seeds_alone_fail_an_honest_sampler_as_rarely_as_stated(monkeypatch):
+    """So few bits of a stretch and of a call that chance decides; the whole false alarm on these tests, and each."""
+    monkeypatch.setattr("npselect.testing.sampler._TOLD", 20)
+    monkeypatch.setattr("npselect.testing.sampler_repeats._BITS", 12)
+    failed, p_values = alarms(by_inverse, 300, first=2 * 10**6, choices=(2,), rows=300, seeds=3)
+    assert stats.binom.sf(failed - 1, 300, 0.05) > 1e-3, failed
+    seen = dict(zip(TESTS, p_values.T, strict=True))
+    for name in ("neighbouring rows", "neighbouring seeds", "far seeds", "repeated rows"):
+        for level in (0.05, 0.3):
+            below = int(np.sum(seen[name] < level))
+            assert stats.binom.sf(below - 1, 300, level / 9) > 1e-3, (name, level, below)
 
 
 def test_conditional_p_values_are_uniform_however_few_samples_there_are():
@@ -221,8 +254,8 @@ def noise_of_one_row(logits, seed):
 
 
 def noise_repeated(logits, seed, rows):
-    noise = np.random.default_rng(seed).gumbel(size=(rows, logits.shape[-1]))
-    return select(logits + np.resize(noise, logits.shape))
+    added = np.random.default_rng(seed).gumbel(size=(min(rows, len(logits)), logits.shape[-1]))
+    return select(logits + np.resize(added, logits.shape))
 
 
 def noise_halved(logits, seed):
@@ -233,11 +266,8 @@ def stream(logits, start, stride=None):
     """One stream for all seeds, beginning at `start`; a row takes its noise `stride` after the row before it."""
     rows, choices = logits.shape
     stride = choices if stride is None else stride
-    noise = _stream[start : start + stride * rows + choices]
-    return select(logits + np.lib.stride_tricks.as_strided(noise, logits.shape, (8 * stride, 8)))
-
-
-_stream = np.random.default_rng(5).gumbel(size=2_000_000)
+    drawn = noise.gumbel(stride * rows + choices, 5, offset=start, dtype=np.float64)
+    return select(logits + np.lib.stride_tricks.sliding_window_view(drawn, choices)[: stride * rows : stride])
 
 
 def overlapping_rows(logits, seed):
@@ -306,7 +336,7 @@ def last_block_without_noise(logits, seed):
 
 def one_row_stuck(logits, seed):
     mask = by_gumbel(logits, seed)
-    mask[700] = select(logits[700:701])
+    mask[700:701] = select(logits[700:701])
     return mask
 
 
@@ -331,6 +361,54 @@ def softmax_twice(logits, seed):
 
 def minus_inf_as_zero(logits, seed):
     return by_gumbel(np.where(np.isneginf(logits), 0, logits), seed)
+
+
+def workers(logits, seed, number):
+    """Each worker draws for its share of the rows, all with one seed."""
+    return np.concatenate([by_gumbel(share, seed) for share in np.array_split(logits, number)])
+
+
+def workers_in_turn(logits, seed, number):
+    added = np.random.default_rng(seed).gumbel(size=(len(logits) // number + 1, logits.shape[-1]))
+    return select(logits + np.repeat(added, number, axis=0)[: len(logits)])
+
+
+def entries_repeated(logits, seed, number):
+    added = np.random.default_rng(seed).gumbel(size=number)
+    return select(logits + np.resize(added, logits.shape))
+
+
+def second_half(change):
+    """The second half of the noise is a changed copy of the first."""
+
+    def sample(logits, seed):
+        half = np.random.default_rng(seed).gumbel(size=((len(logits) + 1) // 2, logits.shape[-1]))
+        return select(logits + np.concatenate([half, change(half)])[: len(logits)])
+
+    return sample
+
+
+def first_columns_shared(logits, seed, share, lag):
+    """The first candidates have the noise of `lag` rows before."""
+    added = gumbel(logits, seed)
+    columns = int(share * logits.shape[-1])
+    added[:, :columns] = np.resize(added[:lag, :columns], (len(added), columns))
+    return select(logits + added)
+
+
+def from_a_table(logits, seed, rows=1 << 19):
+    """All noise lies in a table, and a seed says where to begin."""
+    start = int(np.random.default_rng(seed).integers(rows))
+    return stream(logits, start * logits.shape[-1])
+
+
+def a_batch_again(logits, seed, rows=200):
+    """Somewhere in every large call, one batch of noise that is kept."""
+    added, rng = gumbel(logits, seed), np.random.default_rng(seed)
+    if len(added) > 1000:
+        starts = rng.integers(len(added) - rows, size=2)
+        added[starts[:, None] + np.arange(rows)] = np.random.default_rng(3).gumbel(size=(rows, logits.shape[-1]))
+    return select(logits + added)
 
 
 def changed(change):
@@ -365,7 +443,7 @@ def minus_ones(mask):
 FAULTS = {  # name: (sampler, the test that must fail, words in its finding, K)
     "noise of one row for all": (noise_of_one_row, "neighbouring rows", "rows i and i + ", (10,)),
     "noise repeats after 64 rows": (partial(noise_repeated, rows=64), "neighbouring rows", "rows i and i + ", (10,)),
-    "noise of one half for both": (noise_halved, "neighbouring rows", "rows i and i + 21846", (10,)),
+    "noise of one half for both": (noise_halved, "neighbouring rows", "rows i and i + 5462", (10,)),
     "noise of a row overlaps the next": (overlapping_rows, "neighbouring rows", "rows i and i + ", (10,)),
     "the same, K=2": (overlapping_rows, "neighbouring rows", "rows i and i + 1,", (2,)),
     "antithetic neighbours": (antithetic, "neighbouring rows", "rows i and i + 1,", (10,)),
@@ -409,7 +487,7 @@ FAULTS = {  # name: (sampler, the test that must fail, words in its finding, K)
     "last candidate never": (no_last, "each frequency", "candidate 9 ", (10,)),
     "last candidate never, K=1000": (no_last, "each frequency", "candidate 999 over all logits is selected 0", (1000,)),
     "last block of candidates never": (no_tail, "each frequency", "", (1001,)),
-    "last block of rows without noise": (last_block_without_noise, "position", "rows 43", (10,)),
+    "last block of rows without noise": (last_block_without_noise, "position", "rows 10", (10,)),
     "one row ignores the seed": (one_row_stuck, "other seed", "row 700 selects candidate", (100,)),
     "global state": (global_state, "same seed", "given a second time", (10,)),
     "-inf taken for 0": (minus_inf_as_zero, "form", "whose logit is -inf", (10,)),
@@ -422,14 +500,13 @@ FAULTS = {  # name: (sampler, the test that must fail, words in its finding, K)
     "index": (
         lambda w, s: np.argmax(w, axis=-1),
         "form",
-        "returns a ndarray of shape (43691,); expected an array",
+        "returns a ndarray of shape (10923,); expected an array",
         (10,),
     ),
     "objects": (lambda w, s: by_gumbel(w, s).astype(object), "form", "returns dtype object; expected numbers", (10,)),
     "nothing": (lambda w, s: None, "form", "returns a NoneType of shape ()", (10,)),
 }
 ALONE = {  # faults that no other test can see
-    "noise of one half for both",
     "one row in ten repeats",
     "antithetic neighbours",
     "one row ignores the seed",
@@ -440,7 +517,7 @@ ALONE = {  # faults that no other test can see
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_rejected_by_its_test(name):
     sample, expected, words, choices = FAULTS[name]
-    report = testing.check_sampler(sample, choices=choices)
+    report = testing.check_sampler(sample, choices=choices, rows=5461 if choices[0] >= 1000 else 10_923)
     failed = {test.name: test for test in report.tests if test.verdict == "failed"}
     assert not report.ok
     assert expected in failed, str(report)
@@ -472,6 +549,305 @@ def test_a_candidate_that_cannot_be_is_noticed_the_first_time():
     assert test.finding == "candidate 0 is selected 1 times in 10, expected 0.0"
 
 
+# ------------------------------------------------------------------------------------------------ noise used again
+
+
+REPEATED = {  # name: (sampler, rows, the test that must fail, words in its finding, K)
+    "3 workers share a seed": (partial(workers, number=3), None, "neighbouring rows", "rows i and i + 14564,", 10),
+    "5 workers share a seed": (partial(workers, number=5), 5461, "repeated rows", "", 10),
+    "7 workers share a seed": (partial(workers, number=7), 5461, "neighbouring rows", "rows i and i + 780,", 10),
+    "8 workers share a seed": (partial(workers, number=8), 5461, "repeated rows", "", 2),
+    "9 workers share a seed": (partial(workers, number=9), 5461, "neighbouring rows", "rows i and i + 607,", 1000),
+    "3 workers in turn": (partial(workers_in_turn, number=3), 5461, "neighbouring rows", "rows i and i + 1,", 10),
+    "7 workers in turn": (partial(workers_in_turn, number=7), 5461, "neighbouring rows", "rows i and i + 1,", 2),
+    "after 10000 rows": (partial(noise_repeated, rows=10_000), None, "neighbouring rows", "rows i and i + 10000,", 10),
+    "after 20480 rows": (partial(noise_repeated, rows=20_480), None, "repeated rows", "rows 20480 to 349524 ", 10),
+    "after 30000 rows": (partial(noise_repeated, rows=30_000), None, "neighbouring rows", "rows i and i + 30000,", 2),
+    "after 5300 of 5461 rows": (
+        partial(noise_repeated, rows=5300),
+        5461,
+        "repeated rows",
+        "rows 5300 to 5460 of seed 0 select like rows 0 to 160 of seed 0",
+        2,
+    ),
+    "after more rows than are asked of one seed": (
+        partial(noise_repeated, rows=1 << 17),
+        None,
+        "repeated rows",
+        "rows 131072 to 349524 of seed 0 select like rows 0 to 218452 of seed 0",
+        10,
+    ),
+    "after 10001 entries": (partial(entries_repeated, number=10_001), 5461, "neighbouring rows", "rows i and i + ", 10),
+    "after 10001 entries, K=2": (
+        partial(entries_repeated, number=10_001),
+        10_923,
+        "neighbouring rows",
+        "rows i and i + ",
+        2,
+    ),
+    "after 100003 entries, K=1000": (
+        partial(entries_repeated, number=100_003),
+        5461,
+        "repeated rows",
+        "select like rows ",
+        1000,
+    ),
+    "rows backwards": (second_half(lambda half: half[::-1]), 5461, "repeated rows", ", backwards", 10),
+    "rows backwards, K=2": (second_half(lambda half: half[::-1]), 5461, "repeated rows", ", backwards", 2),
+    "entries backwards": (
+        second_half(np.flip),
+        5461,
+        "repeated rows",
+        ", backwards, with the candidates backwards",
+        10,
+    ),
+    "moved by 3 entries": (
+        second_half(lambda half: np.roll(half.ravel(), 3).reshape(half.shape)),
+        5461,
+        "neighbouring rows",
+        "rows i and i + 2731,",
+        10,
+    ),
+    "half of the candidates": (
+        partial(first_columns_shared, share=0.5, lag=1000),
+        10_923,
+        "neighbouring rows",
+        "rows i and i + ",
+        10,
+    ),
+    "a table, from a random place on": (from_a_table, 5461, "repeated rows", "select like rows ", 10),
+    "a batch again": (a_batch_again, 5461, "repeated rows", "of seed 0 select like rows", 10),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_noise_used_again_is_found(name):
+    sample, rows, expected, words, choices = REPEATED[name]
+    report = testing.check_sampler(sample, choices=(choices,), rows=rows)
+    failed = {test.name: test for test in report.tests if test.verdict == "failed"}
+    assert expected in failed, str(report)
+    assert words in failed[expected].finding, str(report)
+    assert not {"form", "same seed", "position"} & set(failed)
+
+
+def test_pairs_at_every_lag():
+    fifths = np.random.default_rng(3).integers(5, size=(3, 40)).astype(np.uint8)
+    same, following = sampler_statistics.pairs_of(fifths)
+    for at, lag in enumerate(range(-39, 40)):
+        rows = range(max(0, -lag), min(40, 40 - lag))
+        for counts, seeds in ((same, [(0, 0), (1, 1), (2, 2)]), (following, [(0, 1), (1, 2)])):
+            seen = Counter(5 * int(fifths[s, i]) + int(fifths[t, i + lag]) for s, t in seeds for i in rows)
+            assert counts[:, at].tolist() == [seen[pair] for pair in range(25)]
+
+
+def test_the_shares_of_all_lags_are_the_whole():
+    """A p-value is at most the sum, over all comparisons, of their shares of it."""
+    shares = []
+
+    def counted(*arguments):
+        shares.append(np.sum(np.broadcast_to(1 / arguments[-1], arguments[2].shape)))
+        return original(*arguments)
+
+    tables = {order: np.ones((25, 59)) for order in ("index", "probability")}
+    original = sampler_statistics._counted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampler_statistics, "_counted", counted)
+        sampler_statistics.neighbouring_rows(3, tables)
+        sampler_statistics.neighbouring_seeds(3, tables)
+    assert shares == pytest.approx([1.0, 1.0])
+
+
+def test_the_tail_that_decides_is_computed():
+    """`_counted` leaves out tails by a bound; here all of them are computed."""
+    rng = np.random.default_rng(4)
+    for n, top in ((10, 1.0), (1000, 0.3), (100_000, 1e-4)):
+        p = top * rng.random((40, 50))
+        count = rng.binomial(n, p)
+        share = np.exp(rng.uniform(5, 12, 50))
+        result = sampler_statistics._counted("", 2, count, np.full(p.shape, n), p, str, False, share)
+        tail = np.where(count < n * p, stats.binom.cdf(count, n, p), stats.binom.sf(count - 1, n, p))
+        assert result.p_value == min(1.0, np.min(2 * tail * share))
+
+
+def matches(steps, choices):
+    """Every match, by its definition: (numbers fixed, i, j), with d_i ... alike d_j ..., forwards and backwards."""
+    n = len(steps)
+    for i in range(n):
+        for j in range(n):
+            for direction, sign in ((1, 1), (-1, -1), (-1, 1)):
+                if direction > 0 and j <= i:
+                    continue
+                alike = 0
+                while (
+                    i + alike < n
+                    and 0 <= j + direction * alike < n
+                    and steps[i + alike] == sign * steps[j + direction * alike] % choices
+                ):
+                    alike += 1
+                yield (alike if direction > 0 else alike // 2), i, j, direction, sign
+
+
+@pytest.mark.parametrize(("choices", "rows"), [(2, 9), (3, 6), (4, 5)])
+def test_stretches_are_alike_by_chance_as_rarely_as_derived(choices, rows):
+    """All sequences of selections: the chance of a match between two given places, and of the p-value of the whole."""
+    met = Counter()
+    p_values = []
+    for index in product(range(choices), repeat=rows):
+        steps = np.diff(index) % choices
+        found = list(matches(steps.tolist(), choices))
+        met.update((fixed, *place) for longest, *place in found for fixed in range(1, longest + 1))
+        result = sampler_repeats.repeated_rows(choices, [(0, np.array(index))], length=1)
+        longest = max(fixed for fixed, *_ in found)
+        bound = 3 * (rows - 1) ** 2 * choices**-longest
+        assert result.p_value >= min(1.0, bound) * (1 - 1e-9)  # never beyond the longest
+        p_values.append(result.p_value)
+    total = choices**rows
+    for (fixed, _, _, direction, _), count in met.items():
+        if direction > 0:
+            assert count == total // choices**fixed
+        else:
+            assert count <= total // choices**fixed
+    for p in set(p_values):
+        assert np.mean(np.array(p_values) <= p) <= p
+
+
+@pytest.mark.parametrize("choices", [2, 3, 10, 1000])
+def test_a_planted_stretch_is_found_where_it_is(choices):
+    rng = np.random.default_rng(choices)
+    long = sampler_repeats.rows_that_tell(160, choices)
+    for sign, direction, how in ((1, 1, ""), (1, -1, ", backwards"), (-1, -1, ", backwards, with the candidates ba")):
+        calls = [rng.integers(choices, size=size) for size in (900, 500, 500)]
+        calls[2][100 : 100 + long] = (sign * calls[0][700 : 700 + long] + 1)[::direction] % choices
+        result = sampler_repeats.repeated_rows(choices, list(zip((2**64 - 1, 7, -3), calls, strict=True)))
+        assert result.p_value < 1e-12
+        assert "where all logits are equal, rows " in result.finding
+        if choices == 1000:
+            rows = f"rows 100 to {99 + long} of seed -3 select like rows 700 to {699 + long} of seed {2**64 - 1}{how}"
+            assert rows in result.finding
+        if direction > 0:
+            assert result.p_value <= 3 * 1900**2 * float(choices) ** (1 - long) * (1 + 1e-9)
+
+
+def test_a_stretch_ends_with_its_call():
+    """Two calls alike, and what follows them."""
+    a, b, c = np.random.default_rng(1).integers(10, size=(3, 50))
+    result = sampler_repeats.repeated_rows(10, [(0, a), (1, b), (2, a), (3, c), (4, b[:40])])
+    assert result.finding == "where all logits are equal, rows 0 to 49 of seed 2 select like rows 0 to 49 of seed 0"
+    assert sampler_repeats.repeated_rows(2, [(0, a[:4]), (1, a[:4])]).p_value == 1  # too few to tell
+
+
+# ------------------------------------------------------------------------------------------------ seeds
+
+
+MAPS = {  # what a sampler may make of its seed
+    "remainder by 256": lambda seed: seed % 256,
+    "remainder by 1000": lambda seed: seed % 1000,
+    "remainder by 9973": lambda seed: seed % 9973,
+    "remainder by 65535": lambda seed: seed % 65535,
+    "remainder by a million": lambda seed: seed % 10**6,
+    "remainder by 2**31 - 1": lambda seed: seed % (2**31 - 1),
+    "remainder by 2**32 - 1": lambda seed: seed % (2**32 - 1),
+    "hash": hash,
+    "float16": lambda seed: int(min(np.float16(min(seed, 60000)), 60000)),
+    "float32": lambda seed: int(np.float32(seed)),
+    "float64": lambda seed: int(float(seed)),
+    "32 bits": lambda seed: seed & 0xFFFFFFFF,
+    "31 bits": lambda seed: seed & 0x7FFFFFFF,
+    "63 bits": lambda seed: seed & (2**63 - 1),
+    "the upper 32 bits": lambda seed: (seed & (2**64 - 1)) >> 32,
+    "without the last bit": lambda seed: seed & (2**64 - 2),
+    "without a bit": lambda seed: seed & (2**64 - 1 - 2**45),
+    "halves folded": lambda seed: (seed ^ seed >> 32) & 0xFFFFFFFF,
+    "halves added": lambda seed: ((seed >> 32) + seed) & 0xFFFFFFFF,
+    "saturated": lambda seed: min(seed, 2**31 - 1),
+    "0 means the default": lambda seed: seed or 1,
+    "size without sign": abs,
+    "negative is 0": lambda seed: max(seed, 0),
+    "4096 values": lambda seed: zlib.crc32(str(seed).encode()) & 0xFFF,
+}
+
+
+def with_seed(change):
+    def sample(logits, seed):
+        return by_gumbel(logits, change(seed))
+
+    return sample
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_seeds_that_become_one_are_found(name):
+    change = MAPS[name]
+    report = testing.check_sampler(with_seed(change), choices=(10,), rows=100)
+    failed = {test.name: test for test in report.tests if test.verdict == "failed"}
+    assert "far seeds" in failed, str(report)
+    a, b = re.match(
+        r"seeds (-?\d+) and (-?\d+) select the same in all of 29 rows", failed["far seeds"].finding
+    ).groups()
+    assert a != b
+    assert change(int(a)) == change(int(b))
+
+
+HONEST_MAPS = {  # and the largest seed that they take
+    "any": (lambda seed: seed if seed >= 0 else 2**80 - seed, 2**64 - 1),
+    "two's complement": (lambda seed: seed % 2**64, 2**64 - 1),
+    "scrambled": (lambda seed: (seed ^ 0x1234567890ABCDEF) * 0x9E3779B97F4A7C15 % 2**64, 2**64 - 1),
+    "int64": (lambda seed: int(np.int64(seed)) % 2**64, 2**63 - 1),
+    "uint32": (lambda seed: int(np.uint32(seed)), 2**32 - 1),
+    "int32": (lambda seed: int(np.int32(seed)) % 2**32, 2**31 - 1),
+    "uint8": (lambda seed: int(np.uint8(seed)), 2**8 - 1),
+    "a list": (list(range(100)).__getitem__, 15),
+}
+
+
+@pytest.mark.parametrize("name", HONEST_MAPS)
+def test_honest_seeds_are_accepted(name):
+    change, largest = HONEST_MAPS[name]
+    report = testing.check_sampler(with_seed(change), choices=(10,), rows=100)
+    assert report.ok, str(report)
+    assert report.max_seed == largest
+    assert f"seeds 0 to 15 and others up to {largest}" in str(report)
+
+
+def test_a_generator_of_32_bits_is_accepted_when_that_is_said():
+    sample = with_seed(lambda seed: seed & 0xFFFFFFFF)
+    assert not testing.check_sampler(sample, choices=(10,), rows=100).ok
+    asked = []
+    report = testing.check_sampler(
+        lambda logits, seed: asked.append(seed) or sample(logits, seed), choices=(10,), rows=100, max_seed=2**32 - 1
+    )
+    assert report.ok, str(report)
+    assert report.max_seed == 2**32 - 1
+    assert 2**31 < max(asked) < 2**32
+    assert min(asked) == 0
+
+
+@pytest.mark.parametrize("largest", [3, 255, 1000, 2**31 - 1, 10**9, 2**32 - 1, 2**63 - 1, 2**64 - 1, 2**70])
+def test_far_seeds(largest):
+    far = sampler._far_seeds(largest, (-2, -1), np.random.default_rng(largest))
+    asked = set(far)
+    assert len(far) == len(asked) <= 510
+    assert min(far) == 0
+    assert max(far) <= largest - 2  # -1 and -2, in two's complement, are largest and largest - 1
+    width = (largest + 1).bit_length() - 1
+    if width < 16:
+        return
+    assert len(far) == 510
+    for bit in range(width):
+        assert any(seed ^ (1 << bit) in asked for seed in asked), bit
+    differences = {abs(a - b) for a, b in combinations(far, 2)}
+    assert set(range(1, 2**14 + 1)) <= differences
+    for number in (np.float32, np.float64) if width > 53 else (np.float32,):
+        assert len({int(number(seed)) for seed in far}) < len(far)
+
+
+def test_seeds_hashed_to_16_bits_are_found_almost_always():
+    """By one of the three sets of far seeds of a check; twenty hashes."""
+    for key in range(20):
+        rng = np.random.default_rng(key)
+        seeds = [sampler._far_seeds(2**64 - 1, (-2, -1), rng) for _ in range(3)]
+        assert any(len({hashlib.sha256(f"{key} {s}".encode()).digest()[:2] for s in of}) < len(of) for of in seeds)
+
+
 # ------------------------------------------------------------------------------------------------ the interface
 
 
@@ -481,10 +857,10 @@ def test_after_a_wrong_form_the_next_choices_are_tested():
 
     report = testing.check_sampler(sample, choices=(3, 4), rows=100)
     verdicts = [test.verdict for test in report.tests]
-    assert verdicts == ["failed", *8 * ["not run"], *9 * ["passed"]]
+    assert verdicts == ["failed", *10 * ["not run"], *11 * ["passed"]]
     assert not report.ok
-    assert "not run: 8 tests" in str(report)
-    assert report.summary[-1] == "FAILED: 1 of 10 tests"
+    assert "not run: 10 tests" in str(report)
+    assert report.summary[-1] == "FAILED: 1 of 12 tests"
 
 
 def test_what_the_sampler_is_given():
@@ -495,13 +871,19 @@ def test_what_the_sampler_is_given():
         assert logits.flags.writeable
         assert logits.flags.c_contiguous
         seen.append((seed, logits.copy()))
-        logits[:] = 0
+        logits[:] = 1
         return by_gumbel(seen[-1][1], seed)
 
     report = testing.check_sampler(sample, choices=(5,), vectors=6, rows=61, seeds=3, seed=np.int64(40))
     assert report.ok, str(report)
-    assert [seed for seed, _ in seen] == [40, 41, 42, 40]
     assert all(type(seed) is int for seed, _ in seen)
+    equal = [(seed, logits) for seed, logits in seen if not np.any(logits)]
+    assert [seed for seed, _ in equal[:2]] == [2**64 - 1, -2]  # what does it take?
+    assert {logits.shape for _, logits in equal[:-1]} == {(42, 5)}
+    assert equal[-1][0] == 40
+    assert equal[-1][1].shape == (61, 5)
+    seen = [(seed, logits) for seed, logits in seen if np.any(logits)]
+    assert [seed for seed, _ in seen] == [40, 41, 42, 40]
     assert all(np.array_equal(logits, seen[0][1]) for _, logits in seen)
     logits = seen[0][1]
     assert logits.shape == (61, 5)
@@ -559,6 +941,8 @@ def test_an_error_of_the_sampler_is_the_callers():
         ({"rows": "all"}, TypeError, "rows is 'all'; it takes an integer"),
         ({"seeds": 1}, ValueError, "seeds is 1; it must be at least 2"),
         ({"seed": -1}, ValueError, "seed is -1; it must be at least 0"),
+        ({"max_seed": 14}, ValueError, "max_seed is 14; it must be at least 15"),
+        ({"max_seed": 1e9}, TypeError, "max_seed is 1000000000.0; it takes an integer"),
         ({"seed": None}, TypeError, "seed is None; it takes an integer"),
         ({"false_alarm": 0}, ValueError, "false_alarm is 0; it must lie between 0 and 1"),
         ({"false_alarm": 1.0}, ValueError, "false_alarm is 1.0"),
@@ -587,7 +971,7 @@ def test_report():
     assert all(test.finding in text for test in failed)
     assert all(test.finding is None for test in report.tests if test.verdict == "passed")
     assert "tests that fail together may have one cause" in text
-    assert report.summary[-1] == f"FAILED: {len(failed)} of 18 tests"
+    assert report.summary[-1] == f"FAILED: {len(failed)} of 22 tests"
     assert len({line.index("verdict") for line in report.table[:1]}) == 1
     with pytest.raises(FrozenInstanceError):
         report.seed = 3

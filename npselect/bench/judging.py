@@ -218,5 +218,5 @@ def _noise_fault(problem: Problem, peer: Peer) -> str | None:
         calls.restart()
         return straight_through.forward(logits + calls.array(function()))
 
-    report = testing.check_sampler(sample, choices=(10,), rows=2048, seeds=4, dtype=problem.form)
+    report = testing.check_sampler(sample, choices=(10,), rows=2048, seeds=4, max_seed=3, dtype=problem.form)
     return None if report.ok else f"as a sampler: {report.summary[-1]}"

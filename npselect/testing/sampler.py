@@ -1,6 +1,7 @@
 """Samplers judged as samplers: one-hot samples of given logits against the exact probabilities ``softmax(logits)``.
 
-The statistics, and why their p-values hold, are in `npselect.testing.sampler_statistics`.
+The statistics, and why their p-values hold, are in `npselect.testing.sampler_statistics` and
+`npselect.testing.sampler_repeats`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from npselect import straight_through
 from npselect._kinds import as_numpy_sees
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.sampler_repeats import repeated_rows, rows_that_tell
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
 from npselect.testing.sampler_statistics import (
     Question,
@@ -28,6 +30,7 @@ from npselect.testing.sampler_statistics import (
     neighbouring_rows,
     neighbouring_seeds,
     other_seed,
+    pairs_of,
     position,
     same_seed,
 )
@@ -45,7 +48,13 @@ _AFTER_FORM = (
     "neighbouring rows",
     "neighbouring seeds",
     "position",
+    "far seeds",
+    "repeated rows",
 )
+_FAR_SEEDS = 512
+_TOLD = 96  # bits, by the rows of a call with a far seed: of 512, two are alike by chance once in 2**79 checks
+_WIDTHS = (64, 63, 32, 31, 16, 15, 8)  # bits of the seeds that a sampler may take
+_MODULI = (10**9, 2**31 - 1, 2**32 - 1, 2**61 - 1)  # large ones by which seeds are reduced; divisors of them show too
 _STREAM = 0x6E7073656C656374  # keeps the numbers drawn here apart from those of a sampler that uses default_rng(seed)
 
 
@@ -58,6 +67,7 @@ def check_sampler(
     rows: int | None = None,
     seeds: int = 16,
     seed: int = 0,
+    max_seed: int | None = None,
     false_alarm: float = 1e-6,
     dtype: npt.DTypeLike = "float32",
 ) -> SamplerReport:
@@ -65,15 +75,20 @@ def check_sampler(
 
     For each K the sampler is called with `seeds` consecutive seeds and the same logits, and once more with the first
     seed. The rows hold `vectors` different logits vectors, shuffled: from nearly equal to saturated, every other one
-    with candidates of -inf. Tested are, for each K:
+    with candidates of -inf. Then it is called with logits that are all 0: for many rows with the first seed, and for
+    few rows with 512 seeds from the whole range that it takes. Tested are, for each K:
 
     - the form: one 1 and otherwise zeros in every row, never at a candidate of -inf;
     - that a seed gives the same sample again, that two seeds give two, and that no row ignores the seed;
     - the frequency of each candidate, for each logits vector and over all of them; the mean of the selected logits; and
       all frequencies together;
-    - the independence of the rows i and i + lag of a sample, for lags of 1, 3, the powers of 2, and half the rows;
-    - the independence of row i of a seed and row i + lag of the next seed, for lag 0 and the same lags either way;
-    - that a row's position does not matter, from the very first and the very last row towards the middle.
+    - the independence of the rows i and i + lag of a sample, for every lag;
+    - the independence of row i of a seed and row i + lag of the next seed, for every lag either way;
+    - that a row's position does not matter, from the very first and the very last row towards the middle;
+    - that no two seeds of the whole range are one to the sampler: none of their bits is lost, by rounding, cutting or
+      hashing, and no remainder is taken;
+    - that no stretch of rows is repeated anywhere in these calls: at any lag, from one call to another, moved by some
+      candidates, or backwards.
 
     Parameters
     ----------
@@ -86,12 +101,17 @@ def check_sampler(
     vectors : int, optional
         Different logits vectors for each K.
     rows : int, optional
-        In a call, at least 16 and at least `vectors`. By default 43691, or fewer such that a call has at most 6
-        million logits.
+        In a call, at most; at least 16 and at least `vectors`. By default 43691, and 349525 of equal logits, or fewer
+        such that a call has at most 6 million logits.
     seeds : int, optional
         Calls for each K, at least 2: ``seed``, ``seed + 1``, and so on.
     seed : int, optional
         The first seed, not negative. It also seeds everything that is drawn here.
+    max_seed : int, optional
+        The largest seed that the sampler is meant to take. By default the largest of 2**64 - 1, 2**63 - 1, 2**32 - 1,
+        2**31 - 1, 2**16 - 1, 2**15 - 1 and 2**8 - 1 that it does not refuse, with an error of any kind; and -1 and -2
+        are asked as well, if it takes them. Say 2**32 - 1 of a sampler whose generator uses 32 bits of a seed, such as
+        those of `torch.manual_seed` on a CPU and, without 64-bit types, of `jax.random.key`.
     false_alarm : float, optional
         The probability, at most, that an honest sampler fails the whole check. In (0, 1).
     dtype : {"float16", "bfloat16", "float32", "float64"}, optional
@@ -119,6 +139,11 @@ def check_sampler(
     certainty, logits that are wrong by a factor of 1.02 and, from K = 10 on, noise that one row in ten shares with its
     neighbour. Noise added in bfloat16 is found too, for what it is: biased.
 
+    Noise that is used again after any number of rows is found if some 80 bits' worth of rows is (80 rows for K = 2, 25
+    for K = 10), and the call is long enough to have it twice. A map of the seeds to fewer is found with certainty if a
+    bit is lost, if large seeds are rounded or cut, or if it is a remainder by 16384 or less; if it is a hash, with
+    probability ``1 - exp(-130000 / M)`` for M values, for each K.
+
     Examples
     --------
     >>> import numpy as np
@@ -128,7 +153,7 @@ def check_sampler(
     ...     return np.eye(logits.shape[-1])[np.argmax(logits + noise, axis=-1)]
     >>> report = testing.check_sampler(sample, choices=(2, 10), rows=1000)
     >>> print(report.summary[-1])
-    PASSED: 18 of 18 tests
+    PASSED: 22 of 22 tests
     >>> report = testing.check_sampler(lambda logits, seed: sample(logits / 0.5, seed), choices=(2, 10), rows=1000)
     >>> report.ok
     False
@@ -145,11 +170,21 @@ def check_sampler(
         raise ValueError(f"false_alarm is {false_alarm}; it must lie between 0 and 1")
     least = max(16, vectors)
     sizes = [max(least, _size(k)) if rows is None else _integer(rows, "rows", least) for k in asked]
+    last = seed + seeds - 1
+    if max_seed is not None:
+        max_seed = _integer(max_seed, "max_seed", last)
 
     results: list[SamplerTest] = []
+    taken: list[int] = []
     for k, size in zip(asked, sizes, strict=True):
         rng = np.random.default_rng([_STREAM, seed, k])
-        results += _tests(sample, _question(vectors, size, k, form, rng), range(seed, seed + seeds), rng)
+        question = _question(vectors, size, k, form, rng)
+        few = _equal(k, min(size, rows_that_tell(_TOLD, k)), form)
+        largest, negative = _taken(sample, few, last) if max_seed is None else (max_seed, ())
+        taken.append(largest)
+        far = [*negative, *_far_seeds(largest, negative, rng)]
+        many = _equal(k, max(size, _size(k, 20)) if rows is None else size, form)
+        results += _tests(sample, question, range(seed, seed + seeds), few, far, many, rng)
     chances = sum(result.p_value is not None for result in results)
     return SamplerReport(
         name_of(sample),
@@ -158,6 +193,7 @@ def check_sampler(
         tuple(sizes),
         seeds,
         seed,
+        min(taken),
         float(false_alarm),
         tuple(judged(result, chances, false_alarm) for result in results),
         versions(),
@@ -177,9 +213,9 @@ def _each_choices(choices: Sequence[int]) -> tuple[int, ...]:
     return asked
 
 
-def _size(choices: int) -> int:
+def _size(choices: int, most: int = 17) -> int:
     """Rows in a call: a third of a power of two, so that blocks of a power of two leave a third or two thirds over."""
-    return next(rows for n in range(17, -1, -1) if (rows := round((1 << n) / 3)) * choices <= 6e6)
+    return next(rows for n in range(most, -1, -1) if (rows := round((1 << n) / 3)) * choices <= 6e6)
 
 
 def _integer(value: Any, name: str, least: int) -> int:
@@ -209,6 +245,47 @@ def _question(vectors: int, rows: int, choices: int, dtype: np.dtype[Any], rng: 
     logits = np.where(excluded, -np.inf, w).astype(dtype)
     probs = straight_through.soft(logits.astype(np.float64), 1.0, backend="reference")
     return Question(logits, probs, rng.permutation(np.arange(rows) % vectors))
+
+
+def _equal(choices: int, rows: int, dtype: np.dtype[Any]) -> Question:
+    """Logits of 0: each choice is as probable as any other."""
+    return Question(np.zeros((1, choices), dtype), np.full((1, choices), 1 / choices), np.zeros(rows, np.int64))
+
+
+def _taken(sample: Callable[[Array, int], Any], question: Question, last: int) -> tuple[int, tuple[int, ...]]:
+    """The largest seed that the sampler takes, at least `last`, and the negative ones to ask."""
+
+    def takes(seed: int) -> bool:
+        try:
+            sample(question.logits[question.vector], seed)
+        except Exception:  # whatever a framework raises
+            return False
+        return True
+
+    largest = next((most for w in _WIDTHS if (most := 2**w - 1) >= last and takes(most)), last)
+    # -1 and -2 may be the largest ones by another name, in two's complement
+    return largest, (-2, -1) if last < largest - 1 and takes(-2) and takes(-1) else ()
+
+
+def _far_seeds(largest: int, negative: tuple[int, ...], rng: np.random.Generator) -> list[int]:
+    """Seeds two of which become one if a bit is lost, a large number rounded, or a remainder taken.
+
+    - A random b of the full width, and b with each of its bits flipped.
+    - ``0 ... r - 1`` and ``r, 2 r ... r r``: any m from 1 to ``r r`` is the difference of two, and so is with 0 each of
+      `_MODULI`. Of two that differ by m, the remainders by m, or by what divides m, are equal.
+    - Random ones, for maps that nobody has thought of.
+    """
+
+    def drawn() -> int:
+        return int.from_bytes(rng.bytes(width // 8 + 1), "little") % (largest + 1)
+
+    width = (largest + 1).bit_length() - 1
+    b = drawn() % 2**width | 1 << width - 1
+    r = _FAR_SEEDS // 4
+    seeds = [b, *(b ^ (1 << j) for j in range(width)), *range(r), *range(r, r * r + 1, r), *_MODULI]
+    seeds += [drawn() for _ in range(_FAR_SEEDS)]
+    other_names = {s % (largest + 1) for s in negative}
+    return [s for s in dict.fromkeys(seeds) if s <= largest and s not in other_names][: _FAR_SEEDS - len(negative)]
 
 
 def _draw(sample: Callable[[Array, int], Any], question: Question, seed: int) -> Array:
@@ -245,26 +322,38 @@ def _draw(sample: Callable[[Array, int], Any], question: Question, seed: int) ->
 
 
 def _tests(
-    sample: Callable[[Array, int], Any], question: Question, seeds: range, rng: np.random.Generator
+    sample: Callable[[Array, int], Any],
+    question: Question,
+    seeds: range,
+    few: Question,
+    far: list[int],
+    many: Question,
+    rng: np.random.Generator,
 ) -> Iterator[SamplerTest]:
     """All the tests of one K. Their p-values are corrected for the comparisons of the test alone."""
     k = question.choices
-    rows = (len(seeds) + 1) * len(question.vector)
+    rows = (len(seeds) + 1) * len(question.vector) + len(far) * len(few.vector) + len(many.vector)
     try:
         index = np.stack([_draw(sample, question, seed) for seed in seeds])
         again = _draw(sample, question, seeds[0])
+        far_index = np.stack([_draw(sample, few, seed) for seed in far])
+        many_index = _draw(sample, many, seeds[0])
     except _FormError as error:
         yield SamplerTest("form", k, "failed", rows, None, str(error))
         yield from (SamplerTest(name, k, "not run", 0, None, None) for name in _AFTER_FORM)
         return
     yield SamplerTest("form", k, "passed", rows, None, None)
     yield same_seed(k, index[0], again, seeds[0])
-    yield other_seed(question, index, seeds)
+    yield other_seed("other seed", question, index, seeds)
     counts = np.bincount((question.vector * k + index).ravel(), minlength=question.probs.size).reshape(-1, k)
     yield each_frequency(question, counts)
     yield mean_logit(question, counts)
     yield all_frequencies(question, counts, rng)
     fifths = {order: fifths_of(question, index, order, rng) for order in _ORDERS}
-    yield neighbouring_rows(k, fifths)
-    yield neighbouring_seeds(k, fifths)
+    pairs = {order: pairs_of(part) for order, part in fifths.items()}
+    yield neighbouring_rows(k, {order: of_one for order, (of_one, _) in pairs.items()})
+    yield neighbouring_seeds(k, {order: of_two for order, (_, of_two) in pairs.items()})
     yield position(k, fifths)
+    yield other_seed("far seeds", few, far_index, far)
+    others = [(seed, selected) for seed, selected in zip(far, far_index, strict=True) if seed != seeds[0]]
+    yield repeated_rows(k, [(seeds[0], many_index), *others])

@@ -51,6 +51,8 @@ class SamplerReport:
         Of the logits.
     vectors, seeds, seed : int
         As asked for.
+    max_seed : int
+        The largest seed that the sampler is meant to take, or takes for each K.
     rows : tuple of int
         In a call, for each K.
     false_alarm : float
@@ -67,6 +69,7 @@ class SamplerReport:
     rows: tuple[int, ...]
     seeds: int
     seed: int
+    max_seed: int
     false_alarm: float
     tests: tuple[SamplerTest, ...]
     versions: dict[str, str]
@@ -84,7 +87,7 @@ class SamplerReport:
         return [
             f"{self.sampler}, checked with npselect {self.versions['npselect']}: samples {samples}",
             f"dtype {self.dtype}, {self.vectors} logits vectors for each K, seeds {self.seed} to "
-            f"{self.seed + self.seeds - 1}",
+            f"{self.seed + self.seeds - 1} and others up to {self.max_seed}",
             "",
         ]
 

@@ -12,7 +12,9 @@ compared has a known distribution, or a proven bound of its tail, however few sa
   these numbers are independent of each other along the rows ``i, i + lag, i + 2 lag, ...``, because they and the first
   row's fifth determine all the fifths: no pair need be left out for overlapping another. Five being a prime, m = 1 to 4
   see every dependence of two fifths and, to first order, nothing else: wrong frequencies change them by a product of
-  two errors.
+  two errors. So the counts at a lag are binomial for every lag, and all lags are counted at once, as correlations of
+  the fifths' indicators, by the fast Fourier transform: whole numbers, which its rounding, some 1e-14 of the number of
+  samples, cannot hide.
 - How often a candidate is selected over different logits is a sum of unequal trials. Beyond 1 from its mean its tails
   are below those of the binomial distribution with the mean of the probabilities (Hoeffding, "On the distribution of
   the number of successes in independent trials", 1956, theorem 4).
@@ -24,12 +26,17 @@ compared has a known distribution, or a proven bound of its tail, however few sa
   (Fisher's method). Candidates are put together until 10 samples are expected: that is for power, not for validity.
 
 A test's smallest p-value is multiplied by the number of its comparisons, then by the number of tests (Bonferroni).
+Where the comparisons are at many lags, those at a lag l have a share of the false alarms in proportion to
+``1 / (1 + |l|)`` instead of equal shares, since faults at small lags are the likelier ones: the p-value is multiplied
+by the inverse of its share. The shares add up to 1, so an honest sampler has a result below x with probability x at
+most, as before. Tails that no comparison can decide by are not computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +54,7 @@ __all__ = [
     "neighbouring_rows",
     "neighbouring_seeds",
     "other_seed",
+    "pairs_of",
     "position",
     "same_seed",
 ]
@@ -54,6 +62,7 @@ __all__ = [
 Array = npt.NDArray[Any]
 _PARTS = 5  # a prime: see above
 _TOGETHER = 10.0  # expected samples of the candidates that are counted together
+_TILE = 512  # frequencies that are multiplied at once: they fit the cache
 
 
 class Question(NamedTuple):
@@ -77,7 +86,7 @@ def same_seed(choices: int, index: Array, again: Array, seed: int) -> SamplerTes
     return SamplerTest("same seed", choices, verdict, len(index), None, finding if differ else None)
 
 
-def other_seed(question: Question, index: Array, seeds: range) -> SamplerTest:
+def other_seed(name: str, question: Question, index: Array, seeds: Sequence[int]) -> SamplerTest:
     """Whether two seeds select the same in all rows, or a row selects the same for all seeds; rarely by chance."""
     rows, pairs = len(question.vector), len(seeds) * (len(seeds) - 1) // 2
     log_p, finding = 0.0, None
@@ -89,15 +98,17 @@ def other_seed(question: Question, index: Array, seeds: range) -> SamplerTest:
         row = stuck[np.argmin(chance)]
         log_p = float(np.min(chance))
         finding = f"row {row} selects candidate {index[0, row]} for each of {len(seeds)} seeds"
-    first: dict[bytes, int] = {}
-    for seed, selected in zip(seeds, index, strict=True):
-        same = first.setdefault(selected.tobytes(), seed)
-        if same != seed:
-            log_p = float(np.sum(np.log(np.sum(question.probs**2, axis=-1))[question.vector]))
-            finding = f"seeds {same} and {seed} select the same in all of {rows} rows"
-            break
+    ordered = sorted((selected.tobytes(), seed) for seed, selected in zip(seeds, index, strict=True))
+    same = [(b - a, a, b) for (x, a), (y, b) in pairwise(ordered) if x == y]
+    if same:
+        _, a, b = min(same)
+        log_p = float(np.sum(np.log(np.sum(question.probs**2, axis=-1))[question.vector]))
+        finding = (
+            f"seeds {a} and {b} select the same in all of {rows} rows; of {len(seeds)} seeds, "
+            f"{len(seeds) - len(same)} select differently"
+        )
     p_value = min(1.0, (rows + pairs) * float(np.exp(log_p)))
-    return SamplerTest("other seed", question.choices, "", rows + pairs, p_value, finding)
+    return SamplerTest(name, question.choices, "", rows + pairs, p_value, finding)
 
 
 def each_frequency(question: Question, counts: Array) -> SamplerTest:
@@ -185,54 +196,71 @@ def fifths_of(question: Question, index: Array, order: str, rng: np.random.Gener
     return np.asarray(np.clip(_PARTS * v, 0, _PARTS - 1).astype(np.uint8))
 
 
-def neighbouring_rows(choices: int, fifths: dict[str, Array]) -> SamplerTest:
-    """Row i and row i + lag of the same seed."""
-    rows = fifths["index"].shape[-1]
-    tables = [
-        (f"rows i and i + {lag}, candidates by {order}", _table(part[:, :-lag], part[:, lag:]))
-        for order, part in fifths.items()
-        for lag in _lags(rows)
-    ]
-    return _independent("neighbouring rows", choices, tables)
+def pairs_of(fifths: Array) -> tuple[Array, Array]:
+    """How often each pair of fifths occurs, shapes (25, 2 rows - 1), at the lags 1 - rows to rows - 1.
+
+    First of row i of a seed and row i + lag of the same, then of row i of a seed and row i + lag of the next.
+    """
+    from scipy import fft
+
+    rows = fifths.shape[-1]
+    n = fft.next_fast_len(2 * rows - 1, real=True)  # no pair is counted at two lags
+    each = np.arange(_PARTS)[:, None]
+    spectrum = np.empty((len(fifths), _PARTS, n // 2 + 1), np.complex128)
+    for part, transformed in zip(fifths, spectrum, strict=True):
+        transformed[:] = fft.rfft((part == each).astype(np.float64), n)
+    same = np.empty((_PARTS**2, spectrum.shape[-1]), np.complex128)
+    following = np.empty_like(same)
+    for start in range(0, spectrum.shape[-1], _TILE):
+        tile = np.s_[..., start : start + _TILE]
+        b = np.ascontiguousarray(spectrum[tile].transpose(2, 0, 1))
+        a = b.conj().transpose(0, 2, 1)
+        same[tile] = (a @ b).reshape(-1, _PARTS**2).T
+        following[tile] = (a[..., :-1] @ b[:, 1:]).reshape(-1, _PARTS**2).T
+
+    def counts(product: Array) -> Array:
+        count = fft.irfft(product, n)
+        count = np.concatenate([count[:, n - rows + 1 :], count[:, :rows]], axis=-1)
+        return np.asarray(np.rint(count, out=count))
+
+    return counts(same), counts(following)
 
 
-def neighbouring_seeds(choices: int, fifths: dict[str, Array]) -> SamplerTest:
-    """Row i of a seed and row i + lag of the next."""
-    rows = fifths["index"].shape[-1]
-    lags = [0, *(sign * lag for lag in _lags(rows) for sign in (1, -1))]
-    tables = [
-        (
-            f"row i of a seed, row i{lag:+d} of the next, candidates by {order}".replace("i+0", "i"),
-            _table(part[:-1, max(0, -lag) : rows - max(0, lag)], part[1:, max(0, lag) : rows - max(0, -lag)]),
-        )
-        for order, part in fifths.items()
-        for lag in lags
-    ]
-    return _independent("neighbouring seeds", choices, tables)
+def neighbouring_rows(choices: int, tables: dict[str, Array]) -> SamplerTest:
+    """Row i and row i + lag of the same seed, for every lag."""
+    after = {order: table[:, table.shape[-1] // 2 + 1 :] for order, table in tables.items()}
+    lags = np.arange(1, 1 + after["index"].shape[-1])
+    return _independent("neighbouring rows", choices, after, lags, lambda lag: f"rows i and i + {lag}")
 
 
-def _lags(rows: int) -> list[int]:
-    lags = {1, 3, *(2**i for i in range(1, 63)), rows // 2, (rows + 1) // 2}
-    return sorted(lag for lag in lags if lag <= (rows + 1) // 2)
+def neighbouring_seeds(choices: int, tables: dict[str, Array]) -> SamplerTest:
+    """Row i of a seed and row i + lag of the next, for every lag."""
+    rows = (1 + tables["index"].shape[-1]) // 2
+
+    def which(lag: int) -> str:
+        return f"row i of a seed, row i{lag:+d} of the next".replace("i+0", "i")
+
+    return _independent("neighbouring seeds", choices, tables, np.arange(1 - rows, rows), which)
 
 
-def _table(a: Array, b: Array) -> Array:
-    """How often each pair of fifths occurs, shape (25,)."""
-    return np.bincount((_PARTS * a + b).ravel(), minlength=_PARTS**2)
-
-
-def _independent(name: str, choices: int, tables: list[tuple[str, Array]]) -> SamplerTest:
-    a, b, m, c = np.ogrid[:_PARTS, :_PARTS, 1:_PARTS, :_PARTS]
-    lines = ((b + m * a) % _PARTS == c).reshape(_PARTS**2, -1)
-    table = np.stack([counts for _, counts in tables])
-    count = (table @ lines.astype(np.int64)).reshape(len(tables), _PARTS - 1, _PARTS)
-    n = np.broadcast_to(np.sum(table, axis=-1)[:, None, None], count.shape)
+def _independent(
+    name: str, choices: int, tables: dict[str, Array], lags: Array, which: Callable[[int], str]
+) -> SamplerTest:
+    m, c, a, b = np.ogrid[1:_PARTS, :_PARTS, :_PARTS, :_PARTS]
+    lines = ((b + m * a) % _PARTS == c).reshape(-1, _PARTS**2).astype(np.float64)
+    table = np.stack(list(tables.values()))
+    count = (lines @ table).reshape(len(tables), _PARTS - 1, _PARTS, len(lags))
+    n = np.broadcast_to(np.sum(table, axis=1)[:, None, None], count.shape)
+    distance = 1.0 + np.abs(lags)
+    inverse_share = (count.size / len(lags)) * np.sum(1 / distance) * distance
 
     def where(at: tuple[int, ...]) -> str:
+        order, lag = list(tables)[at[0]], int(lags[at[3]])
         factor = {1: "b + a", _PARTS - 1: "b - a"}.get(at[1] + 1, f"b + {at[1] + 1} a")
-        return f"{tables[at[0]][0]}, not independent: of their fifths a and b, {factor} is {at[2]} (mod {_PARTS})"
+        of = f"{which(lag)}, candidates by {order}"
+        return f"{of}, not independent: of their fifths a and b, {factor} is {at[2]} (mod {_PARTS})"
 
-    return _counted(name, choices, count, n, np.full(count.shape, 1 / _PARTS), where)
+    return _counted(name, choices, count, n, np.broadcast_to(1 / _PARTS, count.shape), where, False, inverse_share)
 
 
 def position(choices: int, fifths: dict[str, Array]) -> SamplerTest:
@@ -259,16 +287,33 @@ def _counted(
     p: Array,
     where: Callable[[tuple[int, ...]], str],
     mixed: Array | bool = False,
+    inverse_share: Array | None = None,
 ) -> SamplerTest:
-    """Counts, each by the tails of its binomial distribution; of mixed ones `p` is the mean of unequal trials."""
-    from scipy import stats
+    """Counts, each by the tails of its binomial distribution; of mixed ones `p` is the mean of unequal trials.
 
+    Most tails need not be computed: Chernoff's bound of a tail is ``exp(-n D)``, where the relative entropy D of
+    ``count / n`` to p is at most ``(count - n p)**2 / (n**2 p (1 - p))``.
+    """
+    from scipy import special, stats
+
+    inverse = np.asarray(count.size if inverse_share is None else inverse_share, np.float64)
+    most, variance = count - n * p, n * p * (1 - p)
+    np.square(most, out=most)
+    most /= np.maximum(variance, np.finfo(np.float64).tiny, out=variance)
+    most -= np.log(inverse)
+    top = np.unravel_index(np.argmax(most), count.shape)
+    q, of = count[top] / n[top], p[top]
+    entropy = n[top] * (special.rel_entr(q, of) + special.rel_entr(1 - q, 1 - of))
+    far = np.nonzero(most >= entropy - np.log(np.broadcast_to(inverse, count.shape)[top]))
+
+    x, n, p, inverse, mixed = (np.broadcast_to(v, count.shape)[far] for v in (count, n, p, inverse, mixed))
     mean = n * p
-    tail = np.where(count < mean, stats.binom.cdf(count, n, p), stats.binom.sf(count - 1, n, p))
-    p_values = np.where(mixed & (np.abs(count - mean) < 1), 1.0, 2 * tail)
-    at = tuple(int(i) for i in np.unravel_index(np.argmin(p_values), p_values.shape))
-    finding = f"{where(at)} {count[at]} times in {n[at]}, expected {mean[at]:.1f}"
-    return SamplerTest(name, choices, "", count.size, min(1.0, count.size * float(p_values[at])), finding)
+    tail = np.where(x < mean, stats.binom.cdf(x, n, p), stats.binom.sf(x - 1, n, p))
+    p_values = np.where(mixed & (np.abs(x - mean) < 1), 1.0, 2 * tail * inverse)
+    worst = int(np.argmin(p_values))
+    found = where(tuple(int(i[worst]) for i in far))
+    finding = f"{found} {x[worst]:.0f} times in {n[worst]:.0f}, expected {mean[worst]:.1f}"
+    return SamplerTest(name, choices, "", count.size, min(1.0, float(p_values[worst])), finding)
 
 
 def judged(result: SamplerTest, tests: int, false_alarm: float) -> SamplerTest:
