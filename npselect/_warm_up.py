@@ -113,13 +113,13 @@ def _calls(operator: str, kind: np.dtype[Any]) -> Iterator[tuple[str, Call]]:
     """Every function of an operator, in all ways that have kernels of their own."""
     module: Any = OPERATORS[operator]
     wide = computed_in(kind)
+    if operator == "gumbel_softmax":
+        yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
     for choices in _CHOICES:
         shape = (_ROWS, choices)
         ways: list[dict[str, Any]] = [{}]
         if operator == "gumbel_softmax":  # drawn, drawn in another order than that of the rows, given
             ways = [{"seed": 1}, {"seed": 1, "axis": 0}, {"noise": np.zeros(shape, wide)}]
-        if operator == "gumbel_softmax" and choices == 1:
-            yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
         grad_chosen, x, logits = (np.zeros(some, kind) for some in ((_ROWS, 1), (choices, 1), shape))
         options = {"operator": module, "backend": "cpu", **ways[0]}
         yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)
