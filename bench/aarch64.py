@@ -100,7 +100,7 @@ def check(work: Path, dtypes: list[str]) -> bool:
 
 def run(arguments: list[str] | None) -> int:
     parser = Parser(
-        prog="aarch64",
+        prog="python bench/aarch64.py",
         description="Digests of the CPU tier's bits on AArch64, in an emulator, beside tests/bits.sha256.",
         epilog="exit status: 0 all are equal, 1 some differ, 2 it could not be run, 130 interrupted",
     )

@@ -165,7 +165,7 @@ def compile_table(found: dict[int, dict[str, float]]) -> str:
 
 def parser() -> argparse.ArgumentParser:
     options = Parser(
-        prog="count",
+        prog="python bench/count.py",
         description="Instructions an element, or seconds of compilation, of npselect's kernels on one thread.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -187,6 +187,8 @@ def _warm_up(options: argparse.Namespace) -> int:
             count = npselect.warm_up(options.dtype or "float32", options.operator or _OPERATORS, progress=progress)
     except (ImportError, RuntimeError) as error:
         raise CannotRunError(line(error)) from error
+    except OSError as error:  # of numba, which writes to its cache
+        raise CannotRunError(f"the machine code cannot be kept: {error.strerror or line(error)}") from error
     from npselect.backends.compiling import kept_in
 
     path = kept_in()
