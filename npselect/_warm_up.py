@@ -67,8 +67,9 @@ def warm_up(
     0
     """
     names = [_name(dtype) for dtype in _several(dtypes)]
-    for operator in (several := list(_several(operators))):
-        if operator not in OPERATORS:
+    several = list(_several(operators))
+    for operator in several:
+        if not isinstance(operator, str) or operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}; it takes one of {', '.join(map(repr, OPERATORS))}")
     kinds = {name: np.dtype(import_module("ml_dtypes").bfloat16 if name == "bfloat16" else name) for name in names}
     compilations = _counter()

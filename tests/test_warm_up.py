@@ -145,6 +145,7 @@ def test_every_function_is_called():
         ((object(),), "dtype is '"),
         (("float32", "sort"), "operator is 'sort'; it takes one of 'straight_through', 'gumbel_softmax'"),
         (("float32", ["gumbel_softmax", 3]), "operator is 3"),
+        (("float32", [["straight_through"]]), r"operator is \['straight_through'\]; it takes one of"),
     ],
 )
 def test_bad_arguments(arguments, message):
