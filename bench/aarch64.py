@@ -7,7 +7,6 @@ counts what it compiles itself, which must be nothing: compiling in the emulator
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -17,7 +16,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-DTYPES = ("float32", "float64", "float16", "bfloat16")
+sys.path.insert(0, str(ROOT))  # npselect beside this file, whose bits these are
+
+from npselect._commands import CannotRunError, Parser, ended  # noqa: E402
+from npselect.testing import DTYPES  # noqa: E402
+
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "ml_dtypes")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 DEBIAN = (  # what Debian 12's Python loads for these packages
@@ -27,7 +30,8 @@ DEBIAN = (  # what Debian 12's Python loads for these packages
 PROCESSOR = {"NUMBA_CPU_NAME": "neoverse-n1", "NUMBA_CPU_FEATURES": "", "NPSELECT_NUM_THREADS": "1"}
 
 COMPILE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # whoever started this says that it was interrupted
 sys.path.insert(0, "tests")
 import aarch64
 aarch64.generator()
@@ -36,29 +40,19 @@ for _ in bits.lines(sys.argv[1:]):  # of results that nothing was written to
     pass
 """
 RUN = """
-import platform, sys
+import platform, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, "tests")
-from numba.core import event
 import bits
-
-class Names(event.Listener):
-    names = []
-    def on_start(self, happening):
-        self.names.append(str(happening.data["dispatcher"]))
-    def on_end(self, _):
-        pass
+from npselect.backends.compiling import compilations
 
 dtype = sys.argv[1]
 sys.argv[1:] = ["--check", "--dtype", dtype]
-with event.install_listener("numba:compile", Names()):
+with compilations() as found:
     status = bits.main()
-print(f"{dtype} on {platform.machine()}: {len(Names.names)} compiled there", *Names.names[:3])
-sys.exit(status or bool(Names.names) or platform.machine() != "aarch64")
+print(f"{dtype} on {platform.machine()}: {found.count} kernels compiled there")
+sys.exit(status or found.count > 0 or platform.machine() != "aarch64")
 """
-
-
-class CannotRunError(Exception):
-    """Why, in a few words."""
 
 
 def prepare(work: Path) -> tuple[str, Path, Path]:
@@ -80,15 +74,7 @@ def prepare(work: Path) -> tuple[str, Path, Path]:
             subprocess.run(["dpkg", "-x", str(package), str(root)], check=True)
     if not (site / "numba").exists():
         wanted = [f"{name}=={version(name)}" for name in PACKAGES]
-        options = [
-            "--only-binary=:all:",
-            "--no-deps",
-            "--no-compile",
-            "--python-version",
-            "3.11",
-            "--target",
-            str(site),
-        ]
+        options = ["--only-binary=:all:", "--no-deps", "--no-compile", "--python-version=3.11", f"--target={site}"]
         platforms = [f"--platform={platform}" for platform in PLATFORMS]
         subprocess.run([sys.executable, "-m", "pip", "install", "-q", *options, *platforms, *wanted], check=True)
     return emulator, root, site
@@ -112,8 +98,9 @@ def check(work: Path, dtypes: list[str]) -> bool:
     return good
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(
+def run(arguments: list[str] | None) -> int:
+    parser = Parser(
+        prog="python bench/aarch64.py",
         description="Digests of the CPU tier's bits on AArch64, in an emulator, beside tests/bits.sha256.",
         epilog="exit status: 0 all are equal, 1 some differ, 2 it could not be run, 130 interrupted",
     )
@@ -121,15 +108,17 @@ def main() -> int:
         "--work", metavar="DIR", type=Path, required=True, help="where the AArch64 Python is, or is put (300 MB)"
     )
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times (default: all)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         return 0 if check(options.work.resolve(), options.dtype or list(DTYPES)) else 1
-    except (CannotRunError, OSError, subprocess.CalledProcessError) as error:
-        print(f"aarch64: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("aarch64: interrupted", file=sys.stderr)
-        return 130
+    except subprocess.CalledProcessError as error:
+        raise CannotRunError(f"{error.cmd[0]} failed with status {error.returncode}; see above") from error
+    except OSError as error:
+        raise CannotRunError(f"--work {options.work}: {error.strerror}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    return ended("aarch64", lambda: run(arguments))
 
 
 if __name__ == "__main__":

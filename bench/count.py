@@ -14,33 +14,29 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))  # npselect beside this file; the processes count the one that Python finds
+
+from count_calls import ARRAYS, ELEMENTS, rows_of  # noqa: E402
+
+from npselect._commands import CannotRunError, Parser, ended, line, progress_bar, writable  # noqa: E402
+from npselect.bench.processor import restricted  # noqa: E402
+from npselect.testing import DTYPES  # noqa: E402
+
+Cell = tuple[str, str, int]  # function, dtype, choices
+Progress = Callable[[int, int, str], object]
 
 CHOICES = (8, 10, 64, 129, 1024, 32768)
-DTYPES = ("float16", "bfloat16", "float32", "float64")
-ARRAYS = {  # what a function takes before temp
-    "forward": ("logits",),
-    "index": ("logits",),
-    "soft": ("logits",),
-    "backward": ("grad", "logits"),
-    "backward_temp": ("grad", "logits"),
-    "double_backward": ("grad_grad", "grad", "logits"),
-    "gumbel_forward": ("logits",),
-    "gumbel_backward": ("grad", "logits"),
-}
-ELEMENTS = 1 << 16  # twice as many are still few enough for one thread and one range
 FIRST_CALLS = (10, 1000)  # choices: a short row and a long one
 
 EXAMPLE = """\
@@ -52,69 +48,14 @@ exit status: 0 all was counted, 2 it could not be, 130 interrupted
 """
 
 
-class CannotCountError(Exception):
-    """Why there is nothing to print, in a few words."""
-
-
-# ------------------------------------------------------------------------------------------------ in the processes
-
-
-def call(function: str, dtype: str, choices: int, rows: int) -> Callable[[], object]:
-    """A call of npselect with arrays of its own, results included; few exponentials are 0."""
-    noisy, name = function.startswith("gumbel_"), function.removeprefix("gumbel_")
-    operator = import_module("npselect.gumbel_softmax" if noisy else "npselect.straight_through")
-    kind = np.dtype(getattr(import_module("ml_dtypes"), dtype) if dtype == "bfloat16" else dtype)
-    rng = np.random.default_rng(0)
-    arrays = [rng.standard_normal((rows, choices)).astype(kind) for _ in ARRAYS[function]]
-    options: dict[str, Any] = {"seed": 1} if noisy else {}
-    temps = [] if name == "index" else [0.6]
-    result = getattr(operator, name)(*arrays, *temps, **options)
-    return partial(getattr(operator, name), *arrays, *temps, **options, out=result)
-
-
-def rows_of(choices: int, times: int) -> int:
-    """So many rows that short ones fill whole tiles of sixteen."""
-    return times * max(1, ELEMENTS // choices // 16 * 16 or ELEMENTS // choices)
-
-
-def inside(cells: list[tuple[str, str, int]], counts: Path | None) -> None:
-    """Call everything once and, under valgrind, once more in each of two forks a cell."""
-    for function, dtype, choices in cells:
-        small, large = (call(function, dtype, choices, rows_of(choices, times)) for times in (1, 2))
-        for one in (small, large):
-            one()
-        if counts is None:
-            continue
-        for times, one in ((1, small), (2, large)):
-            child = os.fork()
-            if child == 0:
-                one()
-                (counts / f"{os.getpid()}.cell").write_text(json.dumps([function, dtype, choices, times]))
-                os._exit(0)
-            _, status = os.waitpid(child, 0)
-            if status:
-                raise CannotCountError(f"{function}, {dtype}, {choices} choices: status {status}")
-
-
-def first_calls(choices: int) -> None:
-    """Processor seconds of the first calls of a process, as JSON."""
-    started = time.process_time()
-    import_module("npselect.backends.cpu")
-    seconds = {"import": time.process_time() - started}
-    logits = np.zeros((1, choices), np.float32)
-    operator = import_module("npselect.straight_through")
-    for name, arrays in (("forward", (logits,)), ("backward", (logits, logits))):
-        started = time.process_time()
-        getattr(operator, name)(*arrays)
-        seconds[name] = time.process_time() - started
-    print(json.dumps(seconds))
-
-
-# ------------------------------------------------------------------------------------------------ around them
-
-
-def process(cpu: str, cache: Path, arguments: list[str], command: list[str] | None = None) -> str:
-    """What this file prints as a process whose kernels are compiled for a processor."""
+def process(
+    cpu: str,
+    cache: Path,
+    arguments: list[str],
+    command: list[str] | None = None,
+    tell: Callable[[], object] = lambda: None,
+) -> str:
+    """What count_calls.py prints as a process whose code is for a processor; `tell` is called meanwhile."""
     environment = {
         **os.environ,
         "NUMBA_CPU_NAME": cpu,
@@ -126,17 +67,21 @@ def process(cpu: str, cache: Path, arguments: list[str], command: list[str] | No
         # One instruction that clears thousands of bytes, `rep stosb`, valgrind counts as thousands.
         "GLIBC_TUNABLES": "glibc.cpu.x86_rep_stosb_threshold=1073741824",
     }
-    run = subprocess.run(
-        [*(command or []), sys.executable, __file__, *arguments],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = [*(command or []), sys.executable, str(HERE / "count_calls.py"), *arguments]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        while True:
+            try:
+                out, err = run.communicate(timeout=0.5)
+                break
+            except subprocess.TimeoutExpired:
+                tell()
+            except BaseException:
+                run.kill()
+                raise
     if run.returncode:
-        last = next(iter(reversed(run.stderr.strip().splitlines())), "no message")
-        raise CannotCountError(f"a process compiled for {cpu} ended with status {run.returncode}: {last}")
-    return run.stdout
+        last = next(iter(reversed(err.strip().splitlines())), "no message")
+        raise CannotRunError(f"a process compiled for {cpu} ended with status {run.returncode}: {last}")
+    return out
 
 
 @contextmanager
@@ -145,25 +90,30 @@ def temporary() -> Iterator[Path]:
         yield Path(name)
 
 
-def counted(cpu: str, cells: list[tuple[str, str, int]]) -> dict[tuple[str, str, int], float]:
+def counted(cpu: str, cells: list[Cell], progress: Progress | None = None) -> dict[Cell, float]:
     """Instructions an element of each cell."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
-        raise CannotCountError("there is no valgrind on the path; install it (Debian: apt-get install valgrind)")
+        raise CannotRunError("there is no valgrind on the path; install it (Debian: apt-get install valgrind)")
     with temporary() as folder:
         cache, counts = folder / "cache", folder / "counts"
         counts.mkdir()
+
+        def tell(text: str) -> None:
+            if progress is not None:
+                progress(len(list(counts.glob("*.cell"))), 2 * len(cells), text)
+
         text = json.dumps(cells)
-        process(cpu, cache, ["--inside", text])
+        process(cpu, cache, ["calls", text], tell=lambda: tell("compiling"))
         command = [valgrind, "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
         command.append(f"--log-file={counts}/%p.log")
-        process(cpu, cache, ["--inside", text, "--counts", str(counts)], command)
+        process(cpu, cache, ["calls", text, str(counts)], command, lambda: tell("counting"))
         return differences(counts)
 
 
-def differences(counts: Path) -> dict[tuple[str, str, int], float]:
+def differences(counts: Path) -> dict[Cell, float]:
     """What the logs of the forks say, an element."""
-    found: dict[tuple[str, str, int], dict[int, int]] = {}
+    found: dict[Cell, dict[int, int]] = {}
     for path in counts.glob("*.cell"):
         function, dtype, choices, times = json.loads(path.read_text())
         found.setdefault((function, dtype, choices), {})[times] = instructions(path.with_suffix(".log"))
@@ -175,10 +125,10 @@ def instructions(log: Path) -> int:
         words = text.split()  # ==1234== I refs: 1,234,567
         if words[1:3] in (["I", "refs:"], ["I", "refs"]):
             return int(words[-1].replace(",", ""))
-    raise CannotCountError(f"valgrind counted nothing: {log.read_text().strip()[-200:]}")
+    raise CannotRunError(f"valgrind counted nothing: {log.read_text().strip()[-200:]}")
 
 
-def table(found: dict[tuple[str, str, int], float]) -> str:
+def table(found: dict[Cell, float]) -> str:
     """Functions and dtypes down, choices across."""
     choices = sorted({cell[2] for cell in found})
     lines = [
@@ -191,12 +141,14 @@ def table(found: dict[tuple[str, str, int], float]) -> str:
     return "\n".join(lines)
 
 
-def compiled(cpu: str) -> dict[int, dict[str, float]]:
+def compiled(cpu: str, progress: Progress | None = None) -> dict[int, dict[str, float]]:
     """Processor seconds of first calls with an empty cache, by choices."""
     found = {}
-    for choices in FIRST_CALLS:
+    for done, choices in enumerate(FIRST_CALLS):
+        if progress is not None:
+            progress(done, len(FIRST_CALLS), f"first calls, K = {choices:,}")
         with temporary() as cache:
-            found[choices] = json.loads(process(cpu, cache, ["--first-calls", str(choices)]))
+            found[choices] = json.loads(process(cpu, cache, ["first", str(choices)]))
     return found
 
 
@@ -212,7 +164,8 @@ def compile_table(found: dict[int, dict[str, float]]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    options = argparse.ArgumentParser(
+    options = Parser(
+        prog="python bench/count.py",
         description="Instructions an element, or seconds of compilation, of npselect's kernels on one thread.",
         epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -234,9 +187,6 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--compile", action="store_true", help="processor seconds of first calls instead")
     options.add_argument("--json", metavar="FILE", type=Path, help="write the numbers to this file too")
-    options.add_argument("--inside", type=json.loads, help=argparse.SUPPRESS)
-    options.add_argument("--counts", type=Path, help=argparse.SUPPRESS)
-    options.add_argument("--first-calls", type=int, help=argparse.SUPPRESS)
     return options
 
 
@@ -246,46 +196,43 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def count(options: argparse.Namespace) -> None:
+def count(options: argparse.Namespace, progress: Progress | None) -> dict[str, Any]:
+    """Print the table, and return what goes to the file."""
     if options.compile:
-        seconds = compiled(options.cpu)
+        seconds = compiled(options.cpu, progress)
         print(f"Processor seconds, cache empty, code for {options.cpu}:\n\n{compile_table(seconds)}")
-        written: Any = {"cpu": options.cpu, "seconds": seconds}
-    else:
-        cells = [
-            (function, dtype, choices)
-            for function in options.function or ("forward", "backward", "soft")
-            for dtype in options.dtype or DTYPES
-            for choices in options.choices or CHOICES
-        ]
-        found = counted(options.cpu, cells)
-        found = {cell: found[cell] for cell in cells}
-        print(f"Instructions an element, code for {options.cpu}:\n\n{table(found)}")
-        keys = ("function", "dtype", "choices", "instructions")
-        written = {
-            "cpu": options.cpu,
-            "counts": [dict(zip(keys, (*cell, value), strict=True)) for cell, value in found.items()],
-        }
-    if options.json is not None:
-        options.json.write_text(json.dumps(written, indent=1) + "\n")
+        return {"cpu": options.cpu, "seconds": seconds}
+    cells = [
+        (function, dtype, choices)
+        for function in options.function or ("forward", "backward", "soft")
+        for dtype in options.dtype or DTYPES
+        for choices in options.choices or CHOICES
+    ]
+    found = counted(options.cpu, cells, progress)
+    found = {cell: found[cell] for cell in cells}
+    print(f"Instructions an element, code for {options.cpu}:\n\n{table(found)}")
+    keys = ("function", "dtype", "choices", "instructions")
+    counts = [dict(zip(keys, (*cell, value), strict=True)) for cell, value in found.items()]
+    return {"cpu": options.cpu, "counts": counts}
+
+
+def run(arguments: list[str] | None) -> int:
+    options = parser().parse_args(arguments)
+    with writable(options.json) as file:
+        if platform.machine() in ("x86_64", "AMD64"):  # else any name is taken as it is
+            try:
+                restricted(options.cpu)
+            except ValueError as error:
+                raise CannotRunError(f"--cpu {options.cpu}: {line(error)}") from error
+        with progress_bar("counting") as progress:
+            written = count(options, progress)
+        if file is not None:
+            file.write(json.dumps(written, indent=1) + "\n")
+    return 0
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    try:
-        if options.inside is not None:
-            inside(options.inside, options.counts)
-        elif options.first_calls is not None:
-            first_calls(options.first_calls)
-        else:
-            count(options)
-    except (CannotCountError, OSError) as error:
-        print(f"count: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("count: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return ended("count", lambda: run(arguments))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.util
 import sys
@@ -11,9 +12,9 @@ from contextlib import contextmanager
 from functools import reduce
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
-__all__ = ["CannotRunError", "line", "load", "progress_bar", "writable"]
+__all__ = ["CannotRunError", "Parser", "ended", "line", "load", "progress_bar", "writable"]
 
 
 class CannotRunError(Exception):
@@ -137,3 +138,22 @@ def progress_bar(text: str) -> Iterator[Callable[[int, int, str], object] | None
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(text)
         yield lambda done, total, name: bar.update(task, completed=done, total=total, description=name)
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CannotRunError(f"{message} (see {self.prog} --help)")
+
+
+def ended(name: str, run: Callable[[], int]) -> int:
+    """The exit status of a command: its own; 2 if it cannot be run, and 130 if it is interrupted, after a line."""
+    try:
+        return run()
+    except CannotRunError as error:
+        print(f"{name}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 130

@@ -67,8 +67,9 @@ def warm_up(
     0
     """
     names = [_name(dtype) for dtype in _several(dtypes)]
-    for operator in (several := list(_several(operators))):
-        if operator not in OPERATORS:
+    several = list(_several(operators))
+    for operator in several:
+        if not isinstance(operator, str) or operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}; it takes one of {', '.join(map(repr, OPERATORS))}")
     kinds = {name: ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name) for name in names}
     compilations = _counter()
@@ -110,13 +111,13 @@ def _calls(operator: str, kind: np.dtype[Any]) -> Iterator[tuple[str, Call]]:
     """Every function of an operator, in all ways that have kernels of their own."""
     module: Any = OPERATORS[operator]
     wide = computed_in(kind)
+    if operator == "gumbel_softmax":
+        yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
     for choices in _CHOICES:
         shape = (_ROWS, choices)
         ways: list[dict[str, Any]] = [{}]
         if operator == "gumbel_softmax":  # drawn, drawn in another order than that of the rows, given
             ways = [{"seed": 1}, {"seed": 1, "axis": 0}, {"noise": np.zeros(shape, wide)}]
-        if operator == "gumbel_softmax" and choices == 1:
-            yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
         grad_chosen, x, logits = (np.zeros(some, kind) for some in ((_ROWS, 1), (choices, 1), shape))
         options = {"operator": module, "backend": "cpu", **ways[0]}
         yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)

@@ -12,11 +12,10 @@ import time
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import NoReturn
 
 import npselect
 from npselect import testing
-from npselect._commands import CannotRunError, line, load, progress_bar, writable
+from npselect._commands import CannotRunError, Parser, ended, line, load, progress_bar, writable
 from npselect.bench import command as bench_command
 
 __all__ = ["main"]
@@ -35,13 +34,6 @@ exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be 
 
 
 _OPERATORS = ["straight_through", "gumbel_softmax"]
-
-
-class _Parser(argparse.ArgumentParser):
-    """Errors in one line, like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise CannotRunError(f"{message} (see {self.prog} --help)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,18 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     try:
-        arguments = sys.argv[1:] if arguments is None else arguments
-        options = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
-        if sys.stdout is None:
-            raise CannotRunError("there is no standard output to write to")
-        status = options.run(options)
-        sys.stdout.flush()
-    except CannotRunError as error:
-        print(f"npselect: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("npselect: interrupted", file=sys.stderr)
-        return 130
+        return ended("npselect", lambda: _run(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -84,12 +65,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"npselect: error: the report cannot be written: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def _run(arguments: Sequence[str]) -> int:
+    options = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    if sys.stdout is None:
+        raise CannotRunError("there is no standard output to write to")
+    status = options.run(options)
+    sys.stdout.flush()
     assert isinstance(status, int)
     return status
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="npselect",
         description="Straight-through selection: check an implementation against the oracle, or time it beside others.",
         epilog=_EXAMPLE,
@@ -201,6 +190,8 @@ def _warm_up(options: argparse.Namespace) -> int:
             count = npselect.warm_up(options.dtype or "float32", options.operator or _OPERATORS, progress=progress)
     except (ImportError, RuntimeError) as error:
         raise CannotRunError(line(error)) from error
+    except OSError as error:  # of numba, which writes to its cache
+        raise CannotRunError(f"the machine code cannot be kept: {error.strerror or line(error)}") from error
     from npselect.backends.compiling import kept_in
 
     path = kept_in()

@@ -19,10 +19,8 @@ from numba.core.caching import NullCache
 from numba.core.dispatcher import Dispatcher
 from numba.core.registry import cpu_target
 
-TRIPLE, PROCESSOR = (
-    "aarch64-unknown-linux-gnu",
-    "neoverse-n1",
-)  # NEON, no SVE: what every AArch64 processor has, and fp16
+TRIPLE = "aarch64-unknown-linux-gnu"
+PROCESSOR = "neoverse-n1"  # NEON, no SVE: what every AArch64 processor has, and fp16
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 _NUMBERS = itertools.count(10**6)
 
@@ -113,6 +111,7 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
     """All of them by name, each with the names of its arguments in `arrays`."""
     from npselect.backends import gumbel, kernels, tiles
 
+    outs = {"index_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
     found = {}
     for module in (tiles, kernels):
         for name, kernel in vars(module).items():
@@ -120,12 +119,7 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
                 named = {"start": "int", "stop": "int", "x": "wide"}
-                if name == "index_rows":
-                    named["out"] = "index"
-                if name == "backward_temp_rows":
-                    named["out"] = "each"
-                if name == "sum_rows":
-                    named["out"] = "each"
+                named |= {"out": outs[name]} if name in outs else {}
                 place = module.__name__.rpartition(".")[2]
                 found[f"{place}.{name}"] = kernel, [named.get(each, each) for each in arguments]
     others = {

@@ -150,8 +150,7 @@ def bench(monkeypatch):
 
 
 def command(bench, monkeypatch, work):
-    monkeypatch.setattr(sys, "argv", ["aarch64.py", "--work", str(work), "--dtype", "float32"])
-    return bench.main()
+    return bench.main(["--work", str(work), "--dtype", "float32"])
 
 
 def test_no_emulator(bench, monkeypatch, capsys, tmp_path):
@@ -164,6 +163,24 @@ def test_another_python(bench, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench.sys, "version_info", (3, 14, 0))
     assert command(bench, monkeypatch, tmp_path) == 2
     assert "run this with Python 3.11" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: --work"),
+        (["--work", "x", "--dtype", "int8"], "argument --dtype: invalid choice: 'int8'"),
+        (["--work", f"{Path(__file__)}/x"], f"--work {Path(__file__)}/x: Not a directory"),
+    ],
+)
+def test_bad_arguments(bench, capsys, arguments, message, monkeypatch):
+    """In one line."""
+    monkeypatch.setattr(bench.sys, "version_info", (3, 11, 0))
+    assert bench.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("aarch64: error: ")
+    assert message in err
+    assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize(("statuses", "expected"), [([0, 0], 0), ([0, 1], 1), ([1], 2)])

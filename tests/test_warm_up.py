@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -144,6 +145,7 @@ def test_every_function_is_called():
         ((object(),), "dtype is '"),
         (("float32", "sort"), "operator is 'sort'; it takes one of 'straight_through', 'gumbel_softmax'"),
         (("float32", ["gumbel_softmax", 3]), "operator is 3"),
+        (("float32", [["straight_through"]]), r"operator is \['straight_through'\]; it takes one of"),
     ],
 )
 def test_bad_arguments(arguments, message):
@@ -193,6 +195,24 @@ def test_command_where_nothing_can_be_kept(quick, capsys, monkeypatch):
     monkeypatch.setattr(compiling, "mask_rows", SimpleNamespace(stats=SimpleNamespace(cache_path=None)))
     assert main(["warm-up"]) == 2
     assert "nothing is kept: no cache directory can be written; name one in NUMBA_CACHE_DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left"), 2, "error: the machine code cannot be kept: No space left"),
+        (OSError("the lock is gone"), 2, "error: the machine code cannot be kept: the lock is gone"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+    ids=["full disk", "no lock", "interrupted"],
+)
+def test_command_that_cannot_go_on(capsys, monkeypatch, error, status, message):
+    def call():
+        raise error
+
+    monkeypatch.setattr(_warm_up, "_calls", lambda operator, kind: [("forward", call)])
+    assert main(["warm-up"]) == status
+    assert capsys.readouterr().err == f"npselect: {message}\n"
 
 
 @pytest.mark.parametrize("option", ["--dtype", "--operator"])

@@ -37,7 +37,7 @@ def features(name: str) -> tuple[frozenset[str], frozenset[str]]:
         LLVM knows no such processor, or this is none of the family x86-64.
     """
     run = subprocess.run([sys.executable, "-P", __file__, name], capture_output=True, text=True, check=False)
-    if _UNKNOWN in run.stderr:
+    if not name or _UNKNOWN in run.stderr:  # LLVM has a processor for no name
         raise ValueError(f"LLVM knows no x86-64 processor {name!r}; it knows haswell, x86-64-v3, znver4 and many more")
     if run.returncode:
         last = next(iter(reversed(run.stderr.strip().splitlines())), f"status {run.returncode}")

@@ -1,8 +1,8 @@
 """The CPU tier's kernels for rows of 32 choices and more: serial functions over ranges of rows, free of the GIL.
 
 Formulas as in `npselect.reference`, operations from `npselect.backends.arithmetic`. What a row yields depends on that
-row alone. Each kernel takes logits first and results last, then the range and scratch memory of its own: `LANES` and
-as many spans as it says. `npselect.backends.tiles` has the same for short rows.
+row alone. Each kernel takes logits first and results last, then the range and scratch memory of its own: twice `LANES`
+and as many spans as it says. `npselect.backends.tiles` has the same for short rows.
 
 A row is gone through for the selected candidate, for the sums, for the results: in packs of sixteen, the last of which
 overlaps the one before, so that none is masked. Between the last two, scratch memory holds the row. If there is no room

@@ -27,12 +27,13 @@ __all__ = [
     "Pack",
     "WIDE",
     "WIDTH",
+    "are_nan",
     "as_pack",
     "broadcast",
-    "are_nan",
     "counted",
     "first_true",
     "fold_lanes",
+    "indices",
     "is_any",
     "lane",
     "largest",
@@ -276,20 +277,21 @@ def store_in_turn(typing: Any, array: Any, i: Any, even: Any, odd: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ across a pack
 
 
-def _indices(*places: int) -> Any:
+def indices(*places: int) -> Any:
+    """What LLVM's shuffle takes: the places in two vectors, one behind the other, of the entries of a new one."""
     return ir.Constant(ir.VectorType(_INT32, len(places)), list(places))
 
 
 def _in_fours(a: int, b: int, c: int, d: int) -> Any:
     """The same places in every four neighbours of two packs; 0 to 3 are the first's, 4 to 7 the second's."""
-    return _indices(*(four + place % 4 + place // 4 * WIDTH for four in range(0, WIDTH, 4) for place in (a, b, c, d)))
+    return indices(*(four + place % 4 + place // 4 * WIDTH for four in range(0, WIDTH, 4) for place in (a, b, c, d)))
 
 
 # Every shuffle but the last stays in registers of 128 bits, where it is one instruction on any processor.
 _FIRST_TWO, _LAST_TWO = _in_fours(0, 1, 4, 5), _in_fours(2, 3, 6, 7)
 _EVENS, _ODDS = _in_fours(0, 2, 4, 6), _in_fours(1, 3, 5, 7)
 _UPPER, _SECOND = _in_fours(2, 3, 2, 3), _in_fours(1, 1, 1, 1)
-_LOWER_HALF, _UPPER_HALF = _indices(*range(WIDTH // 2)), _indices(*range(WIDTH // 2, WIDTH))
+_LOWER_HALF, _UPPER_HALF = indices(*range(WIDTH // 2)), indices(*range(WIDTH // 2, WIDTH))
 
 
 def _added(builder: Any, a: Any, b: Any, *places: Any) -> Any:
@@ -324,7 +326,7 @@ def largest(typing: Any, pack: Any) -> Any:
         vector, width = args[0], WIDTH
         while width > 1:
             width //= 2
-            halves = (_indices(*range(first, first + width)) for first in (0, width))
+            halves = (indices(*range(first, first + width)) for first in (0, width))
             a, b = (builder.shuffle_vector(vector, vector, half) for half in halves)
             vector = builder.select(builder.fcmp_ordered(">", a, b), a, b)
         return builder.extract_element(vector, _INT32(0))

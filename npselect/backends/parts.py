@@ -14,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npselect.backends.packs import EVEN, ODD, WIDTH, Pack, pointer_to
+from npselect.backends.packs import EVEN, ODD, WIDTH, Pack, indices, pointer_to
 from npselect.backends.processors import has_wide_registers
 
 __all__ = [
@@ -216,26 +216,22 @@ def put(typing: Any, array: Any, first: Any, places: Any, value: Any) -> Any:
 # pass of turning back puts the second half of all between the numbers of the first.
 
 
-def _indices(*places: int) -> Any:
-    return ir.Constant(ir.VectorType(_INT32, len(places)), list(places))
-
-
 _HALF = WIDTH // 2
-_BOTH = _indices(*range(WIDTH))
-_HALVES = [_indices(*range(i, i + _HALF)) for i in (0, _HALF)]
-_BETWEEN = [_indices(*(start + i // 2 + i % 2 * WIDTH for i in range(WIDTH))) for start in (0, _HALF)]
+_BOTH = indices(*range(WIDTH))
+_HALVES = [indices(*range(i, i + _HALF)) for i in (0, _HALF)]
+_BETWEEN = [indices(*(start + i // 2 + i % 2 * WIDTH for i in range(WIDTH))) for start in (0, _HALF)]
 
 # Pairs of rows at a distance, and which entries of the two each of the new pair takes; registers of 128 bits by
 # themselves until the last pass, and one instruction for each.
 _PASSES: dict[int, list[tuple[int, Any, Any]]] = {
     8: [
-        (1, _indices(0, 8, 1, 9, 4, 12, 5, 13), _indices(2, 10, 3, 11, 6, 14, 7, 15)),
-        (2, _indices(0, 1, 8, 9, 4, 5, 12, 13), _indices(2, 3, 10, 11, 6, 7, 14, 15)),
-        (4, _indices(0, 1, 2, 3, 8, 9, 10, 11), _indices(4, 5, 6, 7, 12, 13, 14, 15)),
+        (1, indices(0, 8, 1, 9, 4, 12, 5, 13), indices(2, 10, 3, 11, 6, 14, 7, 15)),
+        (2, indices(0, 1, 8, 9, 4, 5, 12, 13), indices(2, 3, 10, 11, 6, 7, 14, 15)),
+        (4, indices(0, 1, 2, 3, 8, 9, 10, 11), indices(4, 5, 6, 7, 12, 13, 14, 15)),
     ],
     4: [
-        (1, _indices(0, 4, 2, 6), _indices(1, 5, 3, 7)),
-        (2, _indices(0, 1, 4, 5), _indices(2, 3, 6, 7)),
+        (1, indices(0, 4, 2, 6), indices(1, 5, 3, 7)),
+        (2, indices(0, 1, 4, 5), indices(2, 3, 6, 7)),
     ],
 }
 # Where the passes leave the columns: column k is vector _COLUMNS[count][k].

@@ -156,9 +156,8 @@ def entry(table: Any, i: Any) -> Any:
     return table[i]
 
 
-Code = Callable[
-    ..., Any
-]  # what numba's `intrinsic` takes: the signature for types of arguments, and what generates code
+# What numba's `intrinsic` takes: of types of arguments, the signature and what generates code.
+Code = Callable[..., Any]
 
 
 def _means(function: Callable[..., Any]) -> Callable[[Code], Any]:

@@ -88,7 +88,7 @@ def _fold_packs(lanes: Any, i: Any) -> Any:
 
 
 @inlined
-def _first(start: Any, stop: Any, lanes: Any) -> Any:
+def _first_turn(start: Any, stop: Any, lanes: Any) -> Any:
     """Where the first turn of the lanes ends; those without a column are 0."""
     for lane in range(stop - start, LANES, WIDTH):
         store(lanes, lane, broadcast(lanes.dtype.type(0)))
@@ -102,7 +102,7 @@ def padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        first = _first(start, stop, lanes)
+        first = _first_turn(start, stop, lanes)
         for j in range(start, first, WIDTH):
             some = load(x, j)
             store(lanes, j - start, some)
@@ -118,11 +118,11 @@ def padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
 
 @inlined
 def padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
-    """The second of them."""
+    """``before + sum_j x_j y_j`` alone."""
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        first = _first(start, stop, lanes)
+        first = _first_turn(start, stop, lanes)
         for j in range(start, first, WIDTH):
             store(lanes, j - start, fma(load(x, j), load(y, j), zero))
         for j in range(first, stop, WIDTH):
@@ -134,10 +134,10 @@ def padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
 
 @inlined
 def padded_total(x: Any, before: Any, lanes: Any) -> Any:
-    """The first."""
+    """``before + sum_j x_j`` alone."""
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        first = _first(start, stop, lanes)
+        first = _first_turn(start, stop, lanes)
         for j in range(start, first, WIDTH):
             store(lanes, j - start, load(x, j))
         for j in range(first, stop, WIDTH):
