@@ -172,10 +172,10 @@ def test_an_honest_sampler_fails_as_rarely_as_stated(sample, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sample", [by_gumbel, by_inverse, by_multinomial, by_old_generator])
-def test_an_honest_sampler_fails_as_rarely_as_stated_in_many_runs(sample):
-    failed, _ = alarms(sample, 400, first=10**6)
-    assert stats.binom.sf(failed - 1, 400, 0.05) > 1e-3, failed
+@pytest.mark.parametrize("sample", [by_multinomial, by_old_generator])
+def test_an_honest_sampler_fails_as_rarely_as_stated_with_all_seeds(sample):
+    failed, _ = alarms(sample, 120, first=10**6)
+    assert stats.binom.sf(failed - 1, 120, 0.05) > 1e-3, failed
 
 
 @pytest.mark.slow
