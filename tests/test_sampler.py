@@ -517,7 +517,7 @@ ALONE = {  # faults that no other test can see
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_rejected_by_its_test(name):
     sample, expected, words, choices = FAULTS[name]
-    report = testing.check_sampler(sample, choices=choices, rows=5461 if choices[0] >= 1000 else 10_923)
+    report = testing.check_sampler(sample, choices=choices, rows=None if choices[0] >= 100 else 10_923)
     failed = {test.name: test for test in report.tests if test.verdict == "failed"}
     assert not report.ok
     assert expected in failed, str(report)
