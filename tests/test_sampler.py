@@ -172,10 +172,10 @@ def test_an_honest_sampler_fails_as_rarely_as_stated(sample, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sample", [by_gumbel, by_inverse, by_multinomial, by_old_generator])
-def test_an_honest_sampler_fails_as_rarely_as_stated_in_many_runs(sample):
-    failed, _ = alarms(sample, 400, first=10**6)
-    assert stats.binom.sf(failed - 1, 400, 0.05) > 1e-3, failed
+@pytest.mark.parametrize("sample", [by_multinomial, by_old_generator])
+def test_an_honest_sampler_fails_as_rarely_as_stated_with_all_seeds(sample):
+    failed, _ = alarms(sample, 120, first=10**6)
+    assert stats.binom.sf(failed - 1, 120, 0.05) > 1e-3, failed
 
 
 @pytest.mark.slow
@@ -517,7 +517,7 @@ ALONE = {  # faults that no other test can see
 @pytest.mark.parametrize("name", FAULTS)
 def test_fault_is_rejected_by_its_test(name):
     sample, expected, words, choices = FAULTS[name]
-    report = testing.check_sampler(sample, choices=choices, rows=5461 if choices[0] >= 1000 else 10_923)
+    report = testing.check_sampler(sample, choices=choices, rows=None if choices[0] >= 100 else 10_923)
     failed = {test.name: test for test in report.tests if test.verdict == "failed"}
     assert not report.ok
     assert expected in failed, str(report)

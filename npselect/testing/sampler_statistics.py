@@ -107,6 +107,8 @@ def other_seed(name: str, question: Question, index: Array, seeds: Sequence[int]
             f"seeds {a} and {b} select the same in all of {rows} rows; of {len(seeds)} seeds, "
             f"{len(seeds) - len(same)} select differently"
         )
+        if b >= 2**31:
+            finding += "; if it is not meant to take seeds as large, say so by max_seed="
     p_value = min(1.0, (rows + pairs) * float(np.exp(log_p)))
     return SamplerTest(name, question.choices, "", rows + pairs, p_value, finding)
 
