@@ -59,6 +59,11 @@ def warm_up(
     ModuleNotFoundError
         bfloat16 was asked for and the package ml_dtypes is missing.
 
+    Warns
+    -----
+    RuntimeWarning
+        Once in a process, that machine code cannot be kept, or what was kept cannot be read and is compiled again.
+
     Examples
     --------
     >>> import npselect

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from npselect.backends import kept
+from npselect.backends import compiling, kept
 from npselect.backends.kept import Entries
 from npselect.backends.primitives import kernel
 
@@ -178,6 +178,7 @@ def test_a_folder_that_has_gone(fresh: Any, folder: Path, entry: Path) -> None:
 
 def test_a_full_disk(fresh: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a file is none, and does not stay."""
+    assert compiling.kept_in() is not None
     write = Path.write_bytes
 
     def write_half(path: Path, content: bytes) -> int:
@@ -191,6 +192,7 @@ def test_a_full_disk(fresh: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) 
     ) as caught:
         assert doubled(made) == doubled(made, np.float64) == RIGHT
     assert len(caught) == 1
+    assert compiling.kept_in() is None  # which the command says
     assert [path for path in folder.rglob("*") if path.is_file()] == []
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from numba.core import event
 
+from npselect.backends.kept import are_kept
 from npselect.backends.tiles import mask_rows
 
 __all__ = ["Compilations", "compilations", "kept_in"]
@@ -45,6 +46,6 @@ def compilations() -> Iterator[Compilations]:
 
 
 def kept_in() -> str | None:
-    """The directory of the machine code; None if there is none that can be written."""
+    """The directory of the machine code; None if there is none, or something could not be written there."""
     path = mask_rows.stats.cache_path  # type: ignore[attr-defined]
-    return None if path is None else str(path)
+    return None if path is None or not are_kept() else str(path)

@@ -25,7 +25,7 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-__all__ = ["Entries", "Kept"]
+__all__ = ["Entries", "Kept", "are_kept"]
 
 _DIGEST = sha256().digest_size
 
@@ -50,10 +50,16 @@ class Kept(FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(sig, data)
         except Exception as error:
-            _warn_once("cannot be kept", error, "each process compiles again; NUMBA_CACHE_DIR may name another folder")
+            _warn_once(_NOT_KEPT, error, "each process compiles again; NUMBA_CACHE_DIR may name another folder")
 
 
+_NOT_KEPT = "cannot be kept"
 _told: set[str] = set()
+
+
+def are_kept() -> bool:
+    """Whether everything that was to be kept in this process was."""
+    return _NOT_KEPT not in _told
 
 
 def _warn_once(what: str, error: Exception, then: str) -> None:
