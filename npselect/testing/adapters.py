@@ -20,6 +20,7 @@ import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation, options_of
+from npselect.testing.layouts import like, memory
 
 __all__ = ["from_array_functions", "from_jax", "from_tensorflow", "from_torch"]
 
@@ -66,29 +68,54 @@ def from_torch(
     """
     torch = _framework("torch", "from_torch")
 
+    def differentiated(function: Function) -> Function:
+        """Whatever is set around the call."""
+
+        @wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with torch.inference_mode(False), torch.enable_grad():
+                return function(*arguments, **options)
+
+        return call
+
     def tensor(values: Any) -> Any:
-        array = np.array(values, order="C")
-        if array.dtype.name == "bfloat16":  # which torch.from_numpy does not know
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(device)
-        return torch.from_numpy(array).to(device)
+        flat, shape, strides = memory(values)
+        if flat.dtype.name == "bfloat16":  # which torch.from_numpy does not know
+            numbers = torch.from_numpy(flat.view(np.int16)).view(torch.bfloat16).to(device)
+        else:
+            numbers = torch.from_numpy(flat).to(device)
+        return torch.empty(0, dtype=numbers.dtype, device=numbers.device).set_(numbers, 0, shape, strides)
 
     def array(tensor: Any) -> Array:
         tensor = tensor.detach().cpu()
         bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
         return np.array(bits)
 
-    def select(leaf: Any, temp: float, options: dict[str, Any]) -> Any:
-        logits = leaf.clone()  # fn may write to it; torch.compile looks at its .grad, and would warn of that
-        with torch.enable_grad(), warnings.catch_warnings():
+    class Given(torch.autograd.Function):  # type: ignore[misc]
+        """A tensor that fn may write to, laid out as the array is; its gradient is that of the leaf."""
+
+        @staticmethod
+        def forward(_: Any, leaf: Any, values: Any) -> Any:
+            return tensor(values)
+
+        @staticmethod
+        def backward(_: Any, grad_logits: Any) -> Any:
+            return grad_logits, None
+
+    def select(leaf: Any, values: Any, temp: float, options: dict[str, Any]) -> Any:
+        logits = Given.apply(leaf, values)
+        with warnings.catch_warnings():  # torch.compile looks at its .grad
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             return _expect(torch.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
+    @differentiated
     def forward(logits: Any, temp: float, **options: Any) -> Array:
-        return array(select(tensor(logits).requires_grad_(), temp, options))
+        return array(select(tensor(logits).requires_grad_(), logits, temp, options))
 
+    @differentiated
     def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
         leaf = tensor(logits).requires_grad_()
-        mask = select(leaf, temp, options)
+        mask = select(leaf, logits, temp, options)
         if not mask.requires_grad:
             return array(torch.zeros_like(leaf))
         cotangent = tensor(_fitting(grad_mask, mask, fn)).to(mask.dtype)
@@ -208,11 +235,15 @@ def from_array_functions(
     array([0., 1., 0.])
     """
 
+    def copy(values: Any) -> Array:
+        array = np.asarray(values)
+        return like(array, array)
+
     def mask(logits: Any, temp: float, **options: Any) -> Any:
-        return forward(np.array(logits), temp, **_given(options, np.array))
+        return forward(copy(logits), temp, **_given(options, copy))
 
     def grad_logits(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Any:
-        return backward(np.array(grad_mask), np.array(logits), temp, **_given(options, np.array))
+        return backward(copy(grad_mask), copy(logits), temp, **_given(options, copy))
 
     options = _takes(forward, "logits", "temp") & _takes(backward, "grad_mask", "logits", "temp")
     return guarded_implementation(name or function_name(forward), mask, grad_logits, options, flushes_subnormals)

@@ -47,7 +47,7 @@ class Case:
     flags : tuple of str
         ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: two logits of a row
         are close. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
-        ``"error"``: the right answer is a ValueError.
+        ``"error"``: the right answer is a ValueError. ``"numpy"``: strides are negative, which frameworks do not have.
 
     Examples
     --------
@@ -75,7 +75,7 @@ class Case:
 
     @property
     def group(self) -> str:
-        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"`` or ``"where"``."""
+        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"`` or ``"layout"``."""
         return self.name.partition("/")[0]
 
     @property

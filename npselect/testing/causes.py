@@ -8,6 +8,7 @@ row, and be much nearer than the right values are to most of the wrong ones: man
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from npselect.testing import tolerance
 from npselect.testing.case import Case
 from npselect.testing.judge import Observation
+from npselect.testing.layouts import memory
 
 __all__ = ["BACKWARD", "FORWARD", "likely_cause"]
 
@@ -103,7 +105,22 @@ def _where_inverted(q: _Question) -> Array:
     return np.where(q.case.rows(np.broadcast_to(q.case.where, q.case.logits.shape)), -np.inf, _without_where(q))
 
 
+def _in_memory(array: Array) -> Array:
+    """What is found where an array begins, by whom takes its rows for adjacent."""
+    flat, shape, _ = memory(array)
+    return flat[: array.size].reshape(shape)
+
+
+def _mistaken_order(q: _Question) -> tuple[Array, Array]:
+    """Cotangents and logits, with the noise and -inf at excluded entries, of which the memory was read in C order."""
+    other = replace(q.case, logits=_in_memory(q.case.logits), grad_mask=_in_memory(q.case.grad_mask))
+    return other.rows(other.grad_mask.astype(np.float64)), other.w
+
+
 BACKWARD: tuple[tuple[str, Mistake], ...] = (
+    ("grad_mask is taken for contiguous in memory", lambda q: _gradient(_mistaken_order(q)[0], q.w, q.temp)),
+    ("logits are taken for contiguous in memory", lambda q: _gradient(q.g, _mistaken_order(q)[1], q.temp)),
+    ("arrays are taken for contiguous in memory", lambda q: _gradient(*_mistaken_order(q), q.temp)),
     ("1/temp is missing", lambda q: _gradient(q.g, q.w, q.temp) * q.temp),
     ("divided by temp twice", lambda q: _gradient(q.g, q.w, q.temp) / q.temp),
     ("multiplied by temp instead of divided", lambda q: _gradient(q.g, q.w, q.temp) * q.temp**2),
@@ -144,6 +161,7 @@ BACKWARD: tuple[tuple[str, Mistake], ...] = (
 """Mistakes of the backward pass."""
 
 FORWARD: tuple[tuple[str, Mistake], ...] = (
+    ("logits are taken for contiguous in memory", lambda q: _mask(_mistaken_order(q)[1])),
     (
         "the last of equals is selected",
         lambda q: _one_hot(q.w.shape[-1] - 1 - np.argmax(q.w[:, ::-1], axis=-1), q.w.shape[-1]),

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from npselect.testing.case import Case
 from npselect.testing.compare import Allowed, Errors, compare_gradients, compare_masks, trouble, within_rounding
+from npselect.testing.layouts import like
 from npselect.testing.report import Difference, Outcome
 
 __all__ = ["Observation", "judge", "not_asked"]
@@ -137,7 +138,7 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
 
 def _ask_others(implementation: Any, case: Case) -> None:
     """Questions of the same shape, whatever the answers: at the same temperature, and at another."""
-    other = replace(case, logits=case.logits[::-1], grad_mask=case.grad_mask[::-1])
+    other = replace(case, logits=case.logits[::-1].copy(), grad_mask=case.grad_mask[::-1].copy())
     for asked in (other, replace(other, temp=2 * case.temp)):
         for direction in ("forward", "backward"):
             _call(implementation, direction, asked)
@@ -247,7 +248,7 @@ def _call(implementation: Any, direction: str, case: Case) -> _Call:
 
 
 def _copy(value: Any) -> Any:
-    return value.copy(order="K") if isinstance(value, np.ndarray) else value
+    return like(value, value) if isinstance(value, np.ndarray) else value
 
 
 def _refusal(call: _Call) -> Difference | None:
