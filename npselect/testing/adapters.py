@@ -4,10 +4,19 @@ An adapter takes the function under test, ``fn(logits, temp) -> mask`` over the 
 `Implementation`, whose `backward` is what the framework's autodiff makes of `fn`. A framework is imported when its
 adapter is called, never before.
 
-`temp` arrives as a Python float, tensors are copies that `fn` may write to. `fn` may take the keywords ``axis`` (an
-int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the logits): those that are in its signature,
-or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
-mask of a wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.
+`temp` arrives as a Python float, tensors are copies that `fn` may write to. Those of PyTorch and NumPy lie in memory as
+the arrays that were given do (with negative strides in NumPy alone), logits and gradients: transposed, cut out of
+larger ones, or expanded, where many entries share one number, which PyTorch does not let anybody write to. JAX and
+TensorFlow show no strides: whatever the layout of an array of JAX, ``jax.jit``, callbacks and foreign functions get C
+order.
+
+What is set around a call is none of the function's: `torch.no_grad` and its like, ``jax.debug_nans``, ``debug_infs``
+and ``transfer_guard`` are lifted. TensorFlow must run eagerly, and record gradients.
+
+`fn` may take the keywords ``axis`` (an int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the
+logits): those that are in its signature, or all for ``**kwargs``. The signature is found behind `functools.partial`,
+`torch.compile`, `jax.jit`, `tf.function`. A mask of a wrong shape or dtype is handed on as it is, for others to judge,
+and errors of `fn` pass through.
 
 Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorFlow 2.21: PyTorch keeps them, compiled
 or not. JAX and TensorFlow, compiled or not, read them as 0 and return 0 instead of them in bfloat16, float32 and
@@ -19,7 +28,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
 from importlib import import_module
 from typing import Any
@@ -37,7 +46,12 @@ Function = Callable[..., Any]
 
 
 def from_torch(
-    fn: Function, *, name: str | None = None, device: Any = None, flushes_subnormals: bool = False
+    fn: Function,
+    *,
+    name: str | None = None,
+    device: Any = None,
+    flushes_subnormals: bool = False,
+    normalises_logits: bool = False,
 ) -> Implementation:
     """The adapter for PyTorch; the gradient is that of `torch.autograd.grad`.
 
@@ -52,7 +66,7 @@ def from_torch(
         For the report; by default that of `fn`.
     device : optional
         Where tensors are put, as in ``tensor.to(device)``; by default the CPU.
-    flushes_subnormals : bool, optional
+    flushes_subnormals, normalises_logits : bool, optional
         See `Implementation`.
 
     Returns
@@ -91,15 +105,15 @@ def from_torch(
         bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
         return np.array(bits)
 
-    class Given(torch.autograd.Function):  # type: ignore[misc]
+    class Given(torch.autograd.Function):  # type: ignore[misc, name-defined]
         """A tensor that fn may write to, laid out as the array is; its gradient is that of the leaf."""
 
         @staticmethod
-        def forward(_: Any, leaf: Any, values: Any) -> Any:
+        def forward(_context: Any, _leaf: Any, values: Any) -> Any:
             return tensor(values)
 
         @staticmethod
-        def backward(_: Any, grad_logits: Any) -> Any:
+        def backward(_context: Any, grad_logits: Any) -> Any:
             return grad_logits, None
 
     def select(leaf: Any, values: Any, temp: float, options: dict[str, Any]) -> Any:
@@ -123,11 +137,18 @@ def from_torch(
         return array(torch.zeros_like(leaf) if grad_logits is None else grad_logits)
 
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn),
+        forward,
+        backward,
+        _takes(fn, "logits", "temp"),
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
     )
 
 
-def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+def from_jax(
+    fn: Function, *, name: str | None = None, flushes_subnormals: bool = True, normalises_logits: bool = False
+) -> Implementation:
     """The adapter for JAX; the gradient is that of `jax.vjp`.
 
     Parameters
@@ -135,28 +156,31 @@ def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool 
     fn : callable
         ``fn(logits, temp) -> mask`` over JAX arrays, under `jax.jit` or not. float64 arrays are handed over, and `fn`
         is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, normalises_logits : optional
         As for `from_torch`; so are the result and the errors.
     """
     jax = _framework("jax", "from_jax")
     jnp = import_module("jax.numpy")
 
-    def precision(*arrays: Any) -> AbstractContextManager[Any]:
-        if all(np.asarray(array).dtype != np.float64 for array in arrays):
-            return nullcontext()
+    def around(*arrays: Any) -> AbstractContextManager[Any]:
+        """Whatever is set around the call: numbers of 64 bits, NaN and infinities, and copies to and fro."""
         home = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")
-        context: AbstractContextManager[Any] = home.enable_x64(True)
-        return context
+        stack = ExitStack()
+        for name, value in (("debug_nans", False), ("debug_infs", False), ("transfer_guard", "allow")):
+            stack.enter_context(getattr(jax, name)(value))
+        if any(np.asarray(array).dtype == np.float64 for array in arrays):
+            stack.enter_context(home.enable_x64(True))
+        return stack
 
     def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
         return _expect((jax.Array, np.ndarray), fn(logits, temp, **_given(options, jnp.array)), fn)
 
     def forward(logits: Any, temp: float, **options: Any) -> Array:
-        with precision(logits, options.get("noise", logits)):
+        with around(logits, options.get("noise", logits)):
             return np.array(select(jnp.array(logits), temp, options))
 
     def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
-        with precision(grad_mask, logits, options.get("noise", logits)):
+        with around(grad_mask, logits, options.get("noise", logits)):
             leaf = jnp.array(logits)
             mask, pullback = jax.vjp(lambda leaf: select(leaf, temp, options), leaf)
             if not jnp.issubdtype(mask.dtype, jnp.inexact):
@@ -165,11 +189,18 @@ def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool 
             return np.array(grad_logits)
 
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn),
+        forward,
+        backward,
+        _takes(fn, "logits", "temp"),
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
     )
 
 
-def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+def from_tensorflow(
+    fn: Function, *, name: str | None = None, flushes_subnormals: bool = True, normalises_logits: bool = False
+) -> Implementation:
     """The adapter for TensorFlow; the gradient is that of `tf.GradientTape`.
 
     Parameters
@@ -177,7 +208,7 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
     fn : callable
         ``fn(logits, temp) -> mask`` over tensors, a `tf.function` or not. A mask that has no gradient there, None, has
         the gradient 0.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, normalises_logits : optional
         As for `from_torch`; so are the result and the errors.
     """
     tf = _framework("tensorflow", "from_tensorflow")
@@ -189,6 +220,8 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
         return np.array(tf.convert_to_tensor(tensor).numpy())  # the gradient of tf.gather is no tensor yet
 
     def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+        if not tf.executing_eagerly():
+            raise RuntimeError("from_tensorflow needs eager execution; call it outside of tf.function and tf.Graph")
         return _expect(tf.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
     def forward(logits: Any, temp: float, **options: Any) -> Array:
@@ -196,21 +229,33 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
 
     def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
         leaf = tensor(logits)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(leaf)
-            mask = select(leaf, temp, options)
+            same, mask = tf.identity(leaf), select(leaf, temp, options)
+        if tape.gradient(same, leaf) is None:
+            raise RuntimeError("tf.GradientTape records nothing here; call from_tensorflow outside of tf.init_scope")
         if not mask.dtype.is_floating:
             return array(tf.zeros_like(leaf))
         cotangent = tf.cast(tensor(_fitting(grad_mask, mask, fn)), mask.dtype)
         return array(tape.gradient(mask, leaf, cotangent, tf.UnconnectedGradients.ZERO))
 
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn),
+        forward,
+        backward,
+        _takes(fn, "logits", "temp"),
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
     )
 
 
 def from_array_functions(
-    forward: Function, backward: Function, *, name: str | None = None, flushes_subnormals: bool = False
+    forward: Function,
+    backward: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = False,
+    normalises_logits: bool = False,
 ) -> Implementation:
     """The adapter for two functions over NumPy arrays, the second the hand-written backward pass of the first.
 
@@ -220,7 +265,7 @@ def from_array_functions(
         ``forward(logits, temp) -> mask``.
     backward : callable
         ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if both take it.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, normalises_logits : optional
         As for `from_torch`, with the name of `forward`; so are the result and the errors.
 
     Examples
@@ -246,7 +291,14 @@ def from_array_functions(
         return backward(copy(grad_mask), copy(logits), temp, **_given(options, copy))
 
     options = _takes(forward, "logits", "temp") & _takes(backward, "grad_mask", "logits", "temp")
-    return guarded_implementation(name or function_name(forward), mask, grad_logits, options, flushes_subnormals)
+    return guarded_implementation(
+        name or function_name(forward),
+        mask,
+        grad_logits,
+        options,
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what they share

@@ -7,6 +7,7 @@ row, and be much nearer than the right values are to most of the wrong ones: man
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from npselect.testing import tolerance
 from npselect.testing.case import Case
+from npselect.testing.compare import Allowed
 from npselect.testing.judge import Observation
 from npselect.testing.layouts import memory
 
@@ -207,11 +209,22 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     if noisy:
         forward += tuple((f"{name} in the forward pass", _chosen_from(w)) for name, w in WITH_NOISE)
         backward += tuple((f"{name} in the backward pass", _differentiated_at(w)) for name, w in WITH_NOISE)
+    gradients = [_gradients(observation) for observation in seen]
     causes = {
         "forward": _cause([_masks(observation) for observation in seen], forward),
-        "backward": _cause([_gradients(observation) for observation in seen], backward),
+        "backward": _cause(gradients, backward) or _lost_digits(gradients),
     }
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
+
+
+def _lost_digits(seen: list[_Values]) -> str | None:
+    if any(values.actual is None for values in seen):
+        return None
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of medians of nothing
+        if not _are_of_log_softmax(seen):
+            return None
+    return "small gradients lose their digits, as logits are normalised first, which normalises_logits = True declares"
 
 
 def _chosen_from(w: Mistake) -> Mistake:
@@ -220,6 +233,29 @@ def _chosen_from(w: Mistake) -> Mistake:
 
 def _differentiated_at(w: Mistake) -> Mistake:
     return lambda q: _gradient(q.g, w(q), q.temp)
+
+
+def _are_of_log_softmax(seen: list[_Values]) -> bool:
+    """Whether errors are those of logits that were normalised first: within that bound, ``q_i`` times one of the row's.
+
+    See `npselect.testing.tolerance`: where p is far smaller than ``q = softmax(logits)``, what is left is ``-q_i S``.
+    """
+    declared = Allowed("standard", normalises_logits=True)
+    wrong = explained = 0
+    for values in seen:
+        at = _wrong(values)
+        if not np.any(at):
+            continue
+        assert values.actual is not None
+        if np.any(_off(values, values.right)[at] > values.question.case.allowed(declared)[at]):
+            return False
+        q = _probs(values.question.logits)
+        error = np.where(at, values.actual.astype(np.float64) - values.right, np.nan)
+        several = np.count_nonzero(at, axis=-1) > 2
+        error, q = error[several], q[several]
+        rest = np.abs(error - q * np.nanmedian(error / q, axis=-1, keepdims=True))
+        wrong, explained = wrong + int(np.sum(at)), explained + int(np.sum(rest <= np.abs(error) / 16))
+    return 2 * explained >= wrong > 0
 
 
 class _Values(NamedTuple):

@@ -19,7 +19,7 @@ from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause
 from npselect.testing.compare import PROFILES, Allowed
 from npselect.testing.dtypes import floating_dtype
-from npselect.testing.implementation import OPTIONS, options_of
+from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
 from npselect.testing.report import Outcome, Report
 
@@ -51,7 +51,7 @@ def check(
         written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
         `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
         have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
-        subnormal numbers for 0.
+        subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first.
     operator : module, optional
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
@@ -111,7 +111,7 @@ def check(
             raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     choose(backend)
     options = _options(implementation, operator)
-    how = Allowed(profile, backend, bool(getattr(implementation, "flushes_subnormals", False)))
+    how = Allowed(profile, backend, **{name: bool(getattr(implementation, name, False)) for name in DECLARED})
 
     if given is None:
         asked = [case for form in forms for case in all_cases(form, temp, operator)]
@@ -144,6 +144,7 @@ def check(
         name_of(operator).rpartition(".")[-1],
         tuple(name for name in OPTIONS if name in options),
         how.flushes_subnormals,
+        how.normalises_logits,
         tuple(form.name for form in forms),
         temp,
         profile,

@@ -50,17 +50,17 @@ A row with a single candidate is computed without any rounding (e = s = p = 1, d
 **Logits that are normalised first**, ``y = w - logsumexp(w)``, then ``softmax(y / temp)`` differentiated through both.
 The error of logsumexp is that of all y of a row, and cancels; the rounding of ``y_i`` does not. As y takes the place of
 w, ``|w_i|`` becomes ``2 |y_i|`` in tau (with noise added to y, ``|y_i| + 2 |y_i + noise_i|``), where ``|y_i| <= |w_i -
-w_m| + log K``. The backward pass subtracts ``q_i sum_j G_j`` from the gradient G of y, with ``q = exp(y)``: a sum that is 0 but
-for errors, so that, with ``B`` as above::
+w_m| + log K``. The backward pass subtracts ``q_i sum_j G_j`` from the gradient G of y, with ``q = exp(y)``: a sum that
+is 0 but for errors, so that, with ``B`` as above::
 
     B'_i = B_i + q_i (sum_j B_j + S(|G|)) + u |G_i|
 
 Where ``p_i`` is far smaller than ``q_i``, that leaves no digit of the gradient. So it must be declared.
 
-**Underflow** adds what no relative error describes. Each operation that underflows is wrong by at most half the smallest
-subnormal ``least``: in e_i, in a product e_j h_j, in the product p_i (h_i - d). To these, multiplied by what follows,
-the smallest normal number is added once, for the rounding of the result itself. Where operations flush subnormals to
-0, each may lose the smallest normal number, and ``least`` is twice that.
+**Underflow** adds what no relative error describes. Each operation that underflows is wrong by at most half the
+smallest subnormal ``least``: in e_i, in a product e_j h_j, in the product p_i (h_i - d). To these, multiplied by what
+follows, the smallest normal number is added once, for the rounding of the result itself. Where operations flush
+subnormals to 0, each may lose the smallest normal number, and ``least`` is twice that.
 
 Sources: N. J. Higham, "Accuracy and stability of numerical algorithms", 2002, chapters 3 and 4; P. Blanchard, D. J.
 Higham and N. J. Higham, "Accurately computing the log-sum-exp and softmax functions", IMA J. Numer. Anal. 41, 2021;
@@ -172,6 +172,11 @@ class Arithmetic:
     flushes_subnormals: bool = False
     normalises_logits: bool = False
 
+    @property
+    def exact_differences(self) -> bool:
+        """Whether the first rounding is that of a difference of logits as given."""
+        return self.difference_first and not self.normalises_logits
+
     def sizes(self, w: Array, noise: npt.ArrayLike | None) -> Array:
         """What takes the place of ``|w_i|`` in tau."""
         if not self.normalises_logits:
@@ -282,15 +287,13 @@ def _row(
     e = np.where(candidates, np.exp(t), 0.0)
     sizes = arithmetic.sizes(w, noise)
     reach = np.where(candidates, sizes, 0.0) + np.take_along_axis(sizes, m, axis=-1)
-    tau = 2 * np.abs(t) if arithmetic.difference_first else reach / temp + 3 * np.abs(t)
+    tau = 2 * np.abs(t) if arithmetic.exact_differences else reach / temp + 3 * np.abs(t)
     x, exp_error = form.unit * tau, 2 * arithmetic.exp_ulp * form.unit
     rho = arithmetic.rescaled(w, form)
     rise = np.where(candidates, np.where(x < 1, e * np.expm1(np.minimum(x, 1)), np.exp(t + x) - e), 0.0) + e * exp_error
     s = _sum(e)
     p = e / s
-    fall = np.minimum(
-        _sum(p * (exp_error + rho - np.expm1(-x))) + arithmetic.summed(p, form) + form.unit, 1.0
-    )
+    fall = np.minimum(_sum(p * (exp_error + rho - np.expm1(-x))) + arithmetic.summed(p, form) + form.unit, 1.0)
     p_pi = rise / s + (p + rise / s) * (fall / (1 - fall))
     least = form.lost(arithmetic.flushes_subnormals)
     return _Row(form, arithmetic, least, temp, t, p, p_pi, rho, m, candidates)
@@ -378,7 +381,7 @@ def near_tie(
     with np.errstate(all="ignore"):
         top = np.max(logits, axis=-1, keepdims=True, initial=-np.inf).astype(np.float64)
         w = np.where(logits > -np.inf, logits.astype(np.float64), top)
-        if arithmetic.difference_first:
+        if arithmetic.exact_differences:
             reach = 2 * np.abs(w - top)
         else:
             sizes = arithmetic.sizes(np.asarray(logits), noise)
