@@ -202,6 +202,7 @@ def _random(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     yield replace(again, flags=("again",))
     yield _pairs(rng, case("close pairs", "rounding errs to either side: probs may swap two, not always", 512, 10))
     yield _pairs(rng, case("distinct pairs", "a choice in fewer bits than the logits have confuses two", 512, 10), 7)
+    yield case("few large", "long rows of which a handful counts: no sum of them errs much", 2, 20000, spread=20.0)
 
 
 def _pairs(rng: np.random.Generator, case: Case, bits: int = 0) -> Case:
