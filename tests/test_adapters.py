@@ -872,7 +872,7 @@ def test_tensorflow_must_record_gradients():
     ones = np.float32([[1, 1]])
     with tf.GradientTape() as outer, outer.stop_recording():
         np.testing.assert_array_equal(subject.backward(ones, ones, 1.0), 0 * ones)
-    with tf.Graph().as_default(), pytest.raises(RuntimeError, match="outside of tf.function"):
+    with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"outside of tf\.function"):
         subject.forward(ones, 1.0)
     with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here"):
         subject.backward(ones, ones, 1.0)

@@ -181,7 +181,11 @@ def assert_conforms(implementation: Any, **options: Any) -> None:
 
 
 def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """In how many rows of a dtype another index may be: as many as rounding explains, and five standard deviations."""
+    """In how many rows of a dtype another index may be.
+
+    As many as equal numbers explain; of the other close rows, what exp and rounding turn around by chance: a few, five
+    times the root of their number.
+    """
     limits = {}
     for dtype in dict.fromkeys(outcome.dtype for outcome in outcomes):
         close_rows = sum(outcome.close_rows for outcome in outcomes if outcome.dtype == dtype)

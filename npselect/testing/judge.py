@@ -209,14 +209,16 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
 def _close_rows(case: Case, rows: Array, how: Allowed) -> tuple[int, float]:
     """In how many of the judged rows rounding may bring others up to the selected one, and in how many it takes one.
 
-    Of c such candidates, in an order that has nothing to do with their size, it takes the right one in one row of c at
-    least: if they all become equal, the first. Cases with the flag "ties" are not in such an order.
+    Where it makes some of them equal, the first of these is taken: another than the right one only where one stands
+    before it. That some become larger is left to chance. Cases with the flag "ties" were made for it, and do not count.
     """
     if how.profile == "strict" or "ties" in case.flags or case.w.size == 0:
         return 0, 0.0
     smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
-    others = np.sum(within_rounding(case, how) & smaller, axis=-1)[rows]
-    return int(np.count_nonzero(others)), float(np.sum(others / (1 + others)))
+    others = within_rounding(case, how) & smaller
+    before = np.arange(case.w.shape[-1]) < np.argmax(case.w, axis=-1)[:, None]
+    close, earlier = (np.any(some, axis=-1)[rows] for some in (others, others & before))
+    return int(np.count_nonzero(close)), float(np.count_nonzero(earlier))
 
 
 # ------------------------------------------------------------------------------------------------ calling

@@ -68,7 +68,7 @@ class Outcome:
         Rows in the case; rows that were judged; rows where another index than the oracle's was accepted, because the
         rounding of the probabilities may swap the two; rows where it may.
     explained : float
-        In how many rows it does, on average, at most.
+        In how many of the latter it does at most where it makes numbers equal: another stands before the right one.
     ulp, fraction : float
         The worst error of the gradient in units in the last place, and as a fraction of its tolerance. NaN if no value
         was compared.
