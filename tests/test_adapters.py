@@ -820,3 +820,93 @@ def test_a_missing_framework_is_a_column_without_answers(monkeypatch):
     for row in compare.rows():
         assert row[1] != "not installed"
         assert row[2:] == ["not installed"] * 3
+
+
+# ------------------------------------------------------------------------------------------------ what is set around it
+
+
+def short_cases():
+    return [case for case in testing.cases() if case.logits.size < 700]
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "set_grad_enabled"])
+def test_torch_modes_around_a_check(mode):
+    torch = needs("torch")
+
+    def idiom(logits, temp):
+        probs = torch.softmax(logits / temp, -1)
+        hard = torch.zeros_like(probs).scatter_(-1, probs.argmax(-1, keepdim=True), 1.0)
+        return probs + (hard - probs).detach()
+
+    around = torch.set_grad_enabled(False) if mode == "set_grad_enabled" else getattr(torch, mode)()
+    with around:
+        report = testing.check(adapters.from_torch(idiom), cases=short_cases())
+        assert report.ok, str(report)
+        assert not torch.is_grad_enabled()
+        assert torch.is_inference_mode_enabled() == (mode == "inference_mode")
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.frameworks
+def test_jax_modes_around_a_check():
+    jax = needs("jax")
+
+    def idiom(logits, temp):
+        probs = jax.nn.softmax(logits / temp)
+        hard = jax.nn.one_hot(probs.argmax(-1), logits.shape[-1], dtype=logits.dtype)
+        return probs + jax.lax.stop_gradient(hard - probs)
+
+    subject = adapters.from_jax(idiom)
+    cases = [testing.find_case(f"float32/{name}") for name in ("edge/-inf", "edge/NaN", "random/K=7")]
+    for around in (jax.debug_nans(True), jax.debug_infs(True), jax.transfer_guard("disallow")):
+        with around:
+            report = testing.check(subject, cases=cases)
+            assert report.ok, str(report)
+
+
+@pytest.mark.frameworks
+def test_tensorflow_must_record_gradients():
+    tf = needs("tensorflow")
+    subject = adapters.from_tensorflow(lambda logits, temp: tf.nn.softmax(logits / temp))
+    ones = np.float32([[1, 1]])
+    with tf.GradientTape() as outer, outer.stop_recording():
+        np.testing.assert_array_equal(subject.backward(ones, ones, 1.0), 0 * ones)
+    with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"outside of tf\.function"):
+        subject.forward(ones, 1.0)
+    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here"):
+        subject.backward(ones, ones, 1.0)
+
+
+# ------------------------------------------------------------------------------------------------ normalised logits
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("operator", [straight_through, gumbel_softmax])
+def test_normalised_logits_are_declared_or_named(operator):
+    """The arithmetic of RelaxedOneHotCategorical of PyTorch and Pyro."""
+    torch = needs("torch")
+
+    def relaxed(logits, temp, *, noise=None):
+        logits = logits - logits.logsumexp(-1, keepdim=True)
+        scores = (logits if noise is None else logits + noise) / temp
+        probs = (scores - scores.logsumexp(-1, keepdim=True)).exp()
+        hard = torch.zeros_like(probs).scatter_(-1, probs.argmax(-1, keepdim=True), 1.0)
+        return probs + (hard - probs).detach()
+
+    cases = [case for case in testing.cases(operator=operator) if case.logits.size < 5000]
+    declared = testing.check(adapters.from_torch(relaxed, normalises_logits=True), operator=operator, cases=cases)
+    assert declared.ok, str(declared)
+    assert declared.normalises_logits
+    assert "declared to normalise logits" in str(declared)
+    assert max(case.fraction for case in declared.cases if case.fraction > 0) < 0.5
+    report = testing.check(adapters.from_torch(relaxed), operator=operator, cases=cases)
+    assert not report.ok
+    assert str(report.likely_cause).endswith("normalised first, which normalises_logits = True declares")
+    for wrong in (
+        lambda logits, temp, *, noise=None: relaxed(logits, 1.01 * temp, noise=noise),
+        lambda logits, temp, *, noise=None: relaxed(logits, temp, noise=noise).detach(),
+        lambda logits, temp, *, noise=None: relaxed(logits * temp, temp, noise=noise),
+    ):
+        subject = adapters.from_torch(wrong, normalises_logits=True)
+        assert not testing.check(subject, operator=operator, cases=cases[:12]).ok

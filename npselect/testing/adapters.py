@@ -4,10 +4,19 @@ An adapter takes the function under test, ``fn(logits, temp) -> mask`` over the 
 `Implementation`, whose `backward` is what the framework's autodiff makes of `fn`. A framework is imported when its
 adapter is called, never before.
 
-`temp` arrives as a Python float, tensors are copies that `fn` may write to. `fn` may take the keywords ``axis`` (an
-int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the logits): those that are in its signature,
-or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
-mask of a wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.
+`temp` arrives as a Python float, tensors are copies that `fn` may write to. Those of PyTorch and NumPy lie in memory as
+the arrays that were given do (with negative strides in NumPy alone), logits and gradients: transposed, cut out of
+larger ones, or expanded, where many entries share one number, which PyTorch does not let anybody write to. JAX and
+TensorFlow show no strides: whatever the layout of an array of JAX, ``jax.jit``, callbacks and foreign functions get C
+order.
+
+What is set around a call is none of the function's: `torch.no_grad` and its like, ``jax.debug_nans``, ``debug_infs``
+and ``transfer_guard`` are lifted. TensorFlow must run eagerly, and record gradients.
+
+`fn` may take the keywords ``axis`` (an int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the
+logits): those that are in its signature, or all for ``**kwargs``. The signature is found behind `functools.partial`,
+`torch.compile`, `jax.jit`, `tf.function`. A mask of a wrong shape or dtype is handed on as it is, for others to judge,
+and errors of `fn` pass through.
 
 Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorFlow 2.21: PyTorch keeps them, compiled
 or not. JAX and TensorFlow, compiled or not, read them as 0 and return 0 instead of them in bfloat16, float32 and
@@ -19,7 +28,8 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -27,6 +37,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation, options_of
+from npselect.testing.layouts import like, memory
 
 __all__ = ["from_array_functions", "from_jax", "from_tensorflow", "from_torch"]
 
@@ -35,7 +46,12 @@ Function = Callable[..., Any]
 
 
 def from_torch(
-    fn: Function, *, name: str | None = None, device: Any = None, flushes_subnormals: bool = False
+    fn: Function,
+    *,
+    name: str | None = None,
+    device: Any = None,
+    flushes_subnormals: bool = False,
+    normalises_logits: bool = False,
 ) -> Implementation:
     """The adapter for PyTorch; the gradient is that of `torch.autograd.grad`.
 
@@ -50,7 +66,7 @@ def from_torch(
         For the report; by default that of `fn`.
     device : optional
         Where tensors are put, as in ``tensor.to(device)``; by default the CPU.
-    flushes_subnormals : bool, optional
+    flushes_subnormals, normalises_logits : bool, optional
         See `Implementation`.
 
     Returns
@@ -66,29 +82,54 @@ def from_torch(
     """
     torch = _framework("torch", "from_torch")
 
+    def differentiated(function: Function) -> Function:
+        """Whatever is set around the call."""
+
+        @wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            with torch.inference_mode(False), torch.enable_grad():
+                return function(*arguments, **options)
+
+        return call
+
     def tensor(values: Any) -> Any:
-        array = np.array(values, order="C")
-        if array.dtype.name == "bfloat16":  # which torch.from_numpy does not know
-            return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16).to(device)
-        return torch.from_numpy(array).to(device)
+        flat, shape, strides = memory(values)
+        if flat.dtype.name == "bfloat16":  # which torch.from_numpy does not know
+            numbers = torch.from_numpy(flat.view(np.int16)).view(torch.bfloat16).to(device)
+        else:
+            numbers = torch.from_numpy(flat).to(device)
+        return torch.empty(0, dtype=numbers.dtype, device=numbers.device).set_(numbers, 0, shape, strides)
 
     def array(tensor: Any) -> Array:
         tensor = tensor.detach().cpu()
         bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
         return np.array(bits)
 
-    def select(leaf: Any, temp: float, options: dict[str, Any]) -> Any:
-        logits = leaf.clone()  # fn may write to it; torch.compile looks at its .grad, and would warn of that
-        with torch.enable_grad(), warnings.catch_warnings():
+    class Given(torch.autograd.Function):  # type: ignore[misc, name-defined]
+        """A tensor that fn may write to, laid out as the array is; its gradient is that of the leaf."""
+
+        @staticmethod
+        def forward(_context: Any, _leaf: Any, values: Any) -> Any:
+            return tensor(values)
+
+        @staticmethod
+        def backward(_context: Any, grad_logits: Any) -> Any:
+            return grad_logits, None
+
+    def select(leaf: Any, values: Any, temp: float, options: dict[str, Any]) -> Any:
+        logits = Given.apply(leaf, values)
+        with warnings.catch_warnings():  # torch.compile looks at its .grad
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             return _expect(torch.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
+    @differentiated
     def forward(logits: Any, temp: float, **options: Any) -> Array:
-        return array(select(tensor(logits).requires_grad_(), temp, options))
+        return array(select(tensor(logits).requires_grad_(), logits, temp, options))
 
+    @differentiated
     def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
         leaf = tensor(logits).requires_grad_()
-        mask = select(leaf, temp, options)
+        mask = select(leaf, logits, temp, options)
         if not mask.requires_grad:
             return array(torch.zeros_like(leaf))
         cotangent = tensor(_fitting(grad_mask, mask, fn)).to(mask.dtype)
@@ -96,11 +137,18 @@ def from_torch(
         return array(torch.zeros_like(leaf) if grad_logits is None else grad_logits)
 
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn),
+        forward,
+        backward,
+        _takes(fn, "logits", "temp"),
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
     )
 
 
-def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+def from_jax(
+    fn: Function, *, name: str | None = None, flushes_subnormals: bool = True, normalises_logits: bool = False
+) -> Implementation:
     """The adapter for JAX; the gradient is that of `jax.vjp`.
 
     Parameters
@@ -108,28 +156,31 @@ def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool 
     fn : callable
         ``fn(logits, temp) -> mask`` over JAX arrays, under `jax.jit` or not. float64 arrays are handed over, and `fn`
         is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, normalises_logits : optional
         As for `from_torch`; so are the result and the errors.
     """
     jax = _framework("jax", "from_jax")
     jnp = import_module("jax.numpy")
 
-    def precision(*arrays: Any) -> AbstractContextManager[Any]:
-        if all(np.asarray(array).dtype != np.float64 for array in arrays):
-            return nullcontext()
+    def around(*arrays: Any) -> AbstractContextManager[Any]:
+        """Whatever is set around the call: numbers of 64 bits, NaN and infinities, and copies to and fro."""
         home = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")
-        context: AbstractContextManager[Any] = home.enable_x64(True)
-        return context
+        stack = ExitStack()
+        for name, value in (("debug_nans", False), ("debug_infs", False), ("transfer_guard", "allow")):
+            stack.enter_context(getattr(jax, name)(value))
+        if any(np.asarray(array).dtype == np.float64 for array in arrays):
+            stack.enter_context(home.enable_x64(True))
+        return stack
 
     def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
         return _expect((jax.Array, np.ndarray), fn(logits, temp, **_given(options, jnp.array)), fn)
 
     def forward(logits: Any, temp: float, **options: Any) -> Array:
-        with precision(logits, options.get("noise", logits)):
+        with around(logits, options.get("noise", logits)):
             return np.array(select(jnp.array(logits), temp, options))
 
     def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
-        with precision(grad_mask, logits, options.get("noise", logits)):
+        with around(grad_mask, logits, options.get("noise", logits)):
             leaf = jnp.array(logits)
             mask, pullback = jax.vjp(lambda leaf: select(leaf, temp, options), leaf)
             if not jnp.issubdtype(mask.dtype, jnp.inexact):
@@ -138,11 +189,18 @@ def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool 
             return np.array(grad_logits)
 
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn),
+        forward,
+        backward,
+        _takes(fn, "logits", "temp"),
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
     )
 
 
-def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+def from_tensorflow(
+    fn: Function, *, name: str | None = None, flushes_subnormals: bool = True, normalises_logits: bool = False
+) -> Implementation:
     """The adapter for TensorFlow; the gradient is that of `tf.GradientTape`.
 
     Parameters
@@ -150,7 +208,7 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
     fn : callable
         ``fn(logits, temp) -> mask`` over tensors, a `tf.function` or not. A mask that has no gradient there, None, has
         the gradient 0.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, normalises_logits : optional
         As for `from_torch`; so are the result and the errors.
     """
     tf = _framework("tensorflow", "from_tensorflow")
@@ -162,6 +220,8 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
         return np.array(tf.convert_to_tensor(tensor).numpy())  # the gradient of tf.gather is no tensor yet
 
     def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+        if not tf.executing_eagerly():
+            raise RuntimeError("from_tensorflow needs eager execution; call it outside of tf.function and tf.Graph")
         return _expect(tf.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
     def forward(logits: Any, temp: float, **options: Any) -> Array:
@@ -169,21 +229,33 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
 
     def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
         leaf = tensor(logits)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(leaf)
-            mask = select(leaf, temp, options)
+            same, mask = tf.identity(leaf), select(leaf, temp, options)
+        if tape.gradient(same, leaf) is None:
+            raise RuntimeError("tf.GradientTape records nothing here; call from_tensorflow outside of tf.init_scope")
         if not mask.dtype.is_floating:
             return array(tf.zeros_like(leaf))
         cotangent = tf.cast(tensor(_fitting(grad_mask, mask, fn)), mask.dtype)
         return array(tape.gradient(mask, leaf, cotangent, tf.UnconnectedGradients.ZERO))
 
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn),
+        forward,
+        backward,
+        _takes(fn, "logits", "temp"),
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
     )
 
 
 def from_array_functions(
-    forward: Function, backward: Function, *, name: str | None = None, flushes_subnormals: bool = False
+    forward: Function,
+    backward: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = False,
+    normalises_logits: bool = False,
 ) -> Implementation:
     """The adapter for two functions over NumPy arrays, the second the hand-written backward pass of the first.
 
@@ -193,7 +265,7 @@ def from_array_functions(
         ``forward(logits, temp) -> mask``.
     backward : callable
         ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if both take it.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, normalises_logits : optional
         As for `from_torch`, with the name of `forward`; so are the result and the errors.
 
     Examples
@@ -208,14 +280,25 @@ def from_array_functions(
     array([0., 1., 0.])
     """
 
+    def copy(values: Any) -> Array:
+        array = np.asarray(values)
+        return like(array, array)
+
     def mask(logits: Any, temp: float, **options: Any) -> Any:
-        return forward(np.array(logits), temp, **_given(options, np.array))
+        return forward(copy(logits), temp, **_given(options, copy))
 
     def grad_logits(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Any:
-        return backward(np.array(grad_mask), np.array(logits), temp, **_given(options, np.array))
+        return backward(copy(grad_mask), copy(logits), temp, **_given(options, copy))
 
     options = _takes(forward, "logits", "temp") & _takes(backward, "grad_mask", "logits", "temp")
-    return guarded_implementation(name or function_name(forward), mask, grad_logits, options, flushes_subnormals)
+    return guarded_implementation(
+        name or function_name(forward),
+        mask,
+        grad_logits,
+        options,
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what they share

@@ -48,7 +48,7 @@ class Case:
     flags : tuple of str
         ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: two logits of a row
         are close. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
-        ``"error"``: the right answer is a ValueError.
+        ``"error"``: the right answer is a ValueError. ``"numpy"``: strides are negative, which frameworks do not have.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class Case:
 
     @property
     def group(self) -> str:
-        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"`` or ``"where"``."""
+        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"`` or ``"layout"``."""
         return self.name.partition("/")[0]
 
     @property
@@ -148,6 +148,11 @@ class Case:
                 w = w + self.noise.astype(np.float64)
         return self.rows(w if self.where is None else np.where(self.where, w, -np.inf))
 
+    @property
+    def added(self) -> Array | None:
+        """The noise as (rows, K), if there is any."""
+        return None if self.noise is None else self.rows(np.broadcast_to(self.noise, self.logits.shape))
+
     @cached_property
     def agreed(self) -> Array:
         """Rows on which every honest textbook has the same answer: bool, shape (rows,).
@@ -182,7 +187,7 @@ class Case:
         g = self.rows(self.grad_mask)
         if self.w.size == 0:
             return np.zeros(self.w.shape)
-        bound = tolerance.backward(g, self.w, self.temp, dtype, how.arithmetic)
+        bound = tolerance.backward(g, self.w, self.temp, dtype, how.arithmetic, self.added)
         if how.backend == "reference":
             return np.asarray(bound + tolerance.ulp(self.rows(self.grad_logits), dtype) / 2)
         return np.asarray(bound + tolerance.backward(g, self.w, self.temp, dtype, tolerance.KERNELS))

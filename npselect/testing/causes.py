@@ -7,7 +7,9 @@ row, and be much nearer than the right values are to most of the wrong ones: man
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +17,9 @@ import numpy.typing as npt
 
 from npselect.testing import tolerance
 from npselect.testing.case import Case
+from npselect.testing.compare import Allowed
 from npselect.testing.judge import Observation
+from npselect.testing.layouts import memory
 
 __all__ = ["BACKWARD", "FORWARD", "likely_cause"]
 
@@ -103,7 +107,22 @@ def _where_inverted(q: _Question) -> Array:
     return np.where(q.case.rows(np.broadcast_to(q.case.where, q.case.logits.shape)), -np.inf, _without_where(q))
 
 
+def _in_memory(array: Array) -> Array:
+    """What is found where an array begins, by whom takes its rows for adjacent."""
+    flat, shape, _ = memory(array)
+    return flat[: array.size].reshape(shape)
+
+
+def _mistaken_order(q: _Question) -> tuple[Array, Array]:
+    """Cotangents and logits, with the noise and -inf at excluded entries, of which the memory was read in C order."""
+    other = replace(q.case, logits=_in_memory(q.case.logits), grad_mask=_in_memory(q.case.grad_mask))
+    return other.rows(other.grad_mask.astype(np.float64)), other.w
+
+
 BACKWARD: tuple[tuple[str, Mistake], ...] = (
+    ("grad_mask is taken for contiguous in memory", lambda q: _gradient(_mistaken_order(q)[0], q.w, q.temp)),
+    ("logits are taken for contiguous in memory", lambda q: _gradient(q.g, _mistaken_order(q)[1], q.temp)),
+    ("arrays are taken for contiguous in memory", lambda q: _gradient(*_mistaken_order(q), q.temp)),
     ("1/temp is missing", lambda q: _gradient(q.g, q.w, q.temp) * q.temp),
     ("divided by temp twice", lambda q: _gradient(q.g, q.w, q.temp) / q.temp),
     ("multiplied by temp instead of divided", lambda q: _gradient(q.g, q.w, q.temp) * q.temp**2),
@@ -144,6 +163,7 @@ BACKWARD: tuple[tuple[str, Mistake], ...] = (
 """Mistakes of the backward pass."""
 
 FORWARD: tuple[tuple[str, Mistake], ...] = (
+    ("logits are taken for contiguous in memory", lambda q: _mask(_mistaken_order(q)[1])),
     (
         "the last of equals is selected",
         lambda q: _one_hot(q.w.shape[-1] - 1 - np.argmax(q.w[:, ::-1], axis=-1), q.w.shape[-1]),
@@ -189,11 +209,22 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     if noisy:
         forward += tuple((f"{name} in the forward pass", _chosen_from(w)) for name, w in WITH_NOISE)
         backward += tuple((f"{name} in the backward pass", _differentiated_at(w)) for name, w in WITH_NOISE)
+    gradients = [_gradients(observation) for observation in seen]
     causes = {
         "forward": _cause([_masks(observation) for observation in seen], forward),
-        "backward": _cause([_gradients(observation) for observation in seen], backward),
+        "backward": _cause(gradients, backward) or _lost_digits(gradients),
     }
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
+
+
+def _lost_digits(seen: list[_Values]) -> str | None:
+    if any(values.actual is None for values in seen):
+        return None
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of medians of nothing
+        if not _are_of_log_softmax(seen):
+            return None
+    return "small gradients lose their digits, as logits are normalised first, which normalises_logits = True declares"
 
 
 def _chosen_from(w: Mistake) -> Mistake:
@@ -202,6 +233,29 @@ def _chosen_from(w: Mistake) -> Mistake:
 
 def _differentiated_at(w: Mistake) -> Mistake:
     return lambda q: _gradient(q.g, w(q), q.temp)
+
+
+def _are_of_log_softmax(seen: list[_Values]) -> bool:
+    """Whether errors are those of logits that were normalised first: within that bound, ``q_i`` times one of the row's.
+
+    See `npselect.testing.tolerance`: where p is far smaller than ``q = softmax(logits)``, what is left is ``-q_i S``.
+    """
+    declared = Allowed("standard", normalises_logits=True)
+    wrong = explained = 0
+    for values in seen:
+        at = _wrong(values)
+        if not np.any(at):
+            continue
+        assert values.actual is not None
+        if np.any(_off(values, values.right)[at] > values.question.case.allowed(declared)[at]):
+            return False
+        q = _probs(values.question.logits)
+        error = np.where(at, values.actual.astype(np.float64) - values.right, np.nan)
+        several = np.count_nonzero(at, axis=-1) > 2
+        error, q = error[several], q[several]
+        rest = np.abs(error - q * np.nanmedian(error / q, axis=-1, keepdims=True))
+        wrong, explained = wrong + int(np.sum(at)), explained + int(np.sum(rest <= np.abs(error) / 16))
+    return 2 * explained >= wrong > 0
 
 
 class _Values(NamedTuple):

@@ -19,7 +19,7 @@ from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause
 from npselect.testing.compare import PROFILES, Allowed
 from npselect.testing.dtypes import floating_dtype
-from npselect.testing.implementation import OPTIONS, options_of
+from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
 from npselect.testing.report import Outcome, Report
 
@@ -52,7 +52,7 @@ def check(
         written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
         `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
         have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
-        subnormal numbers for 0.
+        subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first.
     operator : module, optional
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
@@ -100,7 +100,7 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 53 of 53 cases
+    PASSED: 63 of 63 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
@@ -114,7 +114,7 @@ def check(
             raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     choose(backend)
     options = _options(implementation, operator)
-    how = Allowed(profile, backend, bool(getattr(implementation, "flushes_subnormals", False)))
+    how = Allowed(profile, backend, **{name: bool(getattr(implementation, name, False)) for name in DECLARED})
 
     if given is None:
         asked = [case for form in forms for case in all_cases(form, temp, operator)]
@@ -147,6 +147,7 @@ def check(
         name_of(operator).rpartition(".")[-1],
         tuple(name for name in OPTIONS if name in options),
         how.flushes_subnormals,
+        how.normalises_logits,
         tuple(form.name for form in forms),
         temp,
         profile,
@@ -183,7 +184,11 @@ def assert_conforms(implementation: Any, **options: Any) -> None:
 
 
 def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """In how many rows of a dtype another index may be: as many as rounding explains, and five standard deviations."""
+    """In how many rows of a dtype another index may be.
+
+    As many as equal numbers explain; of the other close rows, what exp and rounding turn around by chance: a few, five
+    times the root of their number.
+    """
     limits = {}
     for dtype in dict.fromkeys(outcome.dtype for outcome in outcomes):
         close_rows = sum(outcome.close_rows for outcome in outcomes if outcome.dtype == dtype)

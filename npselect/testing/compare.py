@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect.testing import tolerance
+from npselect.testing.implementation import DECLARED
 from npselect.testing.report import Difference
 
 if TYPE_CHECKING:
@@ -34,18 +35,21 @@ class Allowed:
     profile : {"standard", "strict"}
     backend : {"reference", "cpu"}
         The oracle, whose own error is allowed for.
-    flushes_subnormals : bool
-        Whether the implementation declares that its operations may return 0 for a subnormal number.
+    flushes_subnormals, normalises_logits : bool
+        What the implementation declares: that its operations may return 0 for a subnormal number; that it subtracts the
+        logits' logsumexp before all else.
     """
 
     profile: str
     backend: str = "reference"
     flushes_subnormals: bool = False
+    normalises_logits: bool = False
 
     @property
     def arithmetic(self) -> tolerance.Arithmetic:
         """Behind an implementation that is allowed this."""
-        return replace(PROFILES[self.profile], flushes_subnormals=self.flushes_subnormals)
+        declared = {name: getattr(self, name) for name in DECLARED}
+        return replace(PROFILES[self.profile], **declared)
 
 
 class Errors(NamedTuple):
@@ -87,6 +91,8 @@ def _near_ties(case: Case, actual: Array, expected: Array, how: Allowed) -> Arra
     one_hot = np.all(actual.astype(np.float64) == (np.arange(choices) == index), axis=-1)
     chosen = np.take_along_axis(case.w, index, axis=-1)
     first = np.argmax(case.w == chosen, axis=-1)[:, None] == index
+    if how.normalises_logits and case.noise is not None:
+        first |= True  # sums that are equal on paper are of unequal numbers, and rounded
     near = one_hot[:, None] & first & np.take_along_axis(within_rounding(case, how), index, axis=-1)
     return np.asarray(near[:, 0] & ~np.all(actual == expected, axis=-1) & ~np.any(np.signbit(actual), axis=-1))
 
@@ -95,7 +101,8 @@ def within_rounding(case: Case, how: Allowed) -> Array:
     """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
     with np.errstate(all="ignore"):
         gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temp
-        return np.asarray(gap <= tolerance.near_tie(case.w, case.temp, case.logits.dtype, how.arithmetic))
+        near = tolerance.near_tie(case.w, case.temp, case.logits.dtype, how.arithmetic, case.added)
+        return np.asarray(gap <= near)
 
 
 def compare_gradients(

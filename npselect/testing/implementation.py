@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
-__all__ = ["OPTIONS", "Implementation", "function_name", "guarded_implementation", "options_of"]
+__all__ = ["DECLARED", "OPTIONS", "Implementation", "function_name", "guarded_implementation", "options_of"]
 
 Function = Callable[..., Any]
 OPTIONS = ("axis", "where", "noise")
 """The keywords that an implementation may take."""
+DECLARED = ("flushes_subnormals", "normalises_logits")
+"""The attributes by which an implementation declares what its arithmetic is."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class Implementation:
         Those of `OPTIONS` that both take. Any other is a `TypeError`; one that is None counts as not given.
     flushes_subnormals : bool
         Whether it may take a number below the smallest normal one for 0. This is declared, not tested.
+    normalises_logits : bool
+        Whether the logits' logsumexp is subtracted from them before all else, as in a categorical distribution of
+        PyTorch or Pyro, and the gradient is that of both steps. Small gradients then have few digits or none, and no
+        more is expected (`npselect.testing.tolerance`). This is declared, not tested.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Implementation:
     backward: Function
     options: frozenset[str] = frozenset()
     flushes_subnormals: bool = False
+    normalises_logits: bool = False
 
     @property
     def __name__(self) -> str:
@@ -45,7 +52,7 @@ class Implementation:
 
 
 def guarded_implementation(
-    name: str, forward: Function, backward: Function, options: frozenset[str], flushes_subnormals: bool
+    name: str, forward: Function, backward: Function, options: frozenset[str], **declared: bool
 ) -> Implementation:
     """Both functions behind a look at the keywords."""
 
@@ -60,7 +67,7 @@ def guarded_implementation(
 
         return call
 
-    return Implementation(name, guarded(forward), guarded(backward), options, flushes_subnormals)
+    return Implementation(name, guarded(forward), guarded(backward), options, **declared)
 
 
 def options_of(fn: Function, arguments: tuple[str, ...]) -> frozenset[str]:

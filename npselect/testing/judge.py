@@ -13,6 +13,7 @@ import numpy.typing as npt
 from npselect._kinds import as_numpy_sees
 from npselect.testing.case import Case
 from npselect.testing.compare import Allowed, Errors, compare_gradients, compare_masks, trouble, within_rounding
+from npselect.testing.layouts import like
 from npselect.testing.report import Difference, Outcome
 
 __all__ = ["Observation", "judge", "not_asked"]
@@ -138,7 +139,7 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
 
 def _ask_others(implementation: Any, case: Case) -> None:
     """Questions of the same shape, whatever the answers: at the same temperature, and at another."""
-    other = replace(case, logits=case.logits[::-1], grad_mask=case.grad_mask[::-1])
+    other = replace(case, logits=case.logits[::-1].copy(), grad_mask=case.grad_mask[::-1].copy())
     for asked in (other, replace(other, temp=2 * case.temp)):
         for direction in ("forward", "backward"):
             _call(implementation, direction, asked)
@@ -209,14 +210,16 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
 def _close_rows(case: Case, rows: Array, how: Allowed) -> tuple[int, float]:
     """In how many of the judged rows rounding may bring others up to the selected one, and in how many it takes one.
 
-    Of c such candidates, in an order that has nothing to do with their size, it takes the right one in one row of c at
-    least: if they all become equal, the first. Cases with the flag "ties" are not in such an order.
+    Where it makes some of them equal, the first of these is taken: another than the right one only where one stands
+    before it. That some become larger is left to chance. Cases with the flag "ties" were made for it, and do not count.
     """
     if how.profile == "strict" or "ties" in case.flags or case.w.size == 0:
         return 0, 0.0
     smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
-    others = np.sum(within_rounding(case, how) & smaller, axis=-1)[rows]
-    return int(np.count_nonzero(others)), float(np.sum(others / (1 + others)))
+    others = within_rounding(case, how) & smaller
+    before = np.arange(case.w.shape[-1]) < np.argmax(case.w, axis=-1)[:, None]
+    close, earlier = (np.any(some, axis=-1)[rows] for some in (others, others & before))
+    return int(np.count_nonzero(close)), float(np.count_nonzero(earlier))
 
 
 # ------------------------------------------------------------------------------------------------ calling
@@ -248,7 +251,7 @@ def _call(implementation: Any, direction: str, case: Case) -> _Call:
 
 
 def _copy(value: Any) -> Any:
-    return value.copy(order="K") if isinstance(value, np.ndarray) else value
+    return like(value, value) if isinstance(value, np.ndarray) else value
 
 
 def _refusal(call: _Call) -> Difference | None:

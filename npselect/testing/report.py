@@ -68,7 +68,7 @@ class Outcome:
         Rows in the case; rows that were judged; rows where another index than the oracle's was accepted, because the
         rounding of the probabilities may swap the two; rows where it may.
     explained : float
-        In how many rows it does, on average, at most.
+        In how many of the latter it does at most where it makes numbers equal: another stands before the right one.
     ulp, fraction : float
         The worst error of the gradient in units in the last place, and as a fraction of its tolerance. NaN if no value
         was compared.
@@ -123,7 +123,7 @@ class Report:
         ``"straight_through"`` or ``"gumbel_softmax"``.
     options : tuple of str
         Which of the options axis, where and noise the implementation takes.
-    flushes_subnormals : bool
+    flushes_subnormals, normalises_logits : bool
         Whether it declares that it does.
     dtypes : tuple of str
         As checked.
@@ -146,6 +146,7 @@ class Report:
     operator: str
     options: tuple[str, ...]
     flushes_subnormals: bool
+    normalises_logits: bool
     dtypes: tuple[str, ...]
     temp: float
     profile: str
@@ -200,11 +201,12 @@ class Report:
     def heading(self) -> list[str]:
         """The lines above the tables: what was checked."""
         takes = ", ".join(f"{name}=" for name in self.options) or "no options"
-        flushes = ", declared to flush subnormals" if self.flushes_subnormals else ""
+        declared = ", declared to flush subnormals" if self.flushes_subnormals else ""
+        declared += ", declared to normalise logits" if self.normalises_logits else ""
         return [
             f"{self.implementation}, checked with npselect {self.versions['npselect']}: operator {self.operator}, "
             f"profile {self.profile}, oracle {self.backend}",
-            f"dtype {' '.join(self.dtypes)}, temp {self.temp:g} (rounded to the dtype), takes {takes}{flushes}",
+            f"dtype {' '.join(self.dtypes)}, temp {self.temp:g} (rounded to the dtype), takes {takes}{declared}",
             "",
         ]
 
