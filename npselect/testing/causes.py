@@ -238,12 +238,18 @@ FORWARD: tuple[tuple[str, Mistake], ...] = (
     ("the choice runs over the whole batch", lambda q: _mask(q.w.reshape(1, -1)).reshape(q.w.shape)),
     ("probs instead of the mask", lambda q: _probs(q.w, q.temp)),
     ("log-probabilities instead of the mask", lambda q: _log_probs(q.w, q.temp)),
-    *((f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form))
-      for form in (np.int8, np.uint8, np.int16, np.uint16)),
-    *((f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _counted_from_the_end(q, form))
-      for form in (np.int8, np.int16)),
-    *((f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form, choices_too=True))
-      for form in (np.int8, np.int16, np.float16)),
+    *(
+        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form))
+        for form in (np.int8, np.uint8, np.int16, np.uint16)
+    ),
+    *(
+        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _counted_from_the_end(q, form))
+        for form in (np.int8, np.int16)
+    ),
+    *(
+        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form, choices_too=True))
+        for form in (np.int8, np.int16, np.float16)
+    ),
     ("always the first", lambda q: _one_hot(np.zeros(len(q.w)), q.w.shape[-1])),
 )
 """Mistakes of the forward pass."""
@@ -359,51 +365,48 @@ def _wrong(values: _Values) -> Array:
 def _answer(values: _Values) -> signs.Seen:
     """As signs look at it."""
     assert values.actual is not None
-    w, actual, right, wrong = (
-        array[values.rows] for array in (values.question.w, values.actual, values.right, _wrong(values))
-    )
-    return signs.Seen(
-        w,
-        float(np.max(values.question.w)),
-        values.question.temp,
-        tolerance.Format.of(values.question.case.logits.dtype),
-        actual.astype(np.float64),
-        right.astype(np.float64),
-        np.any(wrong, axis=-1),
-    )
+    q, off, wrong = values.question, _off(values, values.right), np.any(_wrong(values), axis=-1)
+    rows = (_candidates(q, q.g), q.w, values.actual, values.right, off, values.allowed, wrong)
+    g, w, actual, right, off, allowed, wrong = (array[values.rows] for array in rows)
+    form = tolerance.Format.of(q.case.logits.dtype)
+    top = float(np.max(q.w))
+    return signs.Seen(g, w, top, q.temp, form, actual.astype(np.float64), right.astype(np.float64), off, allowed, wrong)
 
 
 def _misfit(seen: list[_Values], mistake: Mistake) -> float:
     """How far a mistake's predictions are off at worst, in tolerances; no further case is asked once that is much."""
     worst = 0.0
     for values in seen:
-        assert values.actual is not None
-        predicted, actual, right, allowed = (
-            array[values.rows].astype(np.float64)
-            for array in (mistake(values.question), values.actual, values.right, values.allowed)
-        )
+        predicted = _predicted(values, mistake)
         off, size, right_size, limit = (
-            np.max(np.abs(array), axis=-1, initial=0.0) for array in (actual - predicted, predicted, right, allowed)
+            np.max(np.abs(array[values.rows].astype(np.float64)), axis=-1, initial=0.0)
+            for array in (_off(values, predicted), predicted, values.right, values.allowed)
         )
+        predicted = predicted[values.rows]
         if np.all(predicted == predicted[:1]):  # rows were added up, and so were their errors
             limit = np.full_like(limit, np.sum(limit))
         telling = (right_size > 0) & ~np.isnan(size)
-        misfit = off / (limit * np.maximum(1.0, size / right_size))
-        worst = max(
-            worst, float(np.max(np.where(np.isnan(misfit) & ~(off == 0), np.inf, misfit)[telling], initial=0.0))
-        )
+        misfit = np.where(off == 0, 0.0, off / (limit * np.maximum(1.0, size / right_size)))
+        worst = max(worst, float(np.max(np.where(np.isnan(misfit), np.inf, misfit)[telling], initial=0.0)))
         if not worst <= 4:
             return np.inf
     return worst
 
 
+def _predicted(values: _Values, mistake: Mistake) -> Array:
+    """What a mistake predicts, in the range of the dtype."""
+    exact = mistake(values.question)
+    largest = tolerance.Format.of(values.question.case.logits.dtype).largest
+    return np.where(np.abs(exact) > largest, np.copysign(np.inf, exact), exact)
+
+
 def _explains(seen: list[_Values], mistake: Mistake) -> bool:
-    """Whether most of the wrong values are what a mistake predicts, rather than what is right."""
+    """Whether most of the wrong values are what a mistake predicts, rather than what is right; NaN tells nothing."""
     wrong = explained = 0
     for values in seen:
         assert values.actual is not None
-        at, predicted = _wrong(values), mistake(values.question)
+        at, predicted = _wrong(values), _predicted(values, mistake)
         nearer = _off(values, predicted) <= _off(values, values.right) / 16
-        nearer |= np.isnan(predicted) & np.isnan(values.actual.astype(np.float64))
+        at &= ~(np.isnan(predicted) & np.isnan(values.actual.astype(np.float64)))
         wrong, explained = wrong + int(np.sum(at)), explained + int(np.sum(at & nearer))
-    return explained >= 0.75 * wrong
+    return explained >= 0.75 * wrong > 0

@@ -22,12 +22,15 @@ Array = npt.NDArray[Any]
 class Seen(NamedTuple):
     """One pass over one case: the rows that were judged, (rows, K), in float64."""
 
+    g: Array  # the cotangent, 0 at excluded entries
     w: Array  # noise added, -inf at excluded entries
     top: float  # the largest of them, of all rows
     temp: float
     form: Format
     actual: Array
     right: Array
+    off: Array  # how far the two are apart
+    allowed: Array
     wrong: Array  # bool, (rows,)
 
 
@@ -55,10 +58,13 @@ def nan_at_minus_inf(seen: Sequence[Seen]) -> str | None:
     return "-inf gives NaN" if _everywhere(seen, test) else None
 
 
-def _maximum_of_the_batch(seen: Sequence[Seen], lost: Callable[[Seen], Array]) -> str | None:
+def _maximum_of_the_batch(
+    seen: Sequence[Seen], lost: Callable[[Seen], Array], digits: Callable[[Seen, Array], Array]
+) -> str | None:
     """Rows whose exponentials all underflow are lost, and ``lost`` says how that looks; the rows of the largest are right.
 
-    Rows between lose digits, one by one. Where the largest of all is not finite, no row need be right.
+    Those between lose digits: ``digits`` says which of them may be wrong, given how far each row's largest exponent is
+    below the largest of all. Where that is not finite, no row need be right.
     """
     told = False
     for one in seen:
@@ -67,7 +73,7 @@ def _maximum_of_the_batch(seen: Sequence[Seen], lost: Callable[[Seen], Array]) -
         below = (one.top - np.max(one.w, axis=-1, initial=-np.inf)) / one.temp
         gone = below > 1 - np.log(one.form.least)
         alike = lost(one) | (~one.wrong & np.all(one.right == 0, axis=-1))
-        if np.any(gone & ~alike) or np.any(one.wrong & (below == 0)):
+        if np.any(np.where(gone, ~alike, one.wrong & ~digits(one, below))):
             return None
         told |= bool(np.any(gone & one.wrong))
     return "one maximum is subtracted in the whole batch" if told else None
@@ -132,7 +138,10 @@ def maximum_of_the_batch_forward(seen: Sequence[Seen]) -> str | None:
         alike = np.all((one.actual == one.actual[:, :1]) | (one.w == -np.inf), axis=-1)
         return np.asarray(first | alike | np.any(np.isnan(one.actual), axis=-1))
 
-    return _maximum_of_the_batch(seen, lost)
+    def digits(one: Seen, below: Array) -> Array:  # the largest exponential is subnormal
+        return np.asarray(below > -1 - np.log(one.form.tiny))
+
+    return _maximum_of_the_batch(seen, lost, digits)
 
 
 FORWARD: tuple[Sign, ...] = (
@@ -149,12 +158,21 @@ FORWARD: tuple[Sign, ...] = (
 
 
 def maximum_of_the_batch_backward(seen: Sequence[Seen]) -> str | None:
-    """Where all exponentials are 0, their quotients are NaN; or 0, where something guards the division."""
+    """Where all exponentials are 0, their quotients are NaN; or 0, where something guards the division.
+
+    Elsewhere each is wrong by the smallest normal number at most: the probabilities by that, times ``exp(below)``, once
+    for themselves and K times for their sum; the gradient by that, times cotangents, for itself and for each of K.
+    """
 
     def lost(one: Seen) -> Array:
         return np.asarray(np.any(np.isnan(one.actual), axis=-1) | np.all(one.actual == 0, axis=-1))
 
-    return _maximum_of_the_batch(seen, lost)
+    def digits(one: Seen, below: Array) -> Array:
+        lost = (1 + one.w.shape[-1]) ** 2 * one.form.tiny * np.exp(below)
+        size = 4 * np.max(np.abs(one.g), axis=-1, initial=0.0) / one.temp
+        return np.asarray((lost >= 1) | np.all(one.off <= 4 * one.allowed + (lost * size)[:, None], axis=-1))
+
+    return _maximum_of_the_batch(seen, lost, digits)
 
 
 BACKWARD: tuple[Sign, ...] = (nan_at_minus_inf, maximum_of_the_batch_backward)
