@@ -1026,7 +1026,7 @@ def test_a_cause_that_leaves_a_row_unexplained_is_not_named(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("through", [False, True])
 def test_a_mixture_before_noise_is_named(through, dtype):
-    """Probabilities are mixed, their logarithms are the logits; ``through``: and differentiated, as a framework does."""
+    """Probabilities are mixed, their logarithms are the logits; ``through``: and that is differentiated too."""
 
     def uniform(w):
         candidates = w > -np.inf

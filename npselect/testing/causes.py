@@ -8,6 +8,7 @@ row, and be much nearer than the right values are to most of the wrong ones: man
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -268,7 +269,7 @@ WITH_NOISE: tuple[tuple[str, Callable[[_Question], Array]], ...] = (
 THROUGH_NOISE: tuple[tuple[str, Mistake], ...] = tuple(
     (
         f"probs are mixed with the uniform distribution, to {share:g}, before noise is added",
-        lambda q, share=share: _through_the_mixture(q, share),
+        partial(_through_the_mixture, share=share),
     )
     for share in _SHARES
 )

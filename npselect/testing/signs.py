@@ -61,7 +61,7 @@ def nan_at_minus_inf(seen: Sequence[Seen]) -> str | None:
 def _maximum_of_the_batch(
     seen: Sequence[Seen], lost: Callable[[Seen], Array], digits: Callable[[Seen, Array], Array]
 ) -> str | None:
-    """Rows whose exponentials all underflow are lost, and ``lost`` says how that looks; the rows of the largest are right.
+    """Rows whose exponentials all underflow are lost: ``lost`` says how that looks. Those of the largest are right.
 
     Those between lose digits: ``digits`` says which of them may be wrong, given how far each row's largest exponent is
     below the largest of all. Where that is not finite, no row need be right.
