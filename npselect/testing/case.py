@@ -29,8 +29,8 @@ class Origin(NamedTuple):
     """A small case with the answers of a large one, and which of its entries stands where.
 
     Row i of the large case has at j what row ``rows[i]`` of `case` has at ``columns[i, j]``: each of its entries once;
-    or some of them many times, but these are no candidates worth the name, all of them together weighing less than
-    ``2**-64`` of the largest. So the sums are the same, beyond the last place of any dtype, and with them the gradients.
+    or some of them many times, but these are no candidates worth the name: all of them together weigh less than
+    ``2**-64`` of the largest. So the sums are the same beyond the last place of any dtype, and so are the gradients.
     """
 
     case: Case
@@ -48,7 +48,12 @@ class Origin(NamedTuple):
         w = self.case.w
         largest = self.taken(w == np.max(w, axis=-1, keepdims=True))
         first = np.argmax(largest, axis=-1, keepdims=True)
-        return (np.arange(largest.shape[-1]) == first).astype(self.case.logits.dtype)
+        return np.asarray(np.arange(largest.shape[-1]) == first, self.case.logits.dtype)
+
+    def part(self, rows: slice) -> Origin:
+        """Of some of the large case's rows."""
+        columns = self.columns if len(self.columns) == 1 else self.columns[rows]
+        return Origin(self.case, self.rows[rows], columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,12 +183,13 @@ class Case:
         def some(option: Array | None) -> Array | None:
             return None if option is None else np.broadcast_to(option, self.logits.shape)[rows]
 
-        origin = self.origin
-        if origin is not None:
-            origin = Origin(origin.case, origin.rows[rows], origin.columns[rows if len(origin.columns) > 1 else slice(1)])
-        where, noise = some(self.where), some(self.noise)
         return replace(
-            self, logits=self.logits[rows], grad_mask=self.grad_mask[rows], where=where, noise=noise, origin=origin
+            self,
+            logits=self.logits[rows],
+            grad_mask=self.grad_mask[rows],
+            where=some(self.where),
+            noise=some(self.noise),
+            origin=None if self.origin is None else self.origin.part(rows),
         )
 
     def parts(self) -> Iterator[tuple[slice, Case]]:
@@ -294,7 +300,7 @@ class Case:
         return self.answer("forward", backend), self.answer("backward", backend)
 
     def judged(self, how: Allowed) -> Array:
-        """Rows that count in a profile: bool, shape (rows,). None with a subnormal number, where these may be flushed."""
+        """Rows that count in a profile: bool, shape (rows,). No subnormal logit does where these may be flushed."""
         if self.origin is not None:
             return np.asarray(self.origin.case.judged(how)[self.origin.rows])
         if how.profile == "strict":

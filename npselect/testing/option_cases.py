@@ -17,6 +17,7 @@ _NAN = np.nan
 
 
 def option_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+    """The cases, each with one of the two options or both."""
     rng = np.random.default_rng(171717)
 
     def case(name: str, note: str, shape: tuple[int, ...], axis: int = -1, where: Array | None = None) -> Case:

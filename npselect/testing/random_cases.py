@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 
 
 def random_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+    """The cases, of two axes and without options."""
     rng = np.random.default_rng(20131308)
 
     def case(
