@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DTYPES", "floating_dtype"]
+__all__ = ["DTYPES", "floating_dtype", "rounded", "times"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -36,3 +36,15 @@ def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if form is None or form.name not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it takes one of {', '.join(map(repr, DTYPES))}")
     return form
+
+
+def rounded(temp: float, dtype: np.dtype[Any]) -> float:
+    """The number of `dtype` that `temp` means there, so that nobody computes with another one."""
+    with np.errstate(over="ignore"):
+        return float(np.asarray(temp, np.float64).astype(dtype))
+
+
+def times(factor: float, temp: float, dtype: np.dtype[Any]) -> float:
+    """Another temperature: so many times as large or, at the end of the range, as small."""
+    other = rounded(factor * temp, dtype)
+    return other if 0 < other < np.inf else rounded(temp / factor, dtype)

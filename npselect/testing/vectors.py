@@ -139,11 +139,7 @@ def _shortened(case: Case) -> Iterator[Case]:
         yield case
     elif case.logits.ndim == 2 and case.axis == -1 and choices <= LONGEST[case.logits.itemsize]:
         rows = max(1, LARGEST // choices)
-        where = None if case.where is None else np.broadcast_to(case.where, case.logits.shape)[:rows]
-        noise = None if case.noise is None else np.broadcast_to(case.noise, case.logits.shape)[:rows]
-        logits, grad_mask = case.logits[:rows], case.grad_mask[:rows]
-        name = f"{case.name}[:{rows}]"
-        yield replace(case, name=name, logits=logits, grad_mask=grad_mask, where=where, noise=noise)
+        yield replace(case.part(slice(rows)), name=f"{case.name}[:{rows}]")
 
 
 def _entry(case: Case) -> dict[str, Any]:
