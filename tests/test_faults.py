@@ -14,7 +14,7 @@ from honest import (
     hard,
     implementation,
     one_hot,
-    remembered_cases,
+    small_cases,
     soft_gradient,
     softmax,
     total,
@@ -29,7 +29,7 @@ f32 = np.float32
 
 @pytest.fixture(autouse=True)
 def _remembered(monkeypatch):
-    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", remembered_cases)
+    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", small_cases)
 
 
 class Fault(NamedTuple):
