@@ -17,7 +17,7 @@ from honest import (
     hard_by_probs,
     implementation,
     one_hot,
-    remembered_cases,
+    small_cases,
     soft_gradient,
     softmax,
     total,
@@ -33,7 +33,7 @@ f32 = np.float32
 
 @pytest.fixture(autouse=True)
 def _remembered(monkeypatch):
-    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", remembered_cases)
+    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", small_cases)
 
 
 class Fault(NamedTuple):
