@@ -132,7 +132,7 @@ def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType) -> list[C
     usual = [*_digits(dtype, temp), *random_cases(dtype, temp), *_edges(dtype, temp), *option_cases(dtype, temp)]
     far = [*range_cases(dtype, temp), *long_cases(dtype)]
     if operator is straight_through:
-        return usual + far
+        return [*usual, *far, *_lowest(dtype)]
     if operator is not gumbel_softmax:
         raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
     noisy = [with_noise(case, seed) for seed, case in enumerate(usual)]
@@ -211,3 +211,20 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     yield case("K=0", "ValueError", np.zeros((2, 0)), 0.0, flags=("error",))
     for bad in (0.0, -1.0, _NAN, _INF):
         yield case(f"temp={bad}", "ValueError", four, temp=bad, flags=("error",))
+
+
+def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
+    """Candidates that are the lowest of all finite numbers. (Of float64, in which the judge computes, they leave no room.)
+
+    A maximum that starts there, and what is excluded by that number, look like them.
+    """
+    if dtype.name == "float64":
+        return
+    form = Format.of(dtype)
+    low, temp = -form.largest, 2.0 ** (1 - form.lowest)
+    w = np.array([[-_INF, low, -_INF, low], [-_INF, -_INF, low, -_INF], [low] * 4, [-_INF, low, low / 2, low]], dtype)
+    g = np.broadcast_to(temp / 256 * np.array([1.0, -2.0, 0.5, 3.0]), w.shape).astype(dtype)
+    note = "what is no candidate is excluded, not made small: the smallest number may be a candidate"
+    yield Case("edge/lowest of all", note, w, g, temp, flags=("extreme",))
+    filled = np.where(w == -_INF, dtype.type(0), w)
+    yield Case("where/lowest of all", note, filled, g, temp, where=w > -_INF, flags=("extreme",))
