@@ -289,16 +289,19 @@ def changes(node: ast.AST) -> Iterator[ast.AST | None]:
                 yield ast.keyword("axis", expression(other))
 
 
-def mutants(name: str) -> list[Mutant]:
-    """All of a function, each source once."""
+def mutants(name: str, every: int = 1) -> list[Mutant]:
+    """All of a function, each source once; or one of so many."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(ORIGINALS[name])))
     body, original = tree.body[0].body, ast.unparse(tree)
-    found, sources, alike = [], {original}, {}
+    found, sources, alike, count = [], {original}, {}, 0
     changed = [statement for statement in body if not ast.unparse(statement).startswith(RIGHT_ANYHOW)]
     places = [(partial(body.__setitem__, body.index(statement)), statement) for statement in changed]
     places += [place for statement in changed for parent in ast.walk(statement) for place in _places(parent)]
     for put, node in places:
         for replacement in changes(node):
+            count += 1
+            if count % every:
+                continue
             put(ast.Pass() if replacement is None else replacement)
             source = ast.unparse(ast.fix_missing_locations(tree))
             put(node)

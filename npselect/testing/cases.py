@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through
-from npselect.testing.case import Case
+from npselect.testing.case import Case, Origin, spread
 from npselect.testing.dtypes import floating_dtype, rounded, times
 from npselect.testing.long_cases import long_cases
 from npselect.testing.noisy import with_noise, with_noise_in_proportion
@@ -130,7 +130,7 @@ def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType) -> list[C
     """With all options, and those whose right answer is an error."""
     temp = rounded(temp, dtype)
     usual = [*_digits(dtype, temp), *random_cases(dtype, temp), *_edges(dtype, temp), *option_cases(dtype, temp)]
-    far = [*range_cases(dtype, temp), *long_cases(dtype)]
+    far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
     if operator is straight_through:
         return [*usual, *far, *_lowest(dtype)]
     if operator is not gumbel_softmax:
@@ -228,3 +228,29 @@ def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
     yield Case("edge/lowest of all", note, w, g, temp, flags=("extreme",))
     filled = np.where(w == -_INF, dtype.type(0), w)
     yield Case("where/lowest of all", note, filled, g, temp, where=w > -_INF, flags=("extreme",))
+
+
+def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
+    """Rows whose largest entry is so far from others, or from 0, that the distance is beyond the range of exp.
+
+    Their sum is infinite or 0 if they are not measured from that entry: if the maximum leaves out a block, be it the
+    last one, one entry long, or every other; or if it is another number from some row on.
+    """
+    rng = np.random.default_rng(20261201)
+    depth = 2.0 ** (10 if dtype.name == "float64" else 7)
+
+    def case(name: str, note: str, w: Array, rows: Array, columns: Array) -> Case:
+        g = rng.standard_normal(w.shape).clip(-3, 3)
+        small = Case("random/", "", w.astype(dtype), g.astype(dtype), 0.75)
+        return spread(f"random/{name}", note, Origin(small, rows, columns))
+
+    tops = [0, 2**16, 2**16 - 1, 40000]
+    columns = rng.integers(1, 17, (len(tops), 2**16 + 1)).astype(np.int8)
+    columns[np.arange(len(tops)), tops] = 0
+    one_above = np.where(np.arange(17) == 0, 8.0, -depth - 4.0 * np.arange(17)) * np.ones((len(tops), 1))
+    note = "the maximum is that of all blocks: of some of them, exp overflows"
+    yield case("K=65537, one far above", note, one_above, np.arange(len(tops)), columns)
+
+    far = depth * np.array([[-1.0], [-1.5], [1.0], [1.5]]) + np.array([[0, 1], [2, 0], [1, 0], [0, 2], [3, 0]])[:, None]
+    note = "each of 65,793 rows is measured from its own maximum, far from 0 as that is"
+    yield case("many rows far from 0", note, far.reshape(-1, 2), np.arange(65793) % 19, np.arange(2)[None])
