@@ -1,12 +1,12 @@
 """Mutants: every small change of two implementations in blocks, and whether `npselect.testing.check` refuses it.
 
-The two are written plainly: `forward` and `backward` in tiles (one pass over the blocks for each sum), and with a running
-maximum (one pass for all of them). `BLOCK` columns are read at a time, `ROWS` rows; shorter rows are one narrower block.
-The last, partial block is padded. They take ``noise=`` and ``where=``.
+The two are written plainly: in tiles (one pass over the blocks for each of maximum and sums; lanes that are folded),
+and with a running maximum (one pass for all of them). `BLOCK` columns are read at a time, `ROWS` rows; shorter rows are
+one narrower block. The last, partial block is padded. They take ``noise=`` and ``where=``.
 
 `mutants` changes one place of a function at a time: each comparison, operator, constant, initial value, dtype, axis,
-bound of a range or a slice, statement and loop. `survives` asks cases, the cheapest first, until one refuses a mutant;
-the judge is that of `check`.
+bound of a range or a slice, statement and loop. A `Court` asks cases until one refuses a mutant; the judge is that of
+`npselect.testing.check`.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ ORIGINALS = {f.__name__: f for f in (forward_tiles, forward_lanes, backward_tile
 
 
 class Mutant(NamedTuple):
-    """A function of `ORIGINALS`, changed in one place; `change` is the line before and after, `number` tells alike ones apart."""
+    """A function of `ORIGINALS`, changed in one place; `change`: a line before and after; `number`: of equal ones."""
 
     original: str
     change: str
@@ -171,6 +171,10 @@ class Mutant(NamedTuple):
 
     def function(self, block: int) -> Callable:
         return compiled(self.source, self.original, block)
+
+
+def source(name: str) -> str:
+    return textwrap.dedent(inspect.getsource(ORIGINALS[name]))
 
 
 def compiled(source: str, name: str, block: int) -> Callable:
@@ -259,9 +263,15 @@ def changes(node: ast.AST) -> Iterator[ast.AST | None]:
             yield ast.Call(ast.Name("max", ast.Load()), node.args, [])
         if name == "range" and len(node.args) == 3:
             start, stop, step = map(ast.unparse, node.args)
-            for bounds in (f"{step}, {stop}, {step}", f"{start}, {stop} - {step}, {step}", f"{start}, {stop} - 1, {step}",
-                           f"{start}, {stop} // {step} * {step}, {step}", f"{start}, {stop} + {step}, {step}",
-                           f"{start}, min({stop}, {step}), {step}", f"{start}, {stop}, 2 * {step}"):  # fmt: skip
+            for bounds in (
+                f"{step}, {stop}, {step}",
+                f"{start}, {stop} - {step}, {step}",
+                f"{start}, {stop} - 1, {step}",
+                f"{start}, {stop} // {step} * {step}, {step}",
+                f"{start}, {stop} + {step}, {step}",
+                f"{start}, min({stop}, {step}), {step}",
+                f"{start}, {stop}, 2 * {step}",
+            ):
                 yield expression(f"range({bounds})")
             for size in SIZES:  # what is beyond is forgotten
                 yield expression(f"range({start}, min({stop}, {size}), {step})")
@@ -291,7 +301,7 @@ def changes(node: ast.AST) -> Iterator[ast.AST | None]:
 
 def mutants(name: str, every: int = 1) -> list[Mutant]:
     """All of a function, each source once; or one of so many."""
-    tree = ast.parse(textwrap.dedent(inspect.getsource(ORIGINALS[name])))
+    tree = ast.parse(source(name))
     body, original = tree.body[0].body, ast.unparse(tree)
     found, sources, alike, count = [], {original}, {}, 0
     changed = [statement for statement in body if not ast.unparse(statement).startswith(RIGHT_ANYHOW)]
@@ -303,13 +313,13 @@ def mutants(name: str, every: int = 1) -> list[Mutant]:
             if count % every:
                 continue
             put(ast.Pass() if replacement is None else replacement)
-            source = ast.unparse(ast.fix_missing_locations(tree))
+            text = ast.unparse(ast.fix_missing_locations(tree))
             put(node)
-            if source not in sources:
-                sources.add(source)
-                change = _change(original, source)
+            if text not in sources:
+                sources.add(text)
+                change = _change(original, text)
                 alike[change] = alike.get(change, -1) + 1
-                found.append(Mutant(name, change, alike[change], source))
+                found.append(Mutant(name, change, alike[change], text))
     return found
 
 

@@ -214,20 +214,24 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
 
 
 def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
-    """Candidates that are the lowest of all finite numbers. (Of float64, in which the judge computes, they leave no room.)
+    """Candidates that are the lowest of all finite numbers.
 
-    A maximum that starts there, and what is excluded by that number, look like them.
+    A maximum that starts there, and what is excluded by that number, look like them. In float64, in which the judge
+    computes, they would leave it no room.
     """
     if dtype.name == "float64":
         return
     form = Format.of(dtype)
     low, temp = -form.largest, 2.0 ** (1 - form.lowest)
-    w = np.array([[-_INF, low, -_INF, low], [-_INF, -_INF, low, -_INF], [low] * 4, [-_INF, low, low / 2, low]], dtype)
-    g = np.broadcast_to(temp / 256 * np.array([1.0, -2.0, 0.5, 3.0]), w.shape).astype(dtype)
+    none = -_INF
+    w = np.array(
+        [[none, low, none, low, low], [none, none, low, none, none], [low] * 5, [none, low, low / 2, low, none]]
+    )
+    g = np.broadcast_to(temp / 256 * np.array([1.0, -2.0, 0.5, 3.0, -1.0]), w.shape).astype(dtype)
     note = "what is no candidate is excluded, not made small: the smallest number may be a candidate"
-    yield Case("edge/lowest of all", note, w, g, temp, flags=("extreme",))
-    filled = np.where(w == -_INF, dtype.type(0), w)
-    yield Case("where/lowest of all", note, filled, g, temp, where=w > -_INF, flags=("extreme",))
+    yield Case("edge/lowest of all", note, w.astype(dtype), g, temp, flags=("extreme",))
+    filled = np.where(w == none, 0.0, w).astype(dtype)
+    yield Case("where/lowest of all", note, filled, g, temp, where=w > none, flags=("extreme",))
 
 
 def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
@@ -244,12 +248,13 @@ def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
         small = Case("random/", "", w.astype(dtype), g.astype(dtype), 0.75)
         return spread(f"random/{name}", note, Origin(small, rows, columns))
 
-    tops = [0, 2**16, 2**16 - 1, 40000]
-    columns = rng.integers(1, 17, (len(tops), 2**16 + 1)).astype(np.int8)
-    columns[np.arange(len(tops)), tops] = 0
-    one_above = np.where(np.arange(17) == 0, 8.0, -depth - 4.0 * np.arange(17)) * np.ones((len(tops), 1))
     note = "the maximum is that of all blocks: of some of them, exp overflows"
-    yield case("K=65537, one far above", note, one_above, np.arange(len(tops)), columns)
+    for power, others in ((12, range(3, 12)), (16, range(13, 16))):
+        tops = np.array([0, 2**power, 2**power - 1, *(2**other for other in others)])
+        columns = rng.integers(1, 17, (len(tops), 2**power + 1)).astype(np.int8)
+        columns[np.arange(len(tops)), tops] = 0
+        one_above = np.where(np.arange(17) == 0, 8.0, -depth - 4.0 * np.arange(17)) * np.ones((len(tops), 1))
+        yield case(f"K={2**power + 1}, one far above", note, one_above, np.arange(len(tops)), columns)
 
     far = depth * np.array([[-1.0], [-1.5], [1.0], [1.5]]) + np.array([[0, 1], [2, 0], [1, 0], [0, 2], [3, 0]])[:, None]
     note = "each of 65,793 rows is measured from its own maximum, far from 0 as that is"
