@@ -15,28 +15,29 @@ from npselect.testing.dtypes import floating_dtype
 
 # What a mutant's id looks like, and why it computes the same wherever `check` judges.
 SAME = {
-    r"range\(0, rows \+ 1, ROWS\)$": "one more block of rows, that holds none, if any",
-    r"range\(0, choices \+ 1, block\)( #\d)?$": "one more block, of padding alone, if any",
+    r"range\(0, rows \+ 1, ROWS\):?$": "one more block of rows, that holds none, if any",
+    r"range\(0, choices \+ 1, block\):?( #\d)?$": "one more block, of padding alone, if any",
     r"-> for row in range\(0, rows, (ROWS - 1|ROWS // 2)\)": "some rows are computed twice",
     r"-> last = (rows|min\(row \+ (1 \+ ROWS|\(ROWS \+ 1\)|2 \* ROWS), rows\))$": "some rows are computed twice",
     r"forward_\w+: .*np\.int32": "rows and choices of less than 2**31",
     r"-> lanes = np.arange\(LANES, dtype=np\.\w+\)$": "a few lanes; a sum with an index has the index's type",
-    r"-> best = np\.zeros\(.*np\.\w+\)( \+ lanes)?$": "0, of a type that the index takes its place of",
-    r"forward_lanes: best = .* -> best = (lanes|np\.zeros\(.*\) - lanes|np\.zeros\(\(last - row, LANES\), np\.int64\))$":
+    r"-> best = np\.zeros\(.*np\.\w+\)( \+ lanes)?$": "0, of a type that gives way to the index's",
+    r"forward_lanes: best = .* -> best = (lanes|np\.zeros\(.*\) - lanes|np\.zeros\(.*, np\.int64\))$":
         "a lane that has only -inf is never the largest",
-    r"-> (top|total|mean) = np\.\w+\(.*np\.float(16|32)\)$": "-inf or 0, of a type that the maximum or sum takes the place of",
+    r"-> (top|total|mean) = np\.\w+\(.*np\.float(16|32)\)$": "-inf or 0, of a type that gives way to w's",
     r"axis=-1.* -> .*axis=1": "the last of two axes",
     r"-> tile = np\.full\(\(last - row, (block \+ 1|2 \* block)\), -np\.inf, w\.dtype\)$": "more padding",
     r"forward_\w+: tile = .*np\.finfo\(w\.dtype\)\.min": "padding is behind the row's own lowest numbers",
     r"backward_\w+: top = .*np\.finfo\(w\.dtype\)\.min": "the largest is no less, unless it is -inf",
-    r"-> stop = (start \+ block|choices|max\(start \+ block, choices\)|"
-    r"min\(start \+ (1 \+ block|\(block \+ 1\)|2 \* block), choices\)|min\(start \+ block, (choices \+ 1|2 \* choices)\)) #\d$":
-        "the last loop: a slice ends where the array does; some entries are computed twice",
-    r"-> for start in range\(0, (choices \+ block|2 \* choices), block\) #\d$": "the last loop: slices behind the array",
+    r"-> stop = (start \+ block|choices|max\(start \+ block, choices\)) #\d$":
+        "the last loop: a slice ends where the array does, and some entries are computed twice",
+    r"-> stop = min\(start \+ (1 \+ block|\(block \+ 1\)|2 \* block), choices\) #\d$": "the last loop, likewise",
+    r"-> stop = min\(start \+ block, (choices \+ 1|2 \* choices)\) #\d$": "the last loop, likewise",
+    r"-> for start in range\(0, (choices \+ block|2 \* choices), block\):? #\d$": "the last loop: behind the array",
     r"forward_lanes: .* -> for start in range\(0, choices, (block - 1|block // 2)\)": "some entries are read twice",
     r"-> for half in \(\(LANES \+ 1\) // 2, LANES // 4, LANES // 8\)": "the same for 8 lanes",
 }  # fmt: skip
-IN_FLOAT32 = r"np\.float32"  # which is the dtype itself, there
+IN_FLOAT32 = r"w\.dtype.* -> .*np\.float32"  # which is the dtype itself, there
 
 
 @functools.cache
