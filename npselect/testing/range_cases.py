@@ -42,9 +42,9 @@ def range_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
 
     none_of_its_own = "the maximum is one of the row's logits, not a number to begin with, and not one for all rows"
     yield case("edge/far from 0", none_of_its_own, _at(rng, reachable(dtype), 10, dtype))
-    places = 11 if dtype.name == "float64" else 9
+    places = {"bfloat16": 9, "float64": 11}.get(dtype.name, 10)
     end, unit = 2.0**places, 2.0 ** (largest_power(dtype) + 1 - places)  # the range ends at `end` times the temperature
-    far = unit * _at(rng, [end / 64, end / 16, end / 4, end / 2, 0.85 * end], 37, dtype)
+    far = unit * _at(rng, [end / 64, end / 16, end / 4, end / 2, 0.75 * end, 0.85 * end], 37, dtype)
     at_the_ends = "the maximum is one of the row's logits, however close to the end of the range"
     yield case("edge/far from 0, large temp", at_the_ends, far, unit, unit, flags=("extreme",))
 
