@@ -14,7 +14,7 @@ from npselect.testing.tolerance import Format
 
 BLOCKS = [2**power for power in range(11, 17)]
 FEW = {f"random/K={block + more}, few large" for block in BLOCKS for more in (-1, 0, 1)}
-FAR = {"edge/far from 0", "edge/far from 0, large temp"}
+FAR = {"edge/200 from 0", "edge/far from 0", "edge/far from 0, large temp"}
 WHERE = {"where/far from 0", "where/far from 0, large temp"}
 
 
@@ -97,7 +97,7 @@ def test_clamped_logits(most, operator):
         with_options(lambda w, temp: hard(clamped(w), temp), soft_gradient),
     ):
         found = failing(subject, operator=operator)
-        assert found >= FAR
+        assert found >= FAR - ({"edge/200 from 0"} if most > 200 else set())
         assert most == 100 or found <= FAR | WHERE | {"edge/temp 2**60"}
 
 
