@@ -14,7 +14,7 @@ from npselect.testing.tolerance import Format
 
 BLOCKS = [2**power for power in range(11, 17)]
 FEW = {f"random/K={block + more}, few large" for block in BLOCKS for more in (-1, 0, 1)}
-FAR = {"edge/far from 0", "edge/far from 0, large temp"}
+FAR = {"edge/200 from 0", "edge/far from 0", "edge/far from 0, large temp"}
 WHERE = {"where/far from 0", "where/far from 0, large temp"}
 
 
@@ -68,7 +68,7 @@ def test_a_maximum_that_starts_at_a_number(first, scaled):
         assert found <= FAR | WHERE or first >= 0
 
 
-@pytest.mark.parametrize(("dtype", "first"), [("float16", -5e4), ("bfloat16", -2e38), ("float64", -1e300)])
+@pytest.mark.parametrize(("dtype", "first"), [("float16", -5e4), ("bfloat16", -1e38), ("float64", -1e300)])
 def test_a_maximum_that_starts_at_a_number_in_every_range(dtype, first):
     found = failing(of_the_softmax(partial(top_from, first=floating_dtype(dtype).type(first), scaled=False)), dtype)
     assert found
@@ -97,8 +97,8 @@ def test_clamped_logits(most, operator):
         with_options(lambda w, temp: hard(clamped(w), temp), soft_gradient),
     ):
         found = failing(subject, operator=operator)
-        assert found >= FAR
-        assert most == 100 or found <= FAR | WHERE
+        assert found >= FAR - ({"edge/200 from 0"} if most > 200 else set())
+        assert most == 100 or found <= FAR | WHERE | {"edge/temp 2**60"}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -134,8 +134,8 @@ def filled(number, added):
 @pytest.mark.parametrize("added", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "number"),
-    [(dtype, number) for dtype in DTYPES for number in (-100.0, -1e4, -1e9, -1e30) if (dtype, number) > ("float16", -1e4)
-     or number >= -1e4 or dtype != "float16"],
+    [(dtype, number) for dtype in DTYPES for number in (-100.0, -1e4, -1e9, -1e30) if (number, dtype) >= (-1e4, "") or
+     dtype != "float16"],
 )  # fmt: skip
 def test_where_by_a_number(dtype, number, added):
     found = failing(filled(number, added), dtype)

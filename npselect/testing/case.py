@@ -80,8 +80,8 @@ class Case:
     flags : tuple of str
         ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: two logits of a row
         are close. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
-        ``"error"``: the right answer is a ValueError. ``"extreme"``: its numbers are so large or small that mistakes
-        leave the range of the dtype, and tell nothing of their cause.
+        ``"error"``: the right answer is a ValueError. ``"extreme"``: its numbers, or its rows' bounds, are so large,
+        small or far apart that wrong results tell nothing of their cause.
     origin : Origin or None
         Where the answers are taken from, instead of being computed.
 

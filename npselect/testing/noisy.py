@@ -63,7 +63,8 @@ def with_noise_in_proportion(case: Case, seed: int) -> Case:
     dtype = case.logits.dtype
     w = case.logits.astype(np.float64)
     largest = np.max(np.abs(w), axis=-1, keepdims=True)
-    unit = np.maximum(2.0 ** np.floor(np.log2(largest)) / 32, 2 * ulp(largest, dtype))
+    _, exponent = np.frexp(largest)
+    unit = np.maximum(np.ldexp(1.0, exponent - 6), 2 * ulp(largest, dtype))
     noise = unit * np.clip(np.round(4 * np.random.default_rng([20170418, seed]).gumbel(size=w.shape)), -3, 8)
     noise = np.where(np.abs(w - noise) > Format.of(dtype).largest, -noise, noise)
     return replace(case, logits=(w - noise).astype(dtype), noise=noise.astype(dtype))

@@ -33,7 +33,7 @@ def largest_power(dtype: np.dtype[Any]) -> int:
 
 
 def range_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
-    """The cases, of which those with the flag "extreme" are at the ends of the range."""
+    """The cases, of which those with the flag "extreme" are at the ends of the range, or all over it."""
     rng = np.random.default_rng(20261129)
 
     def case(name: str, note: str, w: Array, scale: float = 1.0, temp: float = temp, **more: Any) -> Case:
@@ -41,10 +41,11 @@ def range_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
         return Case(name, note, w.astype(dtype), g.astype(dtype), temp, **more)
 
     none_of_its_own = "the maximum is one of the row's logits, not a number to begin with, and not one for all rows"
-    yield case("edge/far from 0", none_of_its_own, _at(rng, reachable(dtype), 10, dtype))
-    places = 11 if dtype.name == "float64" else 9
+    yield case("edge/200 from 0", none_of_its_own, _at(rng, [200.0] * 4, 10, dtype))
+    yield case("edge/far from 0", none_of_its_own, _at(rng, reachable(dtype), 10, dtype), flags=("extreme",))
+    places = {"bfloat16": 9, "float64": 11}.get(dtype.name, 10)
     end, unit = 2.0**places, 2.0 ** (largest_power(dtype) + 1 - places)  # the range ends at `end` times the temperature
-    far = unit * _at(rng, [end / 64, end / 16, end / 4, end / 2, 0.85 * end], 37, dtype)
+    far = unit * _at(rng, [end / 64, end / 16, end / 4, end / 2, 0.75 * end, 0.85 * end], 37, dtype)
     at_the_ends = "the maximum is one of the row's logits, however close to the end of the range"
     yield case("edge/far from 0, large temp", at_the_ends, far, unit, unit, flags=("extreme",))
 
