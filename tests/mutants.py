@@ -111,11 +111,11 @@ def backward_tiles(grad_mask, logits, temp, noise=None, where=None):
             e = np.exp((tile - top) / temp)
             total = total + np.sum(e, axis=-1, keepdims=True)
             mean = mean + np.sum(e * g, axis=-1, keepdims=True)
-        for start in range(0, choices, block):
-            stop = min(start + block, choices)
-            e = np.exp((w[row:last, start:stop] - top) / temp)
-            h = grad_mask[row:last, start:stop] - mean / total
-            grad_logits[row:last, start:stop] = e / total * h / temp
+        for first in range(0, choices, block):
+            end = min(first + block, choices)
+            e = np.exp((w[row:last, first:end] - top) / temp)
+            h = grad_mask[row:last, first:end] - mean / total
+            grad_logits[row:last, first:end] = e / total * h / temp
     return grad_logits
 
 
@@ -144,11 +144,11 @@ def backward_online(grad_mask, logits, temp, noise=None, where=None):
             total = total * scale + np.sum(e, axis=-1, keepdims=True)
             mean = mean * scale + np.sum(e * g, axis=-1, keepdims=True)
             top = larger
-        for start in range(0, choices, block):
-            stop = min(start + block, choices)
-            e = np.exp((w[row:last, start:stop] - top) / temp)
-            h = grad_mask[row:last, start:stop] - mean / total
-            grad_logits[row:last, start:stop] = e / total * h / temp
+        for first in range(0, choices, block):
+            end = min(first + block, choices)
+            e = np.exp((w[row:last, first:end] - top) / temp)
+            h = grad_mask[row:last, first:end] - mean / total
+            grad_logits[row:last, first:end] = e / total * h / temp
     return grad_logits
 
 
@@ -158,16 +158,16 @@ ORIGINALS = {f.__name__: f for f in (forward_tiles, forward_lanes, backward_tile
 
 
 class Mutant(NamedTuple):
-    """A function of `ORIGINALS`, changed in one place; `change`: a line before and after; `number`: of equal ones."""
+    """A function of `ORIGINALS`, changed in one place; `change`: a line before and after; `line`: its number."""
 
     original: str
+    line: int
     change: str
-    number: int
     source: str
 
     @property
     def id(self) -> str:
-        return f"{self.original}: {self.change}" + f" #{self.number}" * (self.number > 0)
+        return f"{self.original}, {self.line}: {self.change}"
 
     def function(self, block: int) -> Callable:
         return compiled(self.source, self.original, block)
@@ -245,7 +245,7 @@ def changes(node: ast.AST) -> Iterator[ast.AST | None]:
     elif text in ("BLOCK", "block", "ROWS", "rows", "choices", "LANES", "half"):
         for other in ("{} - 1", "{} + 1", "2 * {}", "{} // 2"):
             yield expression(other.format(text))
-    elif text in ("start", "stop", "row", "last"):
+    elif text in ("start", "stop", "first", "end", "row", "last"):
         for other in ("{} - 1", "{} + 1"):
             yield expression(other.format(text))
     elif text == "temp":
@@ -280,14 +280,15 @@ def changes(node: ast.AST) -> Iterator[ast.AST | None]:
         target = node.targets[0]
         if isinstance(target, ast.Subscript) or ast.unparse(target) in ast.unparse(node.value):
             yield None  # what was there before stays
-        for size in SIZES:  # from there on, in columns or rows
-            if isinstance(target, ast.Subscript) and "start" in ast.unparse(target):
-                yield ast.Assign([target], ast.BinOp(node.value, ast.Mult(), expression(f"(start < {size})")))
-                yield ast.Assign([target], ast.BinOp(node.value, ast.Mult(), expression(f"(row + ROWS <= {size})")))
+        for column in ("start", "first"):
+            if isinstance(target, ast.Subscript) and column in ast.unparse(target):
+                for size in SIZES:  # from there on it is 0
+                    for before in (f"({column} < {size})", f"(row + ROWS <= {size})"):
+                        yield ast.Assign([target], ast.BinOp(node.value, ast.Mult(), expression(before)))
     elif isinstance(node, ast.For):
         name = ast.unparse(node.target)
-        at = {"start": ("start + block >= choices", "start > 0"), "row": ("row + ROWS >= rows", "row > 0")}
-        for condition in at.get(name, ("half == 1",)):
+        ends = {"row": "row + ROWS >= rows", "half": "half == 1"}.get(name, f"{name} + block >= choices")
+        for condition in (ends, f"{name} > 0"):
             for leave in ("break", "continue"):
                 step_out = ast.parse(f"if {condition}:\n    {leave}").body
                 yield ast.For(node.target, node.iter, [*step_out, *node.body], [], lineno=node.lineno)
@@ -303,7 +304,7 @@ def mutants(name: str, every: int = 1) -> list[Mutant]:
     """All of a function, each source once; or one of so many."""
     tree = ast.parse(source(name))
     body, original = tree.body[0].body, ast.unparse(tree)
-    found, sources, alike, count = [], {original}, {}, 0
+    found, sources, count = [], {original}, 0
     changed = [statement for statement in body if not ast.unparse(statement).startswith(RIGHT_ANYHOW)]
     places = [(partial(body.__setitem__, body.index(statement)), statement) for statement in changed]
     places += [place for statement in changed for parent in ast.walk(statement) for place in _places(parent)]
@@ -317,9 +318,7 @@ def mutants(name: str, every: int = 1) -> list[Mutant]:
             put(node)
             if text not in sources:
                 sources.add(text)
-                change = _change(original, text)
-                alike[change] = alike.get(change, -1) + 1
-                found.append(Mutant(name, change, alike[change], text))
+                found.append(Mutant(name, *_change(original, text), text))
     return found
 
 
@@ -336,14 +335,14 @@ def _places(parent: ast.AST) -> Iterator[tuple[Callable, ast.AST]]:
                     yield partial(value.__setitem__, i), item
 
 
-def _change(before: str, after: str) -> str:
-    """The lines that are different."""
+def _change(before: str, after: str) -> tuple[int, str]:
+    """The number of the first line that is different, and the lines that are."""
     a, b = before.splitlines(), after.splitlines()
     first = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     end = next((i for i, (x, y) in enumerate(zip(a[::-1], b[::-1], strict=False)) if x != y), 0)
     end = min(end, len(a) - first, len(b) - first)
     lines = ["; ".join(line.strip() for line in text[first : len(text) - end]) for text in (a, b)]
-    return f"{lines[0]} -> {lines[1]}"
+    return first, f"{lines[0]} -> {lines[1]}"
 
 
 # ------------------------------------------------------------------------------------------------ the judgement
