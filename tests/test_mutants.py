@@ -33,7 +33,11 @@ SAME = {
     r"forward_lanes, \d+: best = .* -> best = (lanes|np\.zeros\(.*\) - lanes|np\.zeros\(.*, np\.int64\))$":
         "a lane that has only -inf is never the largest",
     r"best\[:, 0\] -> index\[row:last\] = best\[:, -1\]$": "one lane is left",
-    r"-> for half in \(\(LANES \+ 1\) // 2, LANES // 4, LANES // 8\):$": "the same for 8 lanes",
+    r"-> for half in .*(LANES \+ 1|LANES // 3|LANES // 7)": "the same for 8 lanes",
+    r"-> turns = .*\(block \+ 1\) // LANES": "the same for 8 lanes",
+    r"-> other = \(b > a\) \| \(b >= a\) & \(j < i\)$": "where b is larger it is taken anyway",
+    r"-> other = \(b > a\) \| \(b == a\) & \(j <= i\)$": "no two lanes have the same index",
+    r"-> level = np\.where\(larger > -np\.inf, larger, -?1\)$": "any number, where there is only -inf",
     r"-> (top|total|mean) = np\.\w+\(.*np\.float(16|32)\)$": "-inf or 0, of a type that gives way to w's",
     r"axis=-1.* -> .*axis=1": "the last of two axes",
     r"-> tile = np\.full\(\(last - row, (block \+ 1|2 \* block)\), -np\.inf, w\.dtype\)$": "more padding",

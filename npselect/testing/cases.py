@@ -132,7 +132,7 @@ def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType) -> list[C
     usual = [*_digits(dtype, temp), *random_cases(dtype, temp), *_edges(dtype, temp), *option_cases(dtype, temp)]
     far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
     if operator is straight_through:
-        return [*usual, *far, *_lowest(dtype)]
+        return [*usual, *far, *_lowest(dtype), _excluded_blocks(dtype)]
     if operator is not gumbel_softmax:
         raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
     noisy = [with_noise(case, seed) for seed, case in enumerate(usual)]
@@ -243,9 +243,9 @@ def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
     rng = np.random.default_rng(20261201)
     depth = 2.0 ** (10 if dtype.name == "float64" else 7)
 
-    def case(name: str, note: str, w: Array, rows: Array, columns: Array) -> Case:
-        g = rng.standard_normal(w.shape).clip(-3, 3)
-        small = Case("random/", "", w.astype(dtype), g.astype(dtype), 0.75)
+    def case(name: str, note: str, w: Array, rows: Array, columns: Array, temp: float = 0.75) -> Case:
+        g = min(1.0, temp) * rng.standard_normal(w.shape).clip(-3, 3)
+        small = Case("random/", "", w.astype(dtype), g.astype(dtype), temp)
         return spread(f"random/{name}", note, Origin(small, rows, columns))
 
     note = "the maximum is that of all blocks: of some of them, exp overflows"
@@ -256,6 +256,33 @@ def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
         one_above = np.where(np.arange(17) == 0, 8.0, -depth - 4.0 * np.arange(17)) * np.ones((len(tops), 1))
         yield case(f"K={2**power + 1}, one far above", note, one_above, np.arange(len(tops)), columns)
 
+    steps = np.array([-6.0, -4, -3, -3, -2, -1, -1, 0])
+    rising = np.concatenate([np.stack([steps, steps[::-1]]), np.tile(-48.0 - np.arange(8), (2, 1))], axis=-1)
+    places = [0, 5, 31, 32, 1000, 40000, 2**16 - 1, 2**16]
+    columns = rng.integers(8, 16, (2, 2**16 + 1)).astype(np.int8)
+    columns[:, places] = np.arange(8)
+    temp = 2.0 ** (-12 if dtype.name == "float16" else -20)
+    note = "what was added up is scaled down by exp of a difference over temp, small as that is"
+    yield case("K=65537, small temp", note, temp * rising, np.arange(2), columns, temp)
+
     far = depth * np.array([[-1.0], [-1.5], [1.0], [1.5]]) + np.array([[0, 1], [2, 0], [1, 0], [0, 2], [3, 0]])[:, None]
     note = "each of 65,793 rows is measured from its own maximum, far from 0 as that is"
     yield case("many rows far from 0", note, far.reshape(-1, 2), np.arange(65793) % 19, np.arange(2)[None])
+
+
+def _excluded_blocks(dtype: np.dtype[Any]) -> Case:
+    """A long row of which whole blocks hold no candidate, the first or the last or those between.
+
+    A running maximum is -inf until a candidate is met, and -inf less -inf is NaN.
+    """
+    places = [[2**16], [2**16 - 1, 2**16], [0, 2**16], [0, 5, 7], [40000, 40001, 2**16]]
+    w, columns = np.full((len(places), 4), -_INF), np.full((len(places), 2**16 + 1), 3, np.int8)
+    for small, row, candidates in zip(w, columns, places, strict=True):
+        small[: len(candidates)] = [-20.5, -22.0, -20.5][: len(candidates)]
+        row[candidates] = np.arange(len(candidates))
+    g = np.array([1.0, -2.0, 0.5, 3.0]) * np.ones((len(places), 1))
+    return spread(
+        "random/K=65537, few candidates",
+        "a block without any candidate changes nothing",
+        Origin(Case("random/", "", w.astype(dtype), g.astype(dtype), 0.75), np.arange(len(places)), columns),
+    )
