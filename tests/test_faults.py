@@ -17,6 +17,7 @@ from honest import (
     hard_by_probs,
     implementation,
     one_hot,
+    remembered_cases,
     small_cases,
     soft_gradient,
     softmax,
