@@ -7,9 +7,10 @@ row by row is laid out as (rows, K) by `Case.rows`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,41 @@ from npselect._kinds import as_numpy_sees
 from npselect.testing import tolerance
 from npselect.testing.compare import PROFILES, Allowed, compare_gradients, compare_masks, trouble
 
-__all__ = ["Case"]
+__all__ = ["Case", "Origin", "spread", "taken_from"]
 
 Array = npt.NDArray[Any]
+_PART = 2**16  # entries of a case that are judged at a time
+
+
+class Origin(NamedTuple):
+    """A small case with the answers of a large one, and which of its entries stands where.
+
+    Row i of the large case has at j what row ``rows[i]`` of `case` has at ``columns[i, j]``: each of its entries once;
+    or some of them many times, but these are no candidates worth the name: all of them together weigh less than
+    ``2**-64`` of the largest. So the sums are the same beyond the last place of any dtype, and so are the gradients.
+    """
+
+    case: Case
+    rows: Array
+    columns: Array
+
+    def taken(self, values: Array) -> Array:
+        """What has the shape of the small case, (rows, K), as the large one has it."""
+        return np.asarray(values[self.rows[:, None], self.columns])
+
+    def answer(self, direction: str) -> Array:
+        """The oracle's. The mask has its 1 at the first of the row's largest."""
+        if direction == "backward":
+            return self.taken(self.case.grad_logits)
+        w = self.case.w
+        largest = self.taken(w == np.max(w, axis=-1, keepdims=True))
+        first = np.argmax(largest, axis=-1, keepdims=True)
+        return np.asarray(np.arange(largest.shape[-1]) == first, self.case.logits.dtype)
+
+    def part(self, rows: slice) -> Origin:
+        """Of some of the large case's rows."""
+        columns = self.columns if len(self.columns) == 1 else self.columns[rows]
+        return Origin(self.case, self.rows[rows], columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +82,10 @@ class Case:
         ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: two logits of a row
         are close. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
         ``"error"``: the right answer is a ValueError. ``"numpy"``: strides are negative, which frameworks do not have.
+        ``"extreme"``: its numbers, or its rows' bounds, are so large, small or far apart that wrong results tell
+        nothing of their cause.
+    origin : Origin or None
+        Where the answers are taken from, instead of being computed.
 
     Examples
     --------
@@ -73,6 +110,7 @@ class Case:
     where: Array | None = None
     noise: Array | None = None
     flags: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     @property
     def group(self) -> str:
@@ -115,6 +153,8 @@ class Case:
 
     def answer(self, direction: str, backend: str = "reference") -> Array:
         """What the operator returns, or raises."""
+        if self.origin is not None and backend == "reference":
+            return self.origin.answer(direction)
         operator = straight_through if self.noise is None else gumbel_softmax
         arguments = (self.logits,) if direction == "forward" else (self.grad_mask, self.logits)
         return np.asarray(getattr(operator, direction)(*arguments, self.temp, **self.options, backend=backend))
@@ -139,6 +179,32 @@ class Case:
         place = [int(i) for i in np.unravel_index(row, shape)] if shape else []
         return (*place[:axis], choice, *place[axis:])
 
+    def part(self, rows: slice) -> Case:
+        """Some of the rows, as a case of their own; of two axes, with the candidates along the last."""
+
+        def some(option: Array | None) -> Array | None:
+            return None if option is None else np.broadcast_to(option, self.logits.shape)[rows]
+
+        return replace(
+            self,
+            logits=self.logits[rows],
+            grad_mask=self.grad_mask[rows],
+            where=some(self.where),
+            noise=some(self.noise),
+            origin=None if self.origin is None else self.origin.part(rows),
+        )
+
+    def parts(self) -> Iterator[tuple[slice, Case]]:
+        """All rows, so many at a time as fit into a small memory, if the answers need not be computed."""
+        if self.origin is None:
+            yield slice(None), self
+            return
+        rows, choices = self.logits.shape
+        step = max(1, _PART // choices)
+        for first in range(0, rows, step):
+            some = slice(first, min(first + step, rows))
+            yield some, self.part(some)
+
     @cached_property
     def w(self) -> Array:
         """What is chosen from: (rows, K) in float64, with the noise, and -inf at excluded entries."""
@@ -161,6 +227,8 @@ class Case:
         logits / temp, and what is computed of grad_mask: its differences, and they over temp. What `where` excludes is
         a logit of -inf. There are two axes, unless `axis` is given: many a textbook takes (rows, K), and no other.
         """
+        if self.origin is not None:
+            return np.asarray(self.origin.case.agreed[self.origin.rows])
         excluded = self.w == -np.inf
         sound = np.all(np.isfinite(self.w) | excluded, axis=-1) & ~np.all(excluded, axis=-1)
         with np.errstate(all="ignore"):
@@ -183,6 +251,8 @@ class Case:
 
     @np.errstate(all="ignore")
     def _bounds(self, how: Allowed) -> Array:
+        if self.origin is not None and self.origin.case.w.shape[-1] == self.logits.shape[-1]:
+            return self.origin.taken(self.origin.case.allowed(how))
         dtype = self.logits.dtype
         g = self.rows(self.grad_mask)
         if self.w.size == 0:
@@ -239,8 +309,33 @@ class Case:
         return self.answer("forward", backend), self.answer("backward", backend)
 
     def judged(self, how: Allowed) -> Array:
-        """Rows that count in a profile: bool, shape (rows,)."""
+        """Rows that count in a profile: bool, shape (rows,). No subnormal logit does where these may be flushed."""
+        if self.origin is not None:
+            return np.asarray(self.origin.case.judged(how)[self.origin.rows])
         if how.profile == "strict":
             return np.ones(len(self.w), np.bool_)
         finite = np.isfinite(self.allowed(how)) & np.isfinite(self.rows(self.grad_logits))
+        if how.flushes_subnormals:
+            finite &= ~self._subnormal
         return np.asarray(self.agreed & np.all(finite, axis=-1))
+
+    @property
+    def _subnormal(self) -> Array:
+        """Logits that are below the smallest normal number, with the noise or without: bool, (rows, K)."""
+        tiny = tolerance.Format.of(self.logits.dtype).tiny
+        sizes = np.abs(np.stack([self.w, self.rows(self.logits.astype(np.float64))]))
+        return np.asarray(np.any((sizes > 0) & (sizes < tiny), axis=0))
+
+
+def spread(name: str, note: str, origin: Origin) -> Case:
+    """The large case of an origin."""
+    small = origin.case
+    noise = None if small.noise is None else origin.taken(small.noise)
+    logits, grad_mask = origin.taken(small.logits), origin.taken(small.grad_mask)
+    return Case(name, note, logits, grad_mask, small.temp, noise=noise, flags=small.flags, origin=origin)
+
+
+def taken_from(small: Case, large: Case) -> Case:
+    """The large case as it is with another small one in the place of its own."""
+    assert large.origin is not None
+    return spread(large.name, large.note, large.origin._replace(case=small))

@@ -15,9 +15,14 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through
-from npselect.testing.case import Case
-from npselect.testing.dtypes import floating_dtype
-from npselect.testing.layouts import layout_cases, like
+from npselect.testing.case import Case, Origin, spread
+from npselect.testing.dtypes import floating_dtype, rounded, times
+from npselect.testing.layouts import layout_cases
+from npselect.testing.long_cases import long_cases
+from npselect.testing.noisy import with_noise, with_noise_in_proportion
+from npselect.testing.option_cases import option_cases
+from npselect.testing.random_cases import random_cases
+from npselect.testing.range_cases import range_cases
 from npselect.testing.tolerance import Format
 
 __all__ = ["all_cases", "cases", "find_case", "rounded"]
@@ -127,25 +132,16 @@ def find_case(id: str, temp: float = 0.6) -> Case:  # noqa: A002 the name of the
 def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType) -> list[Case]:
     """With all options, and those whose right answer is an error."""
     temp = rounded(temp, dtype)
-    plain = [*_digits(dtype, temp), *_random(dtype, temp), *_edges(dtype, temp), *_options(dtype, temp)]
-    plain += layout_cases(dtype, temp)
+    usual = [*_digits(dtype, temp), *random_cases(dtype, temp), *_edges(dtype, temp), *option_cases(dtype, temp)]
+    usual += layout_cases(dtype, temp)
+    far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
     if operator is straight_through:
-        return plain
+        return [*usual, *far, *_lowest(dtype), _excluded_blocks(dtype)]
     if operator is not gumbel_softmax:
         raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
-    return [noisy for seed, case in enumerate(plain) if (noisy := _with_noise(case, seed)) is not None]
-
-
-def rounded(temp: float, dtype: np.dtype[Any]) -> float:
-    """The number of `dtype` that `temp` means there, so that nobody computes with another one."""
-    with np.errstate(all="ignore"):
-        return float(np.asarray(temp, np.float64).astype(dtype))
-
-
-def _times(factor: float, temp: float, dtype: np.dtype[Any]) -> float:
-    """Another temperature: so many times as large or, at the end of the range, as small."""
-    other = rounded(factor * temp, dtype)
-    return other if 0 < other < _INF else rounded(temp / factor, dtype)
+    noisy = [with_noise(case, seed) for seed, case in enumerate(usual)]
+    noisy += [with_noise_in_proportion(case, seed) for seed, case in enumerate(far)]
+    return [case for case in noisy if case is not None]
 
 
 def _digits(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
@@ -153,73 +149,6 @@ def _digits(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
         logits = stored["logits"].astype(dtype)
     grad_mask = np.random.default_rng(0).standard_normal(logits.shape).astype(dtype)
     yield Case("digits/1797x10", "held-out logits of handwritten digits", logits, grad_mask, temp)
-
-
-def _random(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
-    rng = np.random.default_rng(20131308)
-
-    def case(
-        name: str, note: str, rows: int, choices: int, spread: float = 3.0, offset: float = 0.0, temp: float = temp
-    ) -> Case:
-        logits = offset + spread * rng.standard_normal((rows, choices))
-        grad_mask = rng.standard_normal((rows, choices))
-        return Case(f"random/{name}", note, logits.astype(dtype), grad_mask.astype(dtype), temp)
-
-    yield case("K=1", "nothing to choose from", 64, 1)
-    yield case("K=2", "the logistic function", 256, 2)
-    yield case("K=3", "few choices", 256, 3)
-    yield case("K=7", "an odd number of choices", 128, 7)
-    yield case("K=10", "every row by itself: nothing is summed or averaged over the batch", 512, 10, spread=5.0)
-    yield case("K=64", "as many rows as choices: the wrong axis has the right length", 64, 64)
-    yield case("K=100", "widely spread logits: small probabilities are probabilities", 64, 100, spread=10.0)
-    yield case("K=1000", "long rows", 16, 1000)
-    yield case("K=1024", "long rows of close logits", 16, 1024, spread=0.5)
-    yield case("K=4096", "long rows: sums need their digits, small gradients are gradients", 8, 4096)
-    if dtype.name != "float16":  # in which the sum may overflow
-        many = case("K=131072", "gradients of 1e-6 are gradients, which an absolute tolerance misses", 1, 131072, 0.05)
-        yield replace(many, grad_mask=(many.grad_mask.astype(np.float64) / 8).astype(dtype))
-    yield case("K=4096, nearly equal", "a sum that stagnates in 16 bits", 8, 4096, spread=0.01)
-    yield case("saturated", "one candidate has nearly all of the probability", 64, 10, spread=40.0)
-    yield case("offset", "logits far from 0", 64, 10, offset=64.0)
-    for name, other in (("doubled", _times(2.0, temp, dtype)), ("quartered", _times(0.25, temp, dtype))):
-        yield case(f"temp {name}", "logits are divided by temp, and the gradient by it once", 64, 10, temp=other)
-
-    close = case("constant cotangent", "the gradient is what the differences of grad_mask leave", 64, 10)
-    noise = 16 * Format.of(dtype).unit * close.grad_mask.astype(np.float64)
-    yield replace(close, grad_mask=(1 + noise).astype(dtype))
-
-    unit = case("unit cotangents", "the whole Jacobian: what is not selected has a gradient, too", 7, 7)
-    logits = np.repeat(unit.logits[:1], 7, axis=0)
-    yield replace(unit, logits=logits, grad_mask=np.eye(7).astype(dtype))
-
-    for choices in (5, 33, 129, 1025):
-        yield case(f"K={choices}", "a length just beyond that of a block", 8, choices)
-    sizes = case("cotangents of all sizes", "linear in grad_mask: nothing is clipped or dropped", 64, 10)
-    most = {"float16": 10, "float64": 664}.get(dtype.name, 66)
-    scale = min(1.0, temp) * np.ldexp(1.0, np.arange(64) * 2 * most // 63 - most)[:, None]
-    yield replace(sizes, grad_mask=(scale * sizes.grad_mask.astype(np.float64)).astype(dtype))
-    columns = case("columns first", "arrays in Fortran order: rows lie apart in memory", 64, 10)
-    yield replace(columns, logits=np.asfortranarray(columns.logits), grad_mask=np.asfortranarray(columns.grad_mask))
-    again = case("called again", "results depend on the arguments alone, and no later call changes them", 16, 6)
-    yield replace(again, flags=("again",))
-    yield _pairs(rng, case("close pairs", "rounding errs to either side: probs may swap two, not always", 512, 10))
-    yield _pairs(rng, case("distinct pairs", "a choice in fewer bits than the logits have confuses two", 512, 10), 7)
-    yield case("few large", "long rows of which a handful counts: no sum of them errs much", 2, 20000, spread=20.0)
-
-
-def _pairs(rng: np.random.Generator, case: Case, bits: int = 0) -> Case:
-    """The largest logit of each row, 1 to 1.75, and one that is a last place or two smaller, before or after it.
-
-    Times ``2**bits``, and by up to half of the bits that then are left, at random.
-    """
-    logits, dtype = np.round(4 * case.logits.astype(np.float64)) / 4 - 20, case.logits.dtype
-    top = (1 + 0.75 * rng.random(len(logits))).astype(dtype).astype(np.float64)
-    form = Format.of(dtype)
-    more = rng.integers(0, max(1, (form.precision - bits) // 2), len(logits)) if bits else 0
-    below = top - 2 * form.unit * rng.integers(1, 3, len(logits)) * np.ldexp(1.0, bits + more)
-    two = np.argsort(rng.random(logits.shape), axis=-1)[:, :2]
-    np.put_along_axis(logits, two, np.stack([top, below], axis=-1), axis=-1)
-    return replace(case, logits=logits.astype(dtype), flags=("pairs",))
 
 
 def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
@@ -254,7 +183,7 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
         "near ties, large temp",
         "the argmax of logits, not of rounded probs",
         rounded_away,
-        temp=_times(16.0, temp, dtype),
+        temp=times(16.0, temp, dtype),
         flags=("ties",),
     )
     yield case("K=1", "the mask is 1, the gradient 0", [[3.0], [-2.0], [0.0]], 5.0)
@@ -288,70 +217,76 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
         yield case(f"temp={bad}", "ValueError", four, temp=bad, flags=("error",))
 
 
-def _options(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
-    rng = np.random.default_rng(171717)
+def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
+    """Candidates that are the lowest of all finite numbers.
 
-    def case(name: str, note: str, shape: tuple[int, ...], axis: int = -1, where: Array | None = None) -> Case:
-        logits, grad_mask = (scale * rng.standard_normal(shape) for scale in (3.0, 1.0))
-        return Case(name, note, logits.astype(dtype), grad_mask.astype(dtype), temp, axis, where)
-
-    yield case("axis/0 of 2", "the candidates along the first axis", (7, 33), 0)
-    yield case("axis/1 of 3", "the candidates along a middle axis", (4, 9, 5), 1)
-    yield case("axis/-2 of 3", "a negative axis counts from the end", (5, 6, 4), -2)
-    offered = rng.random((64, 10)) < 0.6
-    offered[:, 3] |= ~np.any(offered, axis=-1)
-    yield case(
-        "where/random", "what is no candidate is never selected, and its gradient is exactly 0", (64, 10), -1, offered
-    )
-    yield case("where/all", "where= that excludes nothing changes nothing", (16, 10), -1, np.ones((16, 10), np.bool_))
-    yield case("where/one candidate", "the mask is 1 there, the gradient 0", (10, 10), -1, np.eye(10, dtype=np.bool_))
-    shared = np.arange(12) % 3 > 0
-    yield case("where/shared", "where= broadcasts to the logits", (20, 12), -1, shared)
-    along = rng.random((3, 8, 5)) < 0.7
-    along[:, 2] = True
-    yield case("where/axis=1", "where= and axis= together", (3, 8, 5), 1, along)
-    some = np.ones((6, 4), np.bool_)
-    some[[1, 4]] = False
-    yield case("where/nothing offered", "zeros in rows without a candidate", (6, 4), -1, some)
-    odd = case("where/NaN excluded", "what logits and grad_mask hold there is ignored", (8, 6), -1, np.arange(6) != 2)
-    odd.logits[:, 2], odd.grad_mask[:, 2] = _NAN, _NAN
-    yield odd
-    yield case("axis/0 of 1", "one axis, and nothing beside it", (9,), 0)
-    yield case("axis/0 of 3", "the candidates along the first of three axes, and back", (6, 4, 5), 0)
-    yield case("axis/2 of 3", "the candidates along the last of three axes", (4, 5, 6), 2)
-
-
-# ------------------------------------------------------------------------------------------------ noise
-
-_STEPS = {
-    "float16": (2.0**-5, 50.0),
-    "bfloat16": (2.0**-3, 20.0),
-    "float32": (2.0**-12, 1000.0),
-    "float64": (2.0**-12, 1000.0),
-}
-
-
-def _with_noise(case: Case, seed: int) -> Case | None:
-    """The case with Gumbel noise that was taken from its logits: the sum is what they were, and keeps its point.
-
-    All three are on a grid, where that sum has no rounding error: the choice must not depend on whether 16-bit logits
-    are added to their noise in 16 bits or in 32. None if the grid is too coarse or too small for the case. (The logits
-    of close pairs keep their last places, next to which there is room for a little noise.)
+    A maximum that starts there, and what is excluded by that number, look like them. In float64, in which the judge
+    computes, they would leave it no room.
     """
-    step, largest = _STEPS[case.logits.dtype.name]
-    w = case.logits.astype(np.float64)
-    finite = np.isfinite(w)
-    beyond = np.abs(w[finite]) > largest
-    repeated = any(length > 1 and not step for length, step in zip(w.shape, case.logits.strides, strict=True))
-    if repeated or "ties" in case.flags or np.any(np.abs(w[finite]) > 10 * largest) or 2 * np.sum(beyond) > beyond.size:
-        return None
-    noise = np.random.default_rng([20170417, seed]).gumbel(size=w.shape)
-    noise = np.clip(np.round(noise / step) * step, -3.0, 8.0)
-    with np.errstate(invalid="ignore"):
-        if "pairs" in case.flags:
-            noise = np.clip(np.round(4 * noise) / 4, -0.25, 0.25)
-        else:
-            w = np.where(finite, np.clip(np.round(w / step) * step, -largest, largest), w)
-        logits = np.where(finite, w - noise, w)
-    dtype = case.logits.dtype
-    return replace(case, logits=like(logits.astype(dtype), case.logits), noise=noise.astype(dtype))
+    if dtype.name == "float64":
+        return
+    form = Format.of(dtype)
+    low, temp = -form.largest, 2.0 ** (1 - form.lowest)
+    none = -_INF
+    w = np.array(
+        [[none, low, none, low, low], [none, none, low, none, none], [low] * 5, [none, low, low / 2, low, none]]
+    )
+    g = np.broadcast_to(temp / 256 * np.array([1.0, -2.0, 0.5, 3.0, -1.0]), w.shape).astype(dtype)
+    note = "what is no candidate is excluded, not made small: the smallest number may be a candidate"
+    yield Case("edge/lowest of all", note, w.astype(dtype), g, temp, flags=("extreme",))
+    filled = np.where(w == none, 0.0, w).astype(dtype)
+    yield Case("where/lowest of all", note, filled, g, temp, where=w > none, flags=("extreme",))
+
+
+def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
+    """Rows whose largest entry is so far from others, or from 0, that the distance is beyond the range of exp.
+
+    Their sum is infinite or 0 if they are not measured from that entry: if the maximum leaves out a block, be it the
+    last one, one entry long, or every other; or if it is another number from some row on.
+    """
+    rng = np.random.default_rng(20261201)
+    depth = 2.0 ** (10 if dtype.name == "float64" else 7)
+
+    def case(name: str, note: str, w: Array, rows: Array, columns: Array, temp: float = 0.75) -> Case:
+        g = min(1.0, temp) * rng.standard_normal(w.shape).clip(-3, 3)
+        small = Case("random/", "", w.astype(dtype), g.astype(dtype), temp)
+        return spread(f"random/{name}", note, Origin(small, rows, columns))
+
+    note = "the maximum is that of all blocks: of some of them, exp overflows"
+    for power, others in ((12, range(3, 12)), (16, range(13, 16))):
+        tops = np.array([0, 2**power, 2**power - 1, *(2**other for other in others)])
+        columns = rng.integers(1, 17, (len(tops), 2**power + 1)).astype(np.int8)
+        columns[np.arange(len(tops)), tops] = 0
+        one_above = np.where(np.arange(17) == 0, 8.0, -depth - 4.0 * np.arange(17)) * np.ones((len(tops), 1))
+        yield case(f"K={2**power + 1}, one far above", note, one_above, np.arange(len(tops)), columns)
+
+    steps = np.array([-6.0, -4, -3, -3, -2, -1, -1, 0])
+    rising = np.concatenate([np.stack([steps, steps[::-1]]), np.tile(-48.0 - np.arange(8), (2, 1))], axis=-1)
+    places = [0, 5, 31, 32, 1000, 40000, 2**16 - 1, 2**16]
+    columns = rng.integers(8, 16, (2, 2**16 + 1)).astype(np.int8)
+    columns[:, places] = np.arange(8)
+    temp = 2.0 ** (-12 if dtype.name == "float16" else -20)
+    note = "what was added up is scaled down by exp of a difference over temp, small as that is"
+    yield case("K=65537, small temp", note, temp * rising, np.arange(2), columns, temp)
+
+    far = depth * np.array([[-1.0], [-1.5], [1.0], [1.5]]) + np.array([[0, 1], [2, 0], [1, 0], [0, 2], [3, 0]])[:, None]
+    note = "each of 65,793 rows is measured from its own maximum, far from 0 as that is"
+    yield case("many rows far from 0", note, far.reshape(-1, 2), np.arange(65793) % 19, np.arange(2)[None])
+
+
+def _excluded_blocks(dtype: np.dtype[Any]) -> Case:
+    """A long row of which whole blocks hold no candidate, the first or the last or those between.
+
+    A running maximum is -inf until a candidate is met, and -inf less -inf is NaN.
+    """
+    places = [[2**16], [2**16 - 1, 2**16], [0, 2**16], [0, 5, 7], [40000, 40001, 2**16]]
+    w, columns = np.full((len(places), 4), -_INF), np.full((len(places), 2**16 + 1), 3, np.int8)
+    for small, row, candidates in zip(w, columns, places, strict=True):
+        small[: len(candidates)] = [-20.5, -22.0, -20.5][: len(candidates)]
+        row[candidates] = np.arange(len(candidates))
+    g = np.array([1.0, -2.0, 0.5, 3.0]) * np.ones((len(places), 1))
+    return spread(
+        "random/K=65537, few candidates",
+        "a block without any candidate changes nothing",
+        Origin(Case("random/", "", w.astype(dtype), g.astype(dtype), 0.75), np.arange(len(places)), columns),
+    )

@@ -10,12 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing import tolerance
+from npselect.testing import signs, tolerance
 from npselect.testing.case import Case
 from npselect.testing.compare import Allowed
 from npselect.testing.judge import Observation
@@ -57,10 +58,19 @@ def _mask(w: Array) -> Array:
     return _one_hot(np.argmax(w, axis=-1), w.shape[-1])
 
 
+def _log_probs(w: Array, temp: float) -> Array:
+    t = (w - np.max(w, axis=-1, keepdims=True)) / temp
+    return np.asarray(t - np.log(np.sum(np.exp(t), axis=-1, keepdims=True)))
+
+
 def _gradient(g: Array, w: Array, temp: float) -> Array:
     h = g - np.take_along_axis(g, np.argmax(w, axis=-1, keepdims=True), axis=-1)
-    p = _probs(w, temp)
-    return np.asarray(p * (h - np.sum(p * h, axis=-1, keepdims=True)) / temp)
+    return _weighted(_probs(w, temp), h, temp)
+
+
+def _weighted(p: Array, g: Array, temp: float) -> Array:
+    """The formula, whatever the probabilities are."""
+    return np.asarray(p * (g - _mean(p, g)) / temp)
 
 
 def _mean(weights: Array, g: Array) -> Array:
@@ -73,8 +83,50 @@ def _over_the_batch(q: _Question, axis: int | None = -1) -> Array:
 
 
 def _clamped(q: _Question, least: float) -> Array:
-    p = np.maximum(_probs(q.w, q.temp), least)
-    return np.asarray(p * (q.g - _mean(p, q.g)) / q.temp)
+    return _weighted(np.maximum(_probs(q.w, q.temp), least), q.g, q.temp)
+
+
+def _candidates(q: _Question, values: Array) -> Array:
+    return np.where(q.w > -np.inf, values, 0.0)
+
+
+def _uniform(q: _Question) -> Array:
+    """Over the candidates."""
+    return _candidates(q, 1 / np.sum(q.w > -np.inf, axis=-1, keepdims=True))
+
+
+def _mixed(p: Array, uniform: Array | float, share: float) -> Array:
+    return np.asarray((1 - share) * p + share * uniform)
+
+
+def _mixed_before_noise(q: _Question, share: float) -> Array:
+    """What is chosen from then."""
+    return np.asarray(np.log(_mixed(_probs(q.logits), _uniform(q), share)) + q.added)
+
+
+def _through_the_mixture(q: _Question, share: float) -> Array:
+    """Of ``log((1 - share) probs + share uniform) + noise``, back to the logits."""
+    p = _probs(q.logits)
+    arrived = _gradient(q.g, _mixed_before_noise(q, share), q.temp)
+    return (1 - share) * _weighted(p, _candidates(q, arrived / _mixed(p, _uniform(q), share)), 1.0)
+
+
+def _of_the_largest(q: _Question, k: int) -> Array:
+    if k >= q.w.shape[-1]:
+        return q.w
+    return np.where(q.w >= np.partition(q.w, -k, axis=-1)[:, -k, None], q.w, -np.inf)
+
+
+def _index_in(q: _Question, dtype: Any, choices_too: bool = False) -> Array:
+    """The mask of an index that is carried in a dtype; ``choices_too``: and so are the choices it is compared with."""
+    index, choices = np.argmax(q.w, axis=-1).astype(dtype), np.arange(q.w.shape[-1])
+    return np.asarray(index[:, None] == (choices.astype(dtype) if choices_too else choices), np.float64)
+
+
+def _counted_from_the_end(q: _Question, dtype: Any) -> Array:
+    """As Python takes an index that has become negative."""
+    index = np.argmax(q.w, axis=-1).astype(dtype).astype(np.int64)
+    return _one_hot(np.where(index < 0, index + q.w.shape[-1], index), q.w.shape[-1])
 
 
 def _flushed(q: _Question) -> Array:
@@ -119,6 +171,18 @@ def _mistaken_order(q: _Question) -> tuple[Array, Array]:
     return other.rows(other.grad_mask.astype(np.float64)), other.w
 
 
+_SHARES = (1e-3, 0.01, 0.02, 0.05, 0.1)
+
+
+def _mixtures(share: float) -> tuple[Mistake, ...]:
+    """Differentiated; or in the place of the probabilities, over all choices or over the candidates."""
+    return (
+        lambda q: (1 - share) * _gradient(q.g, q.w, q.temp),
+        lambda q: _weighted(_mixed(_probs(q.w, q.temp), 1 / q.w.shape[-1], share), q.g, q.temp),
+        lambda q: _weighted(_mixed(_probs(q.w, q.temp), _uniform(q), share), q.g, q.temp),
+    )
+
+
 BACKWARD: tuple[tuple[str, Mistake], ...] = (
     ("grad_mask is taken for contiguous in memory", lambda q: _gradient(_mistaken_order(q)[0], q.w, q.temp)),
     ("logits are taken for contiguous in memory", lambda q: _gradient(q.g, _mistaken_order(q)[1], q.temp)),
@@ -143,6 +207,19 @@ BACKWARD: tuple[tuple[str, Mistake], ...] = (
         lambda q: _mask(q.w) * (q.g - _mean(_probs(q.w, q.temp), q.g)) / q.temp,
     ),
     ("no gradient to the candidates that were not selected", lambda q: _mask(q.w) * _gradient(q.g, q.w, q.temp)),
+    (
+        "grad_mask counts at the selected entry only",
+        lambda q: _weighted(_probs(q.w, q.temp), _mask(q.w) * _candidates(q, q.g), q.temp),
+    ),
+    ("grad_mask is passed straight through to the selected entry only", lambda q: _mask(q.w) * q.g),
+    ("grad_mask is passed straight through to the selected entry only", lambda q: _mask(q.w) * q.g / q.temp),
+    *(("log-probabilities instead of probabilities", mistake) for mistake in (
+        lambda q: (q.g - _probs(q.w, q.temp) * _mean(np.ones_like(q.g), q.g)) / q.temp,
+        lambda q: _candidates(
+            q, q.g - _probs(q.w, q.temp) * _mean(np.ones_like(q.g), _candidates(q, q.g))) / q.temp,
+        lambda q: _weighted(_log_probs(q.w, q.temp), q.g, q.temp),
+        lambda q: _weighted(_candidates(q, _log_probs(q.w, q.temp)), q.g, q.temp),
+    )),
     ("wrong axis", lambda q: _gradient(q.g.T, q.w.T, q.temp).T),
     ("axis= is ignored", lambda q: _along_the_last_axis(q, lambda g, w: _gradient(g, w, q.temp))),
     ("where= is ignored", lambda q: _gradient(q.g, _without_where(q), q.temp)),
@@ -156,6 +233,10 @@ BACKWARD: tuple[tuple[str, Mistake], ...] = (
     ("the softmax runs over the whole batch", lambda q: _over_the_batch(q, axis=None)),
     *((f"probs are kept from falling below {least:g}", lambda q, least=least: _clamped(q, least))
       for least in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8)),
+    *((f"probs are mixed with the uniform distribution, to {share:g}", mistake)
+      for share in _SHARES for mistake in _mixtures(share)),
+    *((f"the softmax is taken of the {k} largest alone", lambda q, k=k: _gradient(q.g, _of_the_largest(q, k), q.temp))
+      for k in (2, 3, 4, 5, 8, 10, 20, 40, 50)),
     ("subnormal numbers are taken for 0, which flushes_subnormals = True declares", _flushed),
     *((f"the gradient is clipped at {most:g}", lambda q, most=most: np.clip(_gradient(q.g, q.w, q.temp), -most, most))
       for most in (0.1, 1.0, 5.0, 10.0, 100.0)),
@@ -169,6 +250,7 @@ FORWARD: tuple[tuple[str, Mistake], ...] = (
         lambda q: _one_hot(q.w.shape[-1] - 1 - np.argmax(q.w[:, ::-1], axis=-1), q.w.shape[-1]),
     ),
     ("all of equals are selected", lambda q: (q.w == np.max(q.w, axis=-1, keepdims=True)).astype(np.float64)),
+    ("+0 is taken for larger than -0", lambda q: _mask(np.where(q.w == 0, np.copysign(1e-300, q.w), q.w))),
     ("the smallest is selected", lambda q: _mask(-q.w)),
     ("wrong axis", lambda q: _mask(q.w.T).T),
     ("axis= is ignored", lambda q: _along_the_last_axis(q, _hard)),
@@ -176,6 +258,19 @@ FORWARD: tuple[tuple[str, Mistake], ...] = (
     ("where= is taken for what is excluded", lambda q: _mask(_where_inverted(q))),
     ("the choice runs over the whole batch", lambda q: _mask(q.w.reshape(1, -1)).reshape(q.w.shape)),
     ("probs instead of the mask", lambda q: _probs(q.w, q.temp)),
+    ("log-probabilities instead of the mask", lambda q: _log_probs(q.w, q.temp)),
+    *(
+        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form))
+        for form in (np.int8, np.uint8, np.int16, np.uint16)
+    ),
+    *(
+        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _counted_from_the_end(q, form))
+        for form in (np.int8, np.int16)
+    ),
+    *(
+        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form, choices_too=True))
+        for form in (np.int8, np.int16, np.float16)
+    ),
     ("always the first", lambda q: _one_hot(np.zeros(len(q.w)), q.w.shape[-1])),
 )
 """Mistakes of the forward pass."""
@@ -186,8 +281,19 @@ WITH_NOISE: tuple[tuple[str, Callable[[_Question], Array]], ...] = (
     ("noise is subtracted", lambda q: q.logits - q.added),
     ("noise is added after the division by temp", lambda q: q.logits + q.temp * q.added),
     ("noise is divided by temp twice", lambda q: q.logits + q.added / q.temp),
-)
+    *((f"probs are mixed with the uniform distribution, to {share:g}, before noise is added",
+       lambda q, share=share: _mixed_before_noise(q, share)) for share in _SHARES),
+)  # fmt: skip
 """Mistakes with noise: what is chosen from in the place of logits + noise."""
+
+THROUGH_NOISE: tuple[tuple[str, Mistake], ...] = tuple(
+    (
+        f"probs are mixed with the uniform distribution, to {share:g}, before noise is added",
+        partial(_through_the_mixture, share=share),
+    )
+    for share in _SHARES
+)
+"""Mistakes of the backward pass with noise, of what is differentiated too."""
 
 
 def _hard(_: Array, w: Array) -> Array:
@@ -209,10 +315,11 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     if noisy:
         forward += tuple((f"{name} in the forward pass", _chosen_from(w)) for name, w in WITH_NOISE)
         backward += tuple((f"{name} in the backward pass", _differentiated_at(w)) for name, w in WITH_NOISE)
+        backward += THROUGH_NOISE
     gradients = [_gradients(observation) for observation in seen]
     causes = {
-        "forward": _cause([_masks(observation) for observation in seen], forward),
-        "backward": _cause(gradients, backward) or _lost_digits(gradients),
+        "forward": _cause([_masks(observation) for observation in seen], forward, signs.FORWARD),
+        "backward": _cause(gradients, backward, signs.BACKWARD) or _lost_digits(gradients),
     }
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
 
@@ -266,6 +373,7 @@ class _Values(NamedTuple):
     actual: Array | None
     right: Array
     allowed: Array
+    exact: bool = False  # whether what is not right is wrong, however near it is
 
 
 def _question(case: Case) -> _Question:
@@ -275,73 +383,85 @@ def _question(case: Case) -> _Question:
 
 def _masks(seen: Observation) -> _Values:
     allowed = tolerance.soft(seen.case.w, seen.case.temp, seen.case.logits.dtype)
-    return _Values(_question(seen.case), seen.rows & ~seen.near_ties, seen.mask, seen.expected_mask, allowed)
+    return _Values(_question(seen.case), seen.rows & ~seen.near_ties, seen.mask, seen.expected_mask, allowed, True)
 
 
 def _gradients(seen: Observation) -> _Values:
     return _Values(_question(seen.case), seen.rows, seen.grad_logits, seen.expected_grad_logits, seen.tolerance)
 
 
-def _cause(seen: list[_Values], mistakes: tuple[tuple[str, Mistake], ...]) -> str | None:
+def _cause(
+    seen: list[_Values], mistakes: tuple[tuple[str, Mistake], ...], betraying: tuple[signs.Sign, ...]
+) -> str | None:
     if any(values.actual is None for values in seen):
         return None
     with np.errstate(all="ignore"):
-        wrong = [np.any(_wrong(values), axis=-1) for values in seen]
-        if not any(map(np.any, wrong)):
+        if not any(np.any(_wrong(values)) for values in seen):
             return None
-        if all(np.all(_is_nan_at_minus_inf(values)[rows]) for values, rows in zip(seen, wrong, strict=True)):
-            return "-inf gives NaN"
         fits = [(_misfit(seen, mistake), name, mistake) for name, mistake in mistakes]
         likely = [(worst, name) for worst, name, mistake in fits if worst <= 4 and _explains(seen, mistake)]
-    return min(likely)[1] if likely else None
+        if likely:
+            return min(likely)[1]
+        answers = [_answer(values) for values in seen]
+        return next((name for sign in betraying if (name := sign(answers))), None)
 
 
 def _off(values: _Values, other: Array) -> Array:
     assert values.actual is not None
-    return np.asarray(np.abs(values.actual.astype(np.float64) - other.astype(np.float64)))
+    actual, other = values.actual.astype(np.float64), other.astype(np.float64)
+    return np.asarray(np.where(actual == other, 0.0, np.abs(actual - other)))
 
 
 def _wrong(values: _Values) -> Array:
-    return np.asarray(values.rows[:, None] & ~(_off(values, values.right) <= values.allowed))
+    allowed = 0.0 if values.exact else values.allowed
+    return np.asarray(values.rows[:, None] & ~(_off(values, values.right) <= allowed))
 
 
-def _is_nan_at_minus_inf(values: _Values) -> Array:
+def _answer(values: _Values) -> signs.Seen:
+    """As signs look at it."""
     assert values.actual is not None
-    nan = np.any(np.isnan(values.actual.astype(np.float64)), axis=-1)
-    return np.asarray(nan & np.any(values.question.w == -np.inf, axis=-1))
+    q, off, wrong = values.question, _off(values, values.right), np.any(_wrong(values), axis=-1)
+    rows = (_candidates(q, q.g), q.w, values.actual, values.right, off, values.allowed, wrong)
+    g, w, actual, right, off, allowed, wrong = (array[values.rows] for array in rows)
+    form = tolerance.Format.of(q.case.logits.dtype)
+    top = float(np.max(q.w))
+    return signs.Seen(g, w, top, q.temp, form, actual.astype(np.float64), right.astype(np.float64), off, allowed, wrong)
 
 
 def _misfit(seen: list[_Values], mistake: Mistake) -> float:
     """How far a mistake's predictions are off at worst, in tolerances; no further case is asked once that is much."""
     worst = 0.0
     for values in seen:
-        assert values.actual is not None
-        predicted, actual, right, allowed = (
-            array[values.rows].astype(np.float64)
-            for array in (mistake(values.question), values.actual, values.right, values.allowed)
-        )
+        predicted = _predicted(values, mistake)
         off, size, right_size, limit = (
-            np.max(np.abs(array), axis=-1, initial=0.0) for array in (actual - predicted, predicted, right, allowed)
+            np.max(np.abs(array[values.rows].astype(np.float64)), axis=-1, initial=0.0)
+            for array in (_off(values, predicted), predicted, values.right, values.allowed)
         )
+        predicted = predicted[values.rows]
         if np.all(predicted == predicted[:1]):  # rows were added up, and so were their errors
             limit = np.full_like(limit, np.sum(limit))
         telling = (right_size > 0) & ~np.isnan(size)
-        misfit = off / (limit * np.maximum(1.0, size / right_size))
-        worst = max(
-            worst, float(np.max(np.where(np.isnan(misfit) & ~(off == 0), np.inf, misfit)[telling], initial=0.0))
-        )
+        misfit = np.where(off == 0, 0.0, off / (limit * np.maximum(1.0, size / right_size)))
+        worst = max(worst, float(np.max(np.where(np.isnan(misfit), np.inf, misfit)[telling], initial=0.0)))
         if not worst <= 4:
             return np.inf
     return worst
 
 
+def _predicted(values: _Values, mistake: Mistake) -> Array:
+    """What a mistake predicts, in the range of the dtype."""
+    exact = mistake(values.question)
+    largest = tolerance.Format.of(values.question.case.logits.dtype).largest
+    return np.where(np.abs(exact) > largest, np.copysign(np.inf, exact), exact)
+
+
 def _explains(seen: list[_Values], mistake: Mistake) -> bool:
-    """Whether most of the wrong values are what a mistake predicts, rather than what is right."""
+    """Whether most of the wrong values are what a mistake predicts, rather than what is right; NaN tells nothing."""
     wrong = explained = 0
     for values in seen:
         assert values.actual is not None
-        at, predicted = _wrong(values), mistake(values.question)
+        at, predicted = _wrong(values), _predicted(values, mistake)
         nearer = _off(values, predicted) <= _off(values, values.right) / 16
-        nearer |= np.isnan(predicted) & np.isnan(values.actual.astype(np.float64))
+        at &= ~(np.isnan(predicted) & np.isnan(values.actual.astype(np.float64)))
         wrong, explained = wrong + int(np.sum(at)), explained + int(np.sum(at & nearer))
-    return explained >= 0.75 * wrong
+    return explained >= 0.75 * wrong > 0

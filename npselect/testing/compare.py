@@ -58,6 +58,10 @@ class Errors(NamedTuple):
     ulp: float = np.nan
     fraction: float = np.nan
 
+    def worse(self, other: Errors) -> Errors:
+        """The larger of each."""
+        return Errors(float(np.fmax(self.ulp, other.ulp)), float(np.fmax(self.fraction, other.fraction)))
+
 
 def trouble(direction: str, returned: str, result: Array, expected: Array) -> Difference | None:
     """What is wrong with an answer before its values are looked at; `returned` is the type of what was returned."""
@@ -85,7 +89,7 @@ def compare_masks(
 def _near_ties(case: Case, actual: Array, expected: Array, how: Allowed) -> Array:
     """Rows whose mask has its 1 elsewhere, at the first of equals, as near as rounding can bring two probabilities."""
     rows, choices = expected.shape
-    if rows == 0:
+    if np.array_equal(actual, expected):
         return np.zeros(rows, np.bool_)
     index = np.argmax(actual == 1, axis=-1)[:, None]
     one_hot = np.all(actual.astype(np.float64) == (np.arange(choices) == index), axis=-1)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from npselect._kinds import dtype_name, ml_dtypes_bfloat16
 
-__all__ = ["DTYPES", "floating_dtype"]
+__all__ = ["DTYPES", "floating_dtype", "rounded", "times"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
@@ -28,3 +28,15 @@ def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if name not in DTYPES:
         raise ValueError(f"dtype is {dtype!r}; it takes one of {', '.join(map(repr, DTYPES))}")
     return ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name)
+
+
+def rounded(temp: float, dtype: np.dtype[Any]) -> float:
+    """The number of `dtype` that `temp` means there, so that nobody computes with another one."""
+    with np.errstate(all="ignore"):
+        return float(np.asarray(temp, np.float64).astype(dtype))
+
+
+def times(factor: float, temp: float, dtype: np.dtype[Any]) -> float:
+    """Another temperature: so many times as large or, at the end of the range, as small."""
+    other = rounded(factor * temp, dtype)
+    return other if 0 < other < np.inf else rounded(temp / factor, dtype)

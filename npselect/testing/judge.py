@@ -117,20 +117,20 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
             difference = replace(later, message=later.message + _AGAIN)
     if (forward.error or backward.error) and not np.all(rows):
         judged = False  # the error may be about the rows that are not judged
-    close_rows, explained = _close_rows(case, rows, how)
+    close, earlier = (some[rows] for some in _close_rows(case, how))
     outcome = _outcome(
         case,
         judged,
         difference,
         judged_rows=int(np.sum(rows)),
         near_ties=int(np.sum(near)),
-        close_rows=close_rows,
-        explained=explained,
+        close_rows=int(np.count_nonzero(close)),
+        explained=float(np.count_nonzero(earlier)),
         ulp=errors.ulp,
         fraction=errors.fraction,
         seconds=seconds,
     )
-    if not judged:
+    if not judged or case.origin is not None or "extreme" in case.flags:
         return outcome, None
     mask, grad_logits = case.expected(how.backend)
     answers = _fitting(case, forward, mask), _fitting(case, backward, grad_logits)
@@ -146,16 +146,28 @@ def _ask_others(implementation: Any, case: Case) -> None:
 
 
 def _compared(case: Case, forward: _Call, backward: _Call, rows: Array, how: Allowed) -> _Comparison:
-    mask, grad_logits = case.expected(how.backend)
+    """Part by part, as far as there are answers to be compared."""
+    first, second = _trouble(forward, case), _trouble(backward, case)
+    mask = None if first is not None else forward.result
+    grad_logits = None if second is not None else backward.result
     near, errors = np.zeros_like(rows), Errors()
-    first, second = _trouble(forward, mask), _trouble(backward, grad_logits)
-    if first is None:
-        assert forward.result is not None
-        first, near = compare_masks(case, forward.result, mask, rows, how)
-    if second is None:
-        assert backward.result is not None
-        second, errors = compare_gradients(case, backward.result, grad_logits, rows, how)
+    for some, part in case.parts():
+        expected_mask, expected_grad_logits = part.expected(how.backend)
+        if mask is not None:
+            difference, near[some] = compare_masks(part, mask[some], expected_mask, rows[some], how)
+            first = first or _moved(difference, some)
+        if grad_logits is not None:
+            difference, more = compare_gradients(part, grad_logits[some], expected_grad_logits, rows[some], how)
+            second, errors = second or _moved(difference, some), errors.worse(more)
     return _Comparison(first or second, near, errors)
+
+
+def _moved(difference: Difference | None, rows: slice) -> Difference | None:
+    """What was found in a part, with its position in the whole."""
+    if difference is None or difference.position is None or rows.start is None:
+        return difference
+    row, *rest = difference.position
+    return replace(difference, position=(rows.start + row, *rest))
 
 
 def not_asked(case: Case, missing: str) -> Outcome:
@@ -176,7 +188,7 @@ def _outcome(case: Case, judged: bool, difference: Difference | None, **figures:
         case.logits.dtype.name,
         case.note,
         verdict,
-        rows=len(case.w),
+        rows=len(case.rows(case.logits)),
         **figures,
         difference=difference,
     )
@@ -207,19 +219,22 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
     return f"{found}print({this}{at}, case.{'mask' if difference.direction == 'forward' else 'grad_logits'}{at})"
 
 
-def _close_rows(case: Case, rows: Array, how: Allowed) -> tuple[int, float]:
-    """In how many of the judged rows rounding may bring others up to the selected one, and in how many it takes one.
+def _close_rows(case: Case, how: Allowed) -> tuple[Array, Array]:
+    """In which rows rounding may bring others up to the selected one, and in which it takes one of them.
 
     Where it makes some of them equal, the first of these is taken: another than the right one only where one stands
     before it. That some become larger is left to chance. Cases with the flag "ties" were made for it, and do not count.
     """
+    if case.origin is not None:  # whose columns lie in another order: any of them may stand before it
+        close, _ = _close_rows(case.origin.case, how)
+        return close[case.origin.rows], close[case.origin.rows]
     if how.profile == "strict" or "ties" in case.flags or case.w.size == 0:
-        return 0, 0.0
+        none = np.zeros(len(case.w), np.bool_)
+        return none, none
     smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
     others = within_rounding(case, how) & smaller
     before = np.arange(case.w.shape[-1]) < np.argmax(case.w, axis=-1)[:, None]
-    close, earlier = (np.any(some, axis=-1)[rows] for some in (others, others & before))
-    return int(np.count_nonzero(close)), float(np.count_nonzero(earlier))
+    return np.any(others, axis=-1), np.any(others & before, axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------ calling
@@ -263,7 +278,7 @@ def _refusal(call: _Call) -> Difference | None:
     return Difference(call.direction, "returns without an error; expected ValueError")
 
 
-def _trouble(call: _Call, expected: Array) -> Difference | None:
+def _trouble(call: _Call, case: Case) -> Difference | None:
     """What is wrong with an answer before its values are looked at."""
     if call.error is not None:
         return Difference(call.direction, f"raises {_described(call.error)}")
@@ -272,7 +287,7 @@ def _trouble(call: _Call, expected: Array) -> Difference | None:
         return Difference(call.direction, f"writes to its argument {call.wrote_to}")
     if call.overwritten:
         return Difference(call.direction, _OVERWRITTEN)
-    return trouble(call.direction, call.returned, call.result, expected)
+    return trouble(call.direction, call.returned, call.result, case.logits)
 
 
 def _fitting(case: Case, call: _Call, expected: Array) -> Array | None:

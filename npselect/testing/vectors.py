@@ -6,7 +6,7 @@ NumPy's random streams stay what they are: the answers are the reference tier's,
 the bounds, which do call exp, are rounded up to 16 significant bits.
 
 A case of more than `LARGEST` elements is cut to its first rows, one at least, and has ``[:rows]`` at the end of its id;
-one whose rows are longer than `LONGEST` is left out. (16 bits have longer rows, in which their sums stagnate.)
+one whose rows are longer than `LONGEST` is left out. (Of 16 bits, longer ones are in, in which their sums stagnate.)
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Array = npt.NDArray[Any]
 SCHEMA = "npselect-vectors/1"
 ANSWERS = ("mask", "grad_logits", "bound", "judged", "near_ties")
 LARGEST = 256  # elements in a case
-LONGEST = {2: 4096, 4: 2048, 8: 2048}  # choices in a row, by the size of a number
+LONGEST = {2: 4096, 4: 2049, 8: 2049}  # choices in a row, by the size of a number
 
 _SCHEMA_FILE = "vectors.schema.json"
 OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
@@ -136,15 +136,12 @@ def _name(operator: Any) -> str:
 def _shortened(case: Case) -> Iterator[Case]:
     """The case, if it is small enough; else its first rows, which are a case as well; or nothing."""
     choices = case.logits.shape[-1]
+    longest = LONGEST[8 if case.origin else case.logits.itemsize]
     if case.logits.size <= LARGEST:
         yield case
-    elif case.logits.ndim == 2 and case.axis == -1 and choices <= LONGEST[case.logits.itemsize]:
+    elif case.logits.ndim == 2 and case.axis == -1 and choices <= longest:
         rows = max(1, LARGEST // choices)
-        where = None if case.where is None else np.broadcast_to(case.where, case.logits.shape)[:rows]
-        noise = None if case.noise is None else np.broadcast_to(case.noise, case.logits.shape)[:rows]
-        logits, grad_mask = case.logits[:rows], case.grad_mask[:rows]
-        name = f"{case.name}[:{rows}]"
-        yield replace(case, name=name, logits=logits, grad_mask=grad_mask, where=where, noise=noise)
+        yield replace(case.part(slice(rows)), name=f"{case.name}[:{rows}]")
 
 
 def _entry(case: Case) -> dict[str, Any]:
