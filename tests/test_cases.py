@@ -18,9 +18,6 @@ FAR = {"edge/200 from 0", "edge/far from 0", "edge/far from 0, large temp"}
 WHERE = {"where/far from 0", "where/far from 0, large temp"}
 
 
-MANY = {"random/many rows", "random/many long rows"}
-
-
 def failing(subject, dtype="float32", operator=straight_through, only=None):
     """The cases that reject it, by name: of those without many rows and long ones, or of a few."""
     cases = remembered_cases(floating_dtype(dtype), 0.6, operator)
