@@ -43,6 +43,8 @@ SAME = {
     r"-> tile = np\.full\(\(last - row, (block \+ 1|2 \* block)\), -np\.inf, w\.dtype\)$": "more padding",
     r"forward_\w+, \d+: tile = .*np\.finfo\(w\.dtype\)\.min": "padding is behind the row's own lowest numbers",
     r"backward_tiles, 11: tile = .*np\.finfo\(w\.dtype\)\.min": "padding changes no maximum, unless that is -inf",
+    r"-> w = w if where is None else np\.where\(where, w, np\.finfo\(w\.dtype\)\.min\)$":
+        "as good as none, but beside candidates that are as small",
     r"backward_\w+, \d+: top = .*np\.finfo\(w\.dtype\)\.min": "the largest is no less, unless it is -inf",
 }  # fmt: skip
 IN_FLOAT32 = r"w\.dtype.* -> .*np\.float32"  # which is the dtype itself, there

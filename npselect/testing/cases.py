@@ -220,8 +220,8 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
 def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
     """Candidates that are the lowest of all finite numbers.
 
-    A maximum that starts there, and what is excluded by that number, look like them. In float64, in which the judge
-    computes, they would leave it no room.
+    A maximum that starts there looks like them. (So does what `where=` excludes by that number, as many do; it is not
+    asked for.) In float64, in which the judge computes, they would leave it no room.
     """
     if dtype.name == "float64":
         return
@@ -232,10 +232,8 @@ def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
         [[none, low, none, low, low], [none, none, low, none, none], [low] * 5, [none, low, low / 2, low, none]]
     )
     g = np.broadcast_to(temp / 256 * np.array([1.0, -2.0, 0.5, 3.0, -1.0]), w.shape).astype(dtype)
-    note = "what is no candidate is excluded, not made small: the smallest number may be a candidate"
+    note = "the lowest of all numbers may be a candidate, and the largest one"
     yield Case("edge/lowest of all", note, w.astype(dtype), g, temp, flags=("extreme",))
-    filled = np.where(w == none, 0.0, w).astype(dtype)
-    yield Case("where/lowest of all", note, filled, g, temp, where=w > none, flags=("extreme",))
 
 
 def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:

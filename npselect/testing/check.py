@@ -100,7 +100,7 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 92 of 92 cases
+    PASSED: 101 of 101 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
