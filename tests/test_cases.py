@@ -328,7 +328,7 @@ def test_a_choice_that_takes_subnormal_logits_for_0(dtype):
 def test_answers_that_are_taken_are_the_oracles(dtype, operator):
     """Bit for bit: of the small case as of the large one."""
     cases = [case for case in remembered_cases(floating_dtype(dtype), 0.6, operator) if case.origin is not None]
-    assert len(cases) == 2 + len(FEW)
+    assert {case.name for case in cases} > FEW | {"random/many rows", "random/many long rows"}
     for case in cases:
         some = slice(0, 2**13 // case.logits.shape[-1] or 1)
         part = case.part(some)

@@ -797,6 +797,7 @@ def test_small_gradients_of_long_rows_are_missed_in_every_dtype(dtype):
     report = testing.check(implementation(hard, zero_when_long), dtypes=dtype)
     failed = {case.name for case in report.cases if case.verdict == "failed"}
     long = {"random/K=4096", "random/K=4096, nearly equal", "random/K=131072"}
+    long |= set() if dtype == "bfloat16" else {"random/few large"}
     assert failed == (long - {"random/K=131072"} if dtype == "float16" else long)
 
 

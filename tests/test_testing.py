@@ -563,7 +563,7 @@ def test_cases_are_the_same_every_time(dtype, operator):
         assert (a.noise is None) == (operator is straight_through)
         assert a.logits.dtype.name == a.grad_mask.dtype.name == dtype
         assert a.temp == float(np.asarray(a.temp).astype(a.logits.dtype))
-    assert {case.group for case in once} == {"digits", "random", "edge", "axis", "where"}
+    assert {case.group for case in once} == {"digits", "random", "edge", "axis", "where", "layout"}
     lengths = {case.logits.shape[case.axis] for case in once}
     assert lengths >= {1, 2, 3, 5, 7, 10, 33, 64, 100, 129, 1000, 1024, 1025, 4096}
 
@@ -806,7 +806,9 @@ def test_bits_in_every_dtype(dtype, bits):
 def test_groups_count_all_cases():
     report = testing.check(implementation(last_of_equals, soft_gradient), dtypes=("float32", "float64"))
     assert [(group.dtype, group.name) for group in report.groups] == [
-        (dtype, name) for dtype in ("float32", "float64") for name in ("digits", "random", "edge", "axis", "where")
+        (dtype, name)
+        for dtype in ("float32", "float64")
+        for name in ("digits", "random", "edge", "axis", "where", "layout")
     ]
     for group in report.groups:
         cases = [case for case in report.cases if (case.dtype, case.group) == group[:2]]

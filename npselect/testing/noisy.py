@@ -38,7 +38,7 @@ def with_noise(case: Case, seed: int) -> Case | None:
     w = case.logits.astype(np.float64)
     finite = np.isfinite(w)
     beyond = np.abs(w[finite]) > largest
-    repeated = any(length > 1 and not step for length, step in zip(w.shape, case.logits.strides, strict=True))
+    repeated = w.size > 0 and any(n > 1 and not stride for n, stride in zip(w.shape, case.logits.strides, strict=True))
     if repeated or "ties" in case.flags or np.any(np.abs(w[finite]) > 10 * largest) or 2 * np.sum(beyond) > beyond.size:
         return None
     noise = np.random.default_rng([20170417, seed]).gumbel(size=w.shape)
