@@ -4,7 +4,8 @@ An adapter takes the function under test, ``fn(logits, temp) -> mask`` over the 
 `Implementation`, whose `backward` is what the framework's autodiff makes of `fn`. A framework is imported when its
 adapter is called, never before.
 
-`temp` arrives as a Python float, tensors are copies that `fn` may write to. `fn` may take the keywords ``axis`` (an
+`temp` arrives as a Python float or, where ``row_temp=`` or ``learned_temp=`` declare that `fn` takes one, as a tensor
+in the logits' dtype: a temperature for each row, or one whose gradient is wanted. Tensors are copies that `fn` may write to. `fn` may take the keywords ``axis`` (an
 int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the logits): those that are in its signature,
 or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
 mask of a wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.

@@ -48,6 +48,9 @@ class Case:
         ``"ties"``: its rows were made so that rounded probabilities select otherwise. ``"pairs"``: two logits of a row
         are close. ``"again"``: `npselect.testing.check` asks other things before and after, and then once more.
         ``"error"``: the right answer is a ValueError.
+    row_temp : ndarray or None
+        The temperatures, in place of `temp`, if rows have their own: an array in the logits' dtype that broadcasts to
+        `logits` with length 1 along `axis`.
 
     Examples
     --------
@@ -72,10 +75,11 @@ class Case:
     where: Array | None = None
     noise: Array | None = None
     flags: tuple[str, ...] = ()
+    row_temp: Array | None = None
 
     @property
     def group(self) -> str:
-        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"`` or ``"where"``."""
+        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"`` or ``"temp"``."""
         return self.name.partition("/")[0]
 
     @property
@@ -95,6 +99,16 @@ class Case:
                 options[name] = getattr(self, name)
         return options
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What an implementation must take for this case: its options, and ``"row_temp"`` where rows have their own."""
+        return (*self.options, *["row_temp"] * (self.row_temp is not None))
+
+    @property
+    def given_temp(self) -> Any:
+        """The temperature as an implementation is given it: a float, or an array."""
+        return self.temp if self.row_temp is None else self.row_temp
+
     # -------------------------------------------------------------------------------------------- the oracle
 
     @cached_property
@@ -108,6 +122,11 @@ class Case:
         return self.answer("backward")
 
     @cached_property
+    def grad_temp(self) -> Array:
+        """The right gradient of the temperature, in its shape, rounded once."""
+        return self.answer("backward_temp")
+
+    @cached_property
     def bound(self) -> Array:
         """How far `backward` may be from `grad_logits`, entry by entry: of an honest textbook, and of rounding this."""
         return self.unrows(self.allowed(Allowed("standard")))
@@ -116,7 +135,7 @@ class Case:
         """What the operator returns, or raises."""
         operator = straight_through if self.noise is None else gumbel_softmax
         arguments = (self.logits,) if direction == "forward" else (self.grad_mask, self.logits)
-        return np.asarray(getattr(operator, direction)(*arguments, self.temp, **self.options, backend=backend))
+        return np.asarray(getattr(operator, direction)(*arguments, self.given_temp, **self.options, backend=backend))
 
     # -------------------------------------------------------------------------------------------- as rows
 
@@ -148,6 +167,15 @@ class Case:
         return self.rows(w if self.where is None else np.where(self.where, w, -np.inf))
 
     @cached_property
+    def temps(self) -> Any:
+        """The temperature of each row: a float, or (rows, 1) in float64."""
+        if self.row_temp is None:
+            return self.temp
+        shape = list(self.logits.shape)
+        shape[self.axis] = 1
+        return self.rows(np.broadcast_to(self.row_temp.astype(np.float64), shape))
+
+    @cached_property
     def agreed(self) -> Array:
         """Rows on which every honest textbook has the same answer: bool, shape (rows,).
 
@@ -158,8 +186,8 @@ class Case:
         excluded = self.w == -np.inf
         sound = np.all(np.isfinite(self.w) | excluded, axis=-1) & ~np.all(excluded, axis=-1)
         with np.errstate(all="ignore"):
-            quotients = np.where(excluded, 0.0, self.w) / self.temp
-            cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / min(1.0, self.temp)
+            quotients = np.where(excluded, 0.0, self.w) / self.temps
+            cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / np.minimum(1.0, self.temps)
             largest = tolerance.Format.of(self.logits.dtype).largest
             fits = (np.abs(quotients) <= largest) & (np.abs(cotangents) <= largest)
         taken = self.logits.ndim == 2 or "axis" in self.options
@@ -180,10 +208,10 @@ class Case:
         g = self.rows(self.grad_mask)
         if self.w.size == 0:
             return np.zeros(self.w.shape)
-        bound = tolerance.backward(g, self.w, self.temp, dtype, how.arithmetic)
+        bound = tolerance.backward(g, self.w, self.temps, dtype, how.arithmetic)
         if how.backend == "reference":
             return np.asarray(bound + tolerance.ulp(self.rows(self.grad_logits), dtype) / 2)
-        return np.asarray(bound + tolerance.backward(g, self.w, self.temp, dtype, tolerance.KERNELS))
+        return np.asarray(bound + tolerance.backward(g, self.w, self.temps, dtype, tolerance.KERNELS))
 
     # -------------------------------------------------------------------------------------------- somebody else's
 

@@ -94,8 +94,8 @@ def _near_ties(case: Case, actual: Array, expected: Array, how: Allowed) -> Arra
 def within_rounding(case: Case, how: Allowed) -> Array:
     """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
     with np.errstate(all="ignore"):
-        gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temp
-        return np.asarray(gap <= tolerance.near_tie(case.w, case.temp, case.logits.dtype, how.arithmetic))
+        gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temps
+        return np.asarray(gap <= tolerance.near_tie(case.w, case.temps, case.logits.dtype, how.arithmetic))
 
 
 def compare_gradients(

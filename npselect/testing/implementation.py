@@ -31,6 +31,11 @@ class Implementation:
         Those of `OPTIONS` that both take. Any other is a `TypeError`; one that is None counts as not given.
     flushes_subnormals : bool
         Whether it may take a number below the smallest normal one for 0. This is declared, not tested.
+    row_temp : bool
+        Whether `temp` may also be an array with length 1 along the axis of the candidates.
+    backward_temp : callable or None
+        ``backward_temp(grad_mask, logits, temp, **options) -> grad_temp``, in the shape of `temp`; None if the
+        temperature has no gradient.
     """
 
     name: str
@@ -38,6 +43,8 @@ class Implementation:
     backward: Function
     options: frozenset[str] = frozenset()
     flushes_subnormals: bool = False
+    row_temp: bool = False
+    backward_temp: Function | None = None
 
     @property
     def __name__(self) -> str:
@@ -45,9 +52,15 @@ class Implementation:
 
 
 def guarded_implementation(
-    name: str, forward: Function, backward: Function, options: frozenset[str], flushes_subnormals: bool
+    name: str,
+    forward: Function,
+    backward: Function,
+    options: frozenset[str],
+    flushes_subnormals: bool,
+    row_temp: bool = False,
+    backward_temp: Function | None = None,
 ) -> Implementation:
-    """Both functions behind a look at the keywords."""
+    """The functions behind a look at the keywords."""
 
     def guarded(function: Function) -> Function:
         @wraps(function)
@@ -60,7 +73,8 @@ def guarded_implementation(
 
         return call
 
-    return Implementation(name, guarded(forward), guarded(backward), options, flushes_subnormals)
+    by_temp = None if backward_temp is None else guarded(backward_temp)
+    return Implementation(name, guarded(forward), guarded(backward), options, flushes_subnormals, row_temp, by_temp)
 
 
 def options_of(fn: Function, arguments: tuple[str, ...]) -> frozenset[str]:
