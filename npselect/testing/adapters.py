@@ -4,10 +4,10 @@ An adapter takes the function under test, ``fn(logits, temp) -> mask`` over the 
 `Implementation`, whose `backward` is what the framework's autodiff makes of `fn`. A framework is imported when its
 adapter is called, never before.
 
-`temp` arrives as a Python float or, where ``row_temp=`` or ``learned_temp=`` declare that `fn` takes one, as a tensor
-in the logits' dtype: a temperature for each row, or one whose gradient is wanted. Tensors are copies that `fn` may write to. `fn` may take the keywords ``axis`` (an
-int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the logits): those that are in its signature,
-or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
+`temp` arrives as a Python float; as a tensor in the logits' dtype where ``row_temp=True`` or ``learned_temp=True`` say
+that `fn` takes one, a temperature for each row, or one whose gradient is wanted. Tensors are copies that `fn` may write
+to. `fn` may take the keywords ``axis`` (an int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to
+the logits): those that are in its signature, or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
 mask of a wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.
 
 Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorFlow 2.21: PyTorch keeps them, compiled
@@ -36,7 +36,13 @@ Function = Callable[..., Any]
 
 
 def from_torch(
-    fn: Function, *, name: str | None = None, device: Any = None, flushes_subnormals: bool = False
+    fn: Function,
+    *,
+    name: str | None = None,
+    device: Any = None,
+    flushes_subnormals: bool = False,
+    row_temp: bool = False,
+    learned_temp: bool = False,
 ) -> Implementation:
     """The adapter for PyTorch; the gradient is that of `torch.autograd.grad`.
 
@@ -51,8 +57,10 @@ def from_torch(
         For the report; by default that of `fn`.
     device : optional
         Where tensors are put, as in ``tensor.to(device)``; by default the CPU.
-    flushes_subnormals : bool, optional
+    flushes_subnormals, row_temp : bool, optional
         See `Implementation`.
+    learned_temp : bool, optional
+        Whether the gradient of `temp` counts, too: then the result has `Implementation.backward_temp`.
 
     Returns
     -------
@@ -78,30 +86,46 @@ def from_torch(
         bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
         return np.array(bits)
 
-    def select(leaf: Any, temp: float, options: dict[str, Any]) -> Any:
+    def select(leaf: Any, temp: Any, options: dict[str, Any]) -> Any:
         logits = leaf.clone()  # fn may write to it; torch.compile looks at its .grad, and would warn of that
+        temp = temp.clone() if isinstance(temp, torch.Tensor) else _temp(temp, tensor)
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             return _expect(torch.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
-    def forward(logits: Any, temp: float, **options: Any) -> Array:
-        return array(select(tensor(logits).requires_grad_(), temp, options))
-
-    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
-        leaf = tensor(logits).requires_grad_()
-        mask = select(leaf, temp, options)
+    def gradient(mask: Any, leaf: Any, grad_mask: Any) -> Array:
         if not mask.requires_grad:
             return array(torch.zeros_like(leaf))
         cotangent = tensor(_fitting(grad_mask, mask, fn)).to(mask.dtype)
-        (grad_logits,) = torch.autograd.grad(mask, leaf, cotangent, allow_unused=True)
-        return array(torch.zeros_like(leaf) if grad_logits is None else grad_logits)
+        (grad,) = torch.autograd.grad(mask, leaf, cotangent, allow_unused=True)
+        return array(torch.zeros_like(leaf) if grad is None else grad)
 
+    def forward(logits: Any, temp: Any, **options: Any) -> Array:
+        return array(select(tensor(logits).requires_grad_(), temp, options))
+
+    def backward(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        leaf = tensor(logits).requires_grad_()
+        return gradient(select(leaf, temp, options), leaf, grad_mask)
+
+    def backward_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        leaf = tensor(_as_logits(temp, logits)).requires_grad_()
+        return gradient(select(tensor(logits), leaf, options), leaf, grad_mask)
+
+    by_temp = backward_temp if learned_temp else None
+    options = _takes(fn, "logits", "temp")
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn), forward, backward, options, flushes_subnormals, row_temp, by_temp
     )
 
 
-def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+def from_jax(
+    fn: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = True,
+    row_temp: bool = False,
+    learned_temp: bool = False,
+) -> Implementation:
     """The adapter for JAX; the gradient is that of `jax.vjp`.
 
     Parameters
@@ -109,7 +133,7 @@ def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool 
     fn : callable
         ``fn(logits, temp) -> mask`` over JAX arrays, under `jax.jit` or not. float64 arrays are handed over, and `fn`
         is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, row_temp, learned_temp : optional
         As for `from_torch`; so are the result and the errors.
     """
     jax = _framework("jax", "from_jax")
@@ -122,28 +146,45 @@ def from_jax(fn: Function, *, name: str | None = None, flushes_subnormals: bool 
         context: AbstractContextManager[Any] = home.enable_x64(True)
         return context
 
-    def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+    def select(logits: Any, temp: Any, options: dict[str, Any]) -> Any:
+        temp = temp if isinstance(temp, jax.Array) else _temp(temp, jnp.array)
         return _expect((jax.Array, np.ndarray), fn(logits, temp, **_given(options, jnp.array)), fn)
 
-    def forward(logits: Any, temp: float, **options: Any) -> Array:
+    def gradient(function: Function, leaf: Any, grad_mask: Any) -> Array:
+        mask, pullback = jax.vjp(function, leaf)
+        if not jnp.issubdtype(mask.dtype, jnp.inexact):
+            return np.array(jnp.zeros_like(leaf))
+        (grad,) = pullback(jnp.array(_fitting(grad_mask, mask, fn), mask.dtype))
+        return np.array(grad)
+
+    def forward(logits: Any, temp: Any, **options: Any) -> Array:
         with precision(logits, options.get("noise", logits)):
             return np.array(select(jnp.array(logits), temp, options))
 
-    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
+    def backward(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
         with precision(grad_mask, logits, options.get("noise", logits)):
-            leaf = jnp.array(logits)
-            mask, pullback = jax.vjp(lambda leaf: select(leaf, temp, options), leaf)
-            if not jnp.issubdtype(mask.dtype, jnp.inexact):
-                return np.array(jnp.zeros_like(leaf))
-            (grad_logits,) = pullback(jnp.array(_fitting(grad_mask, mask, fn), mask.dtype))
-            return np.array(grad_logits)
+            return gradient(lambda leaf: select(leaf, temp, options), jnp.array(logits), grad_mask)
 
+    def backward_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        with precision(grad_mask, logits, options.get("noise", logits)):
+            leaf = jnp.array(_as_logits(temp, logits))
+            return gradient(lambda leaf: select(jnp.array(logits), leaf, options), leaf, grad_mask)
+
+    by_temp = backward_temp if learned_temp else None
+    options = _takes(fn, "logits", "temp")
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn), forward, backward, options, flushes_subnormals, row_temp, by_temp
     )
 
 
-def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals: bool = True) -> Implementation:
+def from_tensorflow(
+    fn: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = True,
+    row_temp: bool = False,
+    learned_temp: bool = False,
+) -> Implementation:
     """The adapter for TensorFlow; the gradient is that of `tf.GradientTape`.
 
     Parameters
@@ -151,7 +192,7 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
     fn : callable
         ``fn(logits, temp) -> mask`` over tensors, a `tf.function` or not. A mask that has no gradient there, None, has
         the gradient 0.
-    name, flushes_subnormals : optional
+    name, flushes_subnormals, row_temp, learned_temp : optional
         As for `from_torch`; so are the result and the errors.
     """
     tf = _framework("tensorflow", "from_tensorflow")
@@ -162,29 +203,44 @@ def from_tensorflow(fn: Function, *, name: str | None = None, flushes_subnormals
     def array(tensor: Any) -> Array:
         return np.array(tf.convert_to_tensor(tensor).numpy())  # the gradient of tf.gather is no tensor yet
 
-    def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+    def select(logits: Any, temp: Any, options: dict[str, Any]) -> Any:
+        temp = temp if isinstance(temp, tf.Tensor) else _temp(temp, tensor)
         return _expect(tf.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
-    def forward(logits: Any, temp: float, **options: Any) -> Array:
-        return array(select(tensor(logits), temp, options))
-
-    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
-        leaf = tensor(logits)
+    def gradient(function: Function, leaf: Any, grad_mask: Any) -> Array:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(leaf)
-            mask = select(leaf, temp, options)
+            mask = function(leaf)
         if not mask.dtype.is_floating:
             return array(tf.zeros_like(leaf))
         cotangent = tf.cast(tensor(_fitting(grad_mask, mask, fn)), mask.dtype)
         return array(tape.gradient(mask, leaf, cotangent, tf.UnconnectedGradients.ZERO))
 
+    def forward(logits: Any, temp: Any, **options: Any) -> Array:
+        return array(select(tensor(logits), temp, options))
+
+    def backward(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        return gradient(lambda leaf: select(leaf, temp, options), tensor(logits), grad_mask)
+
+    def backward_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        leaf = tensor(_as_logits(temp, logits))
+        return gradient(lambda leaf: select(tensor(logits), leaf, options), leaf, grad_mask)
+
+    by_temp = backward_temp if learned_temp else None
+    options = _takes(fn, "logits", "temp")
     return guarded_implementation(
-        name or function_name(fn), forward, backward, _takes(fn, "logits", "temp"), flushes_subnormals
+        name or function_name(fn), forward, backward, options, flushes_subnormals, row_temp, by_temp
     )
 
 
 def from_array_functions(
-    forward: Function, backward: Function, *, name: str | None = None, flushes_subnormals: bool = False
+    forward: Function,
+    backward: Function,
+    *,
+    backward_temp: Function | None = None,
+    name: str | None = None,
+    flushes_subnormals: bool = False,
+    row_temp: bool = False,
 ) -> Implementation:
     """The adapter for two functions over NumPy arrays, the second the hand-written backward pass of the first.
 
@@ -193,8 +249,10 @@ def from_array_functions(
     forward : callable
         ``forward(logits, temp) -> mask``.
     backward : callable
-        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if both take it.
-    name, flushes_subnormals : optional
+        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if all take it.
+    backward_temp : callable, optional
+        ``backward_temp(grad_mask, logits, temp) -> grad_temp``, the gradient of a learned temperature.
+    name, flushes_subnormals, row_temp : optional
         As for `from_torch`, with the name of `forward`; so are the result and the errors.
 
     Examples
@@ -209,14 +267,25 @@ def from_array_functions(
     array([0., 1., 0.])
     """
 
-    def mask(logits: Any, temp: float, **options: Any) -> Any:
-        return forward(np.array(logits), temp, **_given(options, np.array))
+    def mask(logits: Any, temp: Any, **options: Any) -> Any:
+        return forward(np.array(logits), _temp(temp, np.array), **_given(options, np.array))
 
-    def grad_logits(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Any:
-        return backward(np.array(grad_mask), np.array(logits), temp, **_given(options, np.array))
+    def grad_logits(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Any:
+        arrays = np.array(grad_mask), np.array(logits), _temp(temp, np.array)
+        return backward(*arrays, **_given(options, np.array))
+
+    def grad_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Any:
+        assert backward_temp is not None
+        arrays = np.array(grad_mask), np.array(logits), _temp(temp, np.array)
+        return backward_temp(*arrays, **_given(options, np.array))
 
     options = _takes(forward, "logits", "temp") & _takes(backward, "grad_mask", "logits", "temp")
-    return guarded_implementation(name or function_name(forward), mask, grad_logits, options, flushes_subnormals)
+    if backward_temp is not None:
+        options &= _takes(backward_temp, "grad_mask", "logits", "temp")
+    by_temp = None if backward_temp is None else grad_temp
+    return guarded_implementation(
+        name or function_name(forward), mask, grad_logits, options, flushes_subnormals, row_temp, by_temp
+    )
 
 
 # ------------------------------------------------------------------------------------------------ what they share
@@ -238,6 +307,16 @@ def _bfloat16() -> Any:
     except ImportError:
         message = "a bfloat16 tensor as a NumPy array needs the package ml_dtypes: pip install ml_dtypes"
         raise ModuleNotFoundError(message, name="ml_dtypes") from None
+
+
+def _temp(temp: Any, tensor: Function) -> Any:
+    """The temperature as `fn` takes it: a number, or a tensor of several."""
+    return tensor(temp) if isinstance(temp, np.ndarray) else temp
+
+
+def _as_logits(temp: Any, logits: Any) -> Array:
+    """The temperature as an array in the logits' dtype."""
+    return np.asarray(temp, np.asarray(logits).dtype)
 
 
 def _given(options: dict[str, Any], tensor: Function) -> dict[str, Any]:
