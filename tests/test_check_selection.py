@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -19,6 +21,17 @@ LAYER_FROM = {
     "jax": testing.layer_from_jax,
     "tensorflow": testing.layer_from_tensorflow,
 }
+
+
+_cases = functools.cache(testing.selection_cases)  # with their answers, which take most of the time
+
+
+@pytest.fixture(autouse=True)
+def _remembered(monkeypatch):
+    def remembered(dtype, temp, *, operator, options, x_axes):
+        return _cases(dtype, temp, operator=operator, options=options, x_axes=x_axes)
+
+    monkeypatch.setattr(sys.modules["npselect.testing.selection_check"], "selection_cases", remembered)
 
 
 # ------------------------------------------------------------------------------------------------ an honest textbook

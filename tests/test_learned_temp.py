@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from npselect.testing.temperature import temperature_cases
 OPERATORS = [straight_through, gumbel_softmax]
 
 
+@functools.cache
 def temp_cases(dtype, operator=straight_through):
     """Those of the temperature, and some others: ties, -inf, several axes, candidates that are not offered."""
     names = ("edge/ties", "edge/-inf", "random/K=10", "random/offset", "random/saturated", "edge/temp=0.0")
@@ -197,12 +199,13 @@ def of_the_selected(grad_mask, logits, temp, *, axis=-1, where=None):
     grads = backward(grad_mask, logits, temp, axis=axis, where=where)
     rows, back = as_rows(quotients(logits, 1, where, None), axis)
     grads = grads * back(hard(rows, 1.0))
-    return summed((-grads * logits / np.asarray(temp, logits.dtype)), temp, logits.dtype)
+    terms = np.where(grads == 0, grads, -grads * logits / np.asarray(temp, logits.dtype))
+    return summed(terms, temp, logits.dtype)
 
 
 def of_the_cotangent(grad_mask, logits, temp, *, axis=-1, where=None):
-    offered = grad_mask if where is None else np.where(where, grad_mask, grad_mask.dtype.type(0))
-    return summed((-offered * logits / np.asarray(temp, logits.dtype)), temp, logits.dtype)
+    terms = -grad_mask * logits / np.asarray(temp, logits.dtype)
+    return summed(terms if where is None else np.where(where, terms, terms.dtype.type(0)), temp, logits.dtype)
 
 
 def not_summed(grad_mask, logits, temp, **options):
@@ -258,7 +261,7 @@ def test_fault_is_rejected_in_every_dtype(name, dtype):
 
 
 def test_the_mean_is_named():
-    both = {"mean_of_rows": lambda r, temp, w: r / 12, "entries": lambda r, temp, w: r / 120}
+    both = {"mean_of_rows": lambda r, temp, w: r / 12, "entries": lambda r, temp, w: r / 48}
     names = ["the mean over the rows, not the sum", "the mean over all entries, not the sum"]
     cases = [case for case in testing.cases(options=["row_temp"]) if case.name == "temp/one sign"]
     for change, cause in zip(both.values(), names, strict=True):
@@ -278,26 +281,26 @@ def test_missing_noise_is_named():
 def with_temps(change):
     """Both passes at other temperatures, where there are several."""
 
-    def of(temp):
-        return change(temp) if np.ndim(temp) else temp
+    def of(temp, logits):
+        return change(temp, logits) if np.ndim(temp) else temp
 
     return subject(
-        forward=lambda logits, temp, **options: forward(logits, of(temp), **options),
-        backward=lambda g, logits, temp, **options: backward(g, logits, of(temp), **options),
+        forward=lambda logits, temp, **options: forward(logits, of(temp, logits), **options),
+        backward=lambda g, logits, temp, **options: backward(g, logits, of(temp, logits), **options),
         backward_temp=None,
     )
 
 
-def along_the_choices(temp):
-    return temp.T if temp.shape == (16, 1) else temp
+def along_the_choices(temp, logits):
+    return temp.T if logits.shape == (16, 16) else temp
 
 
 ROW_FAULTS = {
-    "first": (lambda temp: temp.ravel()[0], "backward: the first row's temperature in all rows"),
-    "mean": (lambda temp: np.mean(temp), "backward: the mean of the temperatures in all rows"),
+    "first": (lambda temp, w: temp.ravel()[0], "backward: the first row's temperature in all rows"),
+    "mean": (lambda temp, w: np.mean(temp), "backward: the mean of the temperatures in all rows"),
     "other axis": (along_the_choices, "backward: the temperatures run along the choices"),
-    "reversed": (lambda temp: temp[::-1] if temp.shape[0] > 1 else temp[:, ::-1], None),
-    "next row": (lambda temp: np.roll(temp, 1), None),
+    "reversed": (lambda temp, w: temp[::-1] if temp.shape[0] > 1 else temp[:, ::-1], None),
+    "next row": (lambda temp, w: np.roll(temp, 1), None),
 }
 
 
@@ -394,5 +397,3 @@ def test_a_detached_temperature_is_named(framework):
 
     report = judged(FROM[framework](detached, row_temp=True, learned_temp=True))
     assert report.likely_cause == "backward_temp: temp is detached: its gradient is 0"
-
-

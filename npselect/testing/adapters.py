@@ -7,8 +7,9 @@ adapter is called, never before.
 `temp` arrives as a Python float; as a tensor in the logits' dtype where ``row_temp=True`` or ``learned_temp=True`` say
 that `fn` takes one, a temperature for each row, or one whose gradient is wanted. Tensors are copies that `fn` may write
 to. `fn` may take the keywords ``axis`` (an int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to
-the logits): those that are in its signature, or all for ``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A
-mask of a wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.
+the logits): those that are in its signature, or all for ``**kwargs``. The signature is found behind
+`functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A mask of a wrong shape or dtype is handed on as it is,
+for others to judge, and errors of `fn` pass through.
 
 Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorFlow 2.21: PyTorch keeps them, compiled
 or not. JAX and TensorFlow, compiled or not, read them as 0 and return 0 instead of them in bfloat16, float32 and

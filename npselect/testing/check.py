@@ -52,8 +52,8 @@ def check(
         written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
         `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
         have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
-        subnormal numbers for 0. An attribute ``row_temp = True`` declares that `temp` may also be an array, in the dtype
-        of the logits, that broadcasts against them with length 1 along `axis`: a temperature for each row. A function
+        subnormal numbers for 0, ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that
+        broadcasts against them with length 1 along the axis of the candidates: a temperature for each row. A function
         ``backward_temp(grad_mask, logits, temp) -> grad_temp``, with the same options, returns the gradient of `temp`
         in its shape; it is asked in cases of up to 32,768 entries. Both are asked of what has them.
     operator : module, optional

@@ -143,9 +143,7 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
         return outcome, None
     mask, grad_logits = case.expected(how.backend)
     answers = _fitting(case, calls["forward"], mask), _fitting(case, calls["backward"], grad_logits)
-    observation = Observation(
-        case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(how)
-    )
+    observation = Observation(case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(how))
     if by_temp := calls.get("backward_temp"):
         temps, limits = judged_temps(case, how), bound(case, how)
         observation = replace(observation, grad_temp=by_temp.result, temps=temps, temps_tolerance=limits)

@@ -167,9 +167,7 @@ def layer_from_jax(
 
     def backward(grad_chosen: Any, x: Any, logits: Any, temp: float, **options: Any) -> tuple[Array, ...]:
         with precision(logits):
-            chosen, pullback = jax.vjp(
-                lambda x, logits: run(x, logits, temp, options), jnp.array(x), jnp.array(logits)
-            )
+            chosen, pullback = jax.vjp(lambda x, logits: run(x, logits, temp, options), jnp.array(x), jnp.array(logits))
             return tuple(np.array(grad) for grad in pullback(jnp.array(_fits(grad_chosen, chosen, fn), chosen.dtype)))
 
     return _layer(fn, name, forward, backward, x_axes, flushes_subnormals)

@@ -6,10 +6,10 @@ For a row with the selected index m, and x the row's vectors or those that all r
     grad_x = grad_chosen at m, else 0          exactly; of c rows that select a shared vector, the sum
     g_j = <grad_chosen, x_j> for every j       grad_logits = operator.backward(g, logits)
 
-A sum of c numbers in any order is wrong by at most ``gamma_{c-1} sum |grad_chosen|``, ``gamma_n = n u / (1 - n u)``, in
-16 bits too: scattered additions round each time, and c is small here. A dot product of D terms is wrong by
-``eps_j = gamma_{D+1} sum_d |grad_chosen_d x_jd|``: a product, D - 1 additions, and the rounding of the result; in 16 bits
-the additions are done in 32. What eps makes of grad_logits, a linear function of g with the Jacobian
+A sum of c numbers in any order is wrong by at most ``gamma_{c-1} sum |grad_chosen|``, ``gamma_n = n u / (1 - n u)``,
+in 16 bits too: scattered additions round each time, and c is small here. A dot product of D terms is wrong by
+``eps_j = gamma_{D+1} sum_d |grad_chosen_d x_jd|``: a product, D - 1 additions, and the rounding of the result; in 16
+bits the additions are done in 32. What eps makes of grad_logits, a linear function of g with the Jacobian
 ``(diag(p) - p p^T) / temp``, is at most::
 
     E_i = (P_i / temp) (eps_i + sum_j P_j eps_j)        P = p and its own error
@@ -177,15 +177,18 @@ class SelectionCase:
         once = tolerance.ulp(self.grad_x.astype(np.float64), self.x.dtype) / 2
         return np.where(count > 1, (_gamma(count - 1, u) + _gamma(count - 1, double)) * sizes + once, 0.0)
 
-    def _of_grad_logits(self, how: Allowed) -> Array:
-        form, w = tolerance.Format.of(self.logits.dtype), self.question.w
-        if w.size == 0:
-            return np.zeros(w.shape)
-        features = self.x.shape[-1]
+    def error_of_g(self, how: Allowed) -> Array:
+        """Of the dot products, and of the oracle's: eps in the module's text."""
+        form, features = tolerance.Format.of(self.logits.dtype), self.x.shape[-1]
         rounded = features + 1 if form.unit <= _ACCUMULATED else 3 + features * _ACCUMULATED / form.unit
         sizes = np.einsum("bd,bkd->bk", np.abs(self.grad_chosen.astype(np.float64)), np.abs(self.vectors))
         eps = (_gamma(rounded, form.unit) + _gamma(features, 2.0**-53)) * sizes
-        eps = eps + features * form.lost(how.flushes_subnormals)
+        return np.asarray(eps + features * form.lost(how.flushes_subnormals))
+
+    def _of_grad_logits(self, how: Allowed) -> Array:
+        w, eps = self.question.w, self.error_of_g(how)
+        if w.size == 0:
+            return np.zeros(w.shape)
         p = self.probs + tolerance.soft(w, self.temp, self.logits.dtype, how.arithmetic)
         p = np.where(np.sum(w > -np.inf, axis=-1, keepdims=True) > 1, p, 0.0)
         moved = 2 * p * (eps + np.sum(p * eps, axis=-1, keepdims=True)) / self.temp
@@ -223,12 +226,12 @@ class SelectionCase:
         return difference, errors
 
     def check_forward(self, chosen: Any) -> None:
-        """Raise AssertionError if `chosen` is not what ``forward(x, logits, temp, **options)`` must return."""
+        """Raise AssertionError if `chosen` is not what ``forward(x, logits, temp)`` must return."""
         __tracebackhide__ = True  # of pytest
         self._check(chosen=chosen)
 
     def check_backward(self, grad_x: Any, grad_logits: Any) -> None:
-        """Raise AssertionError if they are not what ``backward(grad_chosen, x, logits, temp, **options)`` must return."""
+        """Raise AssertionError if these are not what ``backward(grad_chosen, x, logits, temp)`` must return."""
         __tracebackhide__ = True
         self._check(grad_x=grad_x, grad_logits=grad_logits)
 

@@ -94,7 +94,9 @@ def _cases(dtype: np.dtype[Any], temp: float) -> Iterator[SelectionCase]:
     yield case("codebook/8x5", "what is chosen is exactly the selected vector", 32, (8, 5))
     yield case("codebook/K=1", "the only vector; the gradient of its logit is 0", 7, (1, 4))
     yield case("codebook/D=1", "vectors of one number", 16, (5, 1))
-    yield case("codebook/K=D=rows", "as many rows as vectors as features: any wrong axis has the right length", 6, (6, 6))
+    yield case(
+        "codebook/K=D=rows", "as many rows as vectors as features: any wrong axis has the right length", 6, (6, 6)
+    )
     one = case("codebook/one is selected", "the gradient of a shared vector is summed over the rows", 12, (4, 3))
     yield replace(one, logits=np.repeat(one.logits[:1], 12, axis=0))
     yield case("codebook/many rows", "nothing is averaged over the rows", 300, (40, 2))
@@ -109,8 +111,12 @@ def _cases(dtype: np.dtype[Any], temp: float) -> Iterator[SelectionCase]:
     equal = case("codebook/ties", "the lowest index among equals; -0 equals +0", 4, (4, 3))
     ties = np.array([[1, 3, 3, 0], [2, 2, 2, 2], [-0.0, 0.0, -1, -1], [-5, -6, -5, -5]])
     yield replace(equal, logits=ties.astype(dtype))
-    yield case("codebook/saturated", "one probability is nearly 1; the vector is one of x all the same", 16, (6, 4), spread=8)
-    yield case("codebook/close", "all probabilities are alike, and no mixture is chosen", 16, (6, 4), spread=0.01, times=4.0)
+    yield case(
+        "codebook/saturated", "one probability is nearly 1; the vector is one of x all the same", 16, (6, 4), spread=8
+    )
+    yield case(
+        "codebook/close", "all probabilities are alike, and no mixture is chosen", 16, (6, 4), spread=0.01, times=4.0
+    )
     minus = case("codebook/-inf", "never selected; the gradient there is exactly 0", 8, (5, 3))
     excluded = np.where(np.arange(5) == np.arange(8)[:, None] % 5, -np.inf, np.array(minus.logits, np.float64))
     _lead(excluded, excluded, 1 + temp)
@@ -126,8 +132,8 @@ def _cases(dtype: np.dtype[Any], temp: float) -> Iterator[SelectionCase]:
     columns = case("codebook/columns first", "arrays in Fortran order", 10, (6, 4))
     fortran = {name: np.asfortranarray(getattr(columns, name)) for name in ("x", "logits", "grad_chosen")}
     yield replace(columns, **fortran)
-    yield case("codebook/called again", "results depend on the arguments alone, and no later call changes them", 9, (5, 3),
-               flags=("again",))  # fmt: skip
+    alone = "results depend on the arguments alone, and no later call changes them"
+    yield case("codebook/called again", alone, 9, (5, 3), flags=("again",))
     yield case("batch/8 of 5x3", "every row chooses among vectors of its own", 8, (8, 5, 3))
     yield case("batch/4 of 4x4", "as many rows as vectors as features", 4, (4, 4, 4))
     yield case("batch/1 of 6x2", "one row", 1, (1, 6, 2))

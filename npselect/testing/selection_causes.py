@@ -129,7 +129,7 @@ def likely_cause(seen: Sequence[SelectionObservation], how: Allowed) -> str | No
 
 
 def _answers(seen: Sequence[SelectionObservation], result: str, how: Allowed) -> list[Answer]:
-    """Beside what is right, with what is honest of a prediction that is computed in the dtype: errors of probs and sums."""
+    """One of the results in all cases, beside what is right."""
     answers = []
     for case, given in seen:
         actual, right = given[result], getattr(case, result)
@@ -186,7 +186,8 @@ def _of_grad_x(seen: Sequence[SelectionObservation], how: Allowed) -> str | None
 
 def _of_grad_logits(seen: Sequence[SelectionObservation], how: Allowed) -> str | None:
     answers = _answers(seen, "grad_logits", how)
-    own = explain(answers, GRAD_LOGITS)
+    roomy = [answer._replace(allowed=answer.allowed + answer.case.error_of_g(how)) for answer in answers]
+    own = explain(roomy, GRAD_LOGITS)
     if own is not None:
         return own
     observations = [

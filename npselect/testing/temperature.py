@@ -58,7 +58,7 @@ def _summed(case: Case, shares: Array) -> Array:
 
 
 def _sizes(case: Case, how: Allowed) -> tuple[Array, Array]:
-    """w at the candidates, and A: (rows, K)."""
+    """The candidates' w, and A: (rows, K)."""
     candidates = case.w > -np.inf
     top = np.max(case.w, axis=-1, keepdims=True, initial=-np.inf)
     distance = np.where(candidates, np.abs(case.w - top), 0.0)
