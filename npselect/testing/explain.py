@@ -1,7 +1,8 @@
 """A mistake that explains values, found by trying: each predicts what would come out, and the best one is named.
 
 It fits if no value is farther from its prediction than four times the largest tolerance there, in proportion to the
-size of what is predicted, and if most of the wrong values are much nearer to it than to what is right.
+size of what is predicted, and if most of the wrong values are much nearer to it than to what is right. Where all that
+is right is 0 there is no such proportion, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -77,12 +78,14 @@ def _misfit(
     """How far the predictions are off at worst, in tolerances; infinite if they do not explain what is wrong."""
     worst, explained, count = 0.0, 0, 0
     for answer, (from_right, allowed), at in zip(answers, compared, wrong, strict=True):
-        if not from_right.size:
-            continue
         predicted = mistake(answer.case)
         off, _ = _compared(answer, predicted)
-        size, right = (np.max(np.abs(array.astype(np.float64)[answer.judged])) for array in (predicted, answer.right))
-        limit = np.max(allowed) * max(1.0, float(size / right) if right > 0 else 1.0)
+        size, right = (
+            np.max(np.abs(array.astype(np.float64)[answer.judged]), initial=0.0) for array in (predicted, answer.right)
+        )
+        if right == 0:  # nothing to compare the size with
+            continue
+        limit = np.max(allowed) * max(1.0, float(size / right))
         worst = max(worst, float(np.max(off)) / limit if np.any(off) else 0.0)
         if not worst <= 4:
             return np.inf

@@ -164,6 +164,7 @@ class SelectionCase:
 
     # -------------------------------------------------------------------------------------------- the bounds
 
+    @np.errstate(all="ignore")
     def allowed(self, result: str, how: Allowed) -> Array:
         """How far one of `RESULTS` may be from the oracle's."""
         if result == "chosen":
@@ -201,6 +202,7 @@ class SelectionCase:
 
     # -------------------------------------------------------------------------------------------- somebody else's
 
+    @np.errstate(all="ignore")
     def compare(self, result: str, answer: Any, how: Allowed) -> tuple[Difference | None, Errors]:
         """The first thing that is wrong with one of `RESULTS`; and the worst errors, if it is a gradient."""
         expected, actual = getattr(self, result), np.asarray(answer)
@@ -208,10 +210,9 @@ class SelectionCase:
             return wrong, Errors()
         allowed = self.allowed(result, how)
         wide, exact = actual.astype(np.float64), expected.astype(np.float64)
-        with np.errstate(all="ignore"):
-            error = np.abs(wide - exact)
-            error = np.where(np.isnan(error), np.inf, error)
-            fractions = np.where(error == 0, 0.0, error / allowed)
+        error = np.abs(wide - exact)
+        error = np.where(np.isnan(error), np.inf, error)
+        fractions = np.where(error == 0, 0.0, error / allowed)
         errors = Errors()
         if error.size and result != "chosen":
             errors = Errors(float(np.max(error / tolerance.ulp(exact, expected.dtype))), float(np.max(fractions)))

@@ -20,6 +20,7 @@ __all__ = ["selection_cases"]
 Array = npt.NDArray[Any]
 
 
+@np.errstate(all="ignore")
 def selection_cases(
     dtype: npt.DTypeLike = "float32",
     temp: float = 0.6,

@@ -30,6 +30,7 @@ Array = npt.NDArray[Any]
 _ARGUMENTS = {"forward": ("x", "logits", "temp"), "backward": ("grad_chosen", "x", "logits", "temp")}
 
 
+@np.errstate(all="ignore")
 def check_selection(
     layer: Any,
     *,

@@ -140,6 +140,7 @@ def temperature_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     """With a temperature for each row or, without `row_temp`, such that the gradient of one does not cancel."""
     rng = np.random.default_rng(20161103)
 
+    @np.errstate(all="ignore")
     def case(name: str, note: str, shape: tuple[int, ...], temps: tuple[int, ...] | None = None, **more: Any) -> Case:
         if more.pop("one_sign", False):  # and small logits, hence few roundings: 16 bits see it too
             w = g = rng.uniform(-1, 1, shape)
@@ -222,8 +223,8 @@ def _cotangent(case: Case) -> Array:
 
 def _gradient(case: Case, temps: Array) -> Array:
     """grad_logits at other temperatures, (rows, 1) or less, flat."""
-    g, w = _cotangent(case), case.w
-    e = np.exp((w - np.max(w, axis=-1, keepdims=True)) / temps)
+    g, t = _cotangent(case), case.w / temps
+    e = np.exp(t - np.max(t, axis=-1, keepdims=True))
     p = e / np.sum(e, axis=-1, keepdims=True)
     return np.asarray(p * (g - np.sum(p * g, axis=-1, keepdims=True)) / temps).ravel()
 
