@@ -197,10 +197,10 @@ def layer_from_tensorflow(
         return np.array(run(tensor(x), tensor(logits), temp, options).numpy())
 
     def backward(grad_chosen: Any, x: Any, logits: Any, temp: float, **options: Any) -> tuple[Array, ...]:
-        leaves = [tensor(x), tensor(logits)]
+        leaves = tensor(x), tensor(logits)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(leaves)
-            chosen = run(*leaves, temp, options)
+            chosen = run(leaves[0], leaves[1], temp, options)
         cotangent = tf.cast(tensor(_fits(grad_chosen, chosen, fn)), chosen.dtype)
         grads = tape.gradient(chosen, leaves, cotangent, tf.UnconnectedGradients.ZERO)
         return tuple(np.array(tf.convert_to_tensor(grad).numpy()) for grad in grads)

@@ -145,7 +145,7 @@ class SelectionCase:
     @cached_property
     def g(self) -> Array:
         """``<grad_chosen, x_j>``, the cotangent of the mask."""
-        return np.einsum("bd,bkd->bk", self.grad_chosen.astype(np.float64), self.vectors)
+        return np.asarray(np.einsum("bd,bkd->bk", self.grad_chosen.astype(np.float64), self.vectors))
 
     @cached_property
     def question(self) -> Case:

@@ -89,8 +89,9 @@ def _cases(dtype: np.dtype[Any], temp: float) -> Iterator[SelectionCase]:
         w = spread * rng.standard_normal((rows, shape[-2]))
         _lead(w if where is None else np.where(where, w, -np.inf), w, 1 + temp_here / 2)
         x, grad_chosen = rng.standard_normal(shape), rng.standard_normal((rows, shape[-1]))
-        arrays = (array.astype(dtype) for array in (x, w, grad_chosen))
-        return SelectionCase(name, note, *arrays, temp_here if 0 < temp_here < np.inf else temp, **more)
+        temp_here = temp_here if 0 < temp_here < np.inf else temp
+        arrays = x.astype(dtype), w.astype(dtype), grad_chosen.astype(dtype)
+        return SelectionCase(name, note, arrays[0], arrays[1], arrays[2], temp_here, **more)
 
     yield case("codebook/8x5", "what is chosen is exactly the selected vector", 32, (8, 5))
     yield case("codebook/K=1", "the only vector; the gradient of its logit is 0", 7, (1, 4))
@@ -131,8 +132,8 @@ def _cases(dtype: np.dtype[Any], temp: float) -> Iterator[SelectionCase]:
     for name, times in (("doubled", 2.0), ("quartered", 0.25)):
         yield case(f"codebook/temp {name}", "grad_logits is divided by temp, once", 16, (6, 4), times=times)
     columns = case("codebook/columns first", "arrays in Fortran order", 10, (6, 4))
-    fortran = {name: np.asfortranarray(getattr(columns, name)) for name in ("x", "logits", "grad_chosen")}
-    yield replace(columns, **fortran)
+    x, w, g = (np.asfortranarray(array) for array in (columns.x, columns.logits, columns.grad_chosen))
+    yield replace(columns, x=x, logits=w, grad_chosen=g)
     alone = "results depend on the arguments alone, and no later call changes them"
     yield case("codebook/called again", alone, 9, (5, 3), flags=("again",))
     yield case("batch/8 of 5x3", "every row chooses among vectors of its own", 8, (8, 5, 3))

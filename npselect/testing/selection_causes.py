@@ -50,7 +50,7 @@ def _logits(case: SelectionCase) -> Array:
 
 
 def _mixed(case: SelectionCase, weights: Array) -> Array:
-    return np.einsum("bk,bkd->bd", weights, case.vectors)
+    return np.asarray(np.einsum("bk,bkd->bd", weights, case.vectors))
 
 
 def _gradient(case: SelectionCase, g: Array) -> Array:

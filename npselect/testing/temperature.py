@@ -96,14 +96,14 @@ def judged_temps(case: Case, how: Allowed) -> Array:
         squared = np.broadcast_to(np.square(temps), (len(w), 1))
         largest = np.max(2 * np.maximum(g, 1) * np.maximum(size, 1) * np.maximum(1, 1 / squared), axis=-1, initial=0.0)
         fits = (largest <= form.largest) & (squared[:, 0] * form.tiny <= 1) & (squared[:, 0] >= form.tiny)
-        rows = case.judged(how) & (fits | ~np.isfinite(largest))
+        rows = case.judged(how) & (fits | ~np.all(np.isfinite(g), axis=-1))
         if how.profile == "standard":
             excluded = False if case.where is None else ~case.rows(np.broadcast_to(case.where, case.logits.shape))
             rows &= ~np.any((case.rows(case.logits) == -np.inf) & ~excluded, axis=-1)
         terms = np.abs(case.rows(case.grad_logits).astype(np.float64)) * size / temps
         finite = ~(_summed(case, np.sum(terms, axis=-1)) > form.largest)
         alone = _summed(case, np.where(rows, 0.0, 1.0)) == 0
-    return (alone & finite).reshape(np.shape(case.given_temp))
+    return np.asarray(alone & finite).reshape(np.shape(case.given_temp))
 
 
 def compare_temps(
