@@ -13,7 +13,7 @@ from honest import DTYPES, hard, soft_gradient, softmax
 from test_adapters import needs
 
 import npselect
-from npselect import gumbel_softmax, selection, straight_through, testing
+from npselect import cli, gumbel_softmax, selection, straight_through, testing
 
 OPERATORS = [straight_through, gumbel_softmax]
 LAYER_FROM = {
@@ -408,6 +408,18 @@ def test_what_is_refused():
         testing.check_selection(layer(), dtypes=[])
     with pytest.raises(ValueError, match="options holds 'axis'; it takes 'where'"):
         testing.selection_cases(options=["axis"])
+
+
+def test_the_command(tmp_path, capsys):
+    path = tmp_path / "layer.py"
+    path.write_text("from npselect.selection import backward, forward\n")
+    assert cli.main(["check", str(path), "--selection", "--json", str(tmp_path / "report.json")]) == 0
+    assert "operator selection by straight_through" in capsys.readouterr().out
+    assert '"operator": "selection by straight_through"' in (tmp_path / "report.json").read_text()
+    assert cli.main(["check", str(path), "--selection", "--profile", "strict"]) == 2
+    assert "--selection has one profile, standard, and one oracle, reference" in capsys.readouterr().err
+    assert cli.main(["check", str(path)]) == 2
+    capsys.readouterr()
 
 
 # ------------------------------------------------------------------------------------------------ frameworks

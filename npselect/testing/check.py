@@ -101,7 +101,7 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 53 of 53 cases
+    PASSED: 57 of 57 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
