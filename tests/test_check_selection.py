@@ -462,8 +462,18 @@ LAYERS = {"torch": torch_layer, "jax": jax_layer, "tensorflow": tensorflow_layer
 @pytest.mark.frameworks
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("framework", LAYERS)
-def test_layers_of_frameworks_are_accepted(framework, dtype, record):
+def test_layers_of_frameworks_are_accepted(framework, dtype, record, monkeypatch):
     needs(framework)
+    if framework != "torch":  # functions are compiled for every shape
+        every = sys.modules["npselect.testing.selection_check"].selection_cases
+        names = {"8x5", "K=D=rows", "one is selected", "orthogonal", "-inf", "long", "4 of 4x4", "codebook"}
+        monkeypatch.setattr(
+            sys.modules["npselect.testing.selection_check"],
+            "selection_cases",
+            lambda *given, **options: [
+                case for case in every(*given, **options) if case.name.partition("/")[2] in names
+            ],
+        )
     report = testing.check_selection(LAYER_FROM[framework](LAYERS[framework], x_axes=(2, 3)), dtypes=dtype)
     assert report.ok, str(report)
     assert report.options == ("where",)

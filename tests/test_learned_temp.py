@@ -30,8 +30,15 @@ def temp_cases(dtype, operator=straight_through):
     return [case for case in cases if case.group in ("temp", "axis", "where") or case.name in names]
 
 
-def judged(subject, dtype="float32", operator=straight_through, **options):
-    cases = temp_cases(dtype, operator)
+FEW = [
+    "random/K=10",
+    *(f"temp/{name}" for name in ("one sign", "of a row", "one in an array", "of a row, again", "where=")),
+]
+
+
+def judged(subject, dtype="float32", operator=straight_through, few=False, **options):
+    """In few cases if functions are compiled for every shape."""
+    cases = [case for case in temp_cases(dtype, operator) if not few or case.name in FEW]
     return testing.check(subject, cases=cases, dtypes=dtype, operator=operator, **options)
 
 
@@ -374,8 +381,9 @@ SELECT = {"torch": torch_select, "jax": jax_select, "tensorflow": tensorflow_sel
 def test_frameworks_are_accepted(framework, dtype, record):
     needs(framework)
     adapted = FROM[framework](SELECT[framework], row_temp=True, learned_temp=True)
-    report = judged(adapted, dtype)
+    report = judged(adapted, dtype, few=True)
     assert report.ok, str(report)
+    assert {case.verdict for case in report.cases} == {"passed"}
     assert (report.row_temp, report.backward_temp) == (True, True)
     worst = max(case.fraction for case in report.cases if case.group == "temp" and case.fraction >= 0)
     record(f"error/bound with learned temperatures, {framework}, {dtype}", worst)
@@ -395,5 +403,5 @@ def test_a_detached_temperature_is_named(framework):
             temp = __import__("tensorflow").stop_gradient(temp)
         return SELECT[framework](logits, temp)
 
-    report = judged(FROM[framework](detached, row_temp=True, learned_temp=True))
+    report = judged(FROM[framework](detached, row_temp=True, learned_temp=True), few=True)
     assert report.likely_cause == "backward_temp: temp is detached: its gradient is 0"
