@@ -6,7 +6,8 @@
 
 A dot product. Its N terms are summed in any order: each passes through N - 1 additions at most. Let ``A_i`` be the
 larger of |w_i| and |w_i - w_m|, and B_i the bound of grad_logits_i (`npselect.testing.tolerance`). A term is wrong by
-``B_i A_i`` and, relatively, by what is rounded on the way: z_i, two divisions by temp or temp**2 and one, two products.
+``B_i A_i`` and, relatively, by six roundings at most: of z_i, of temp**2 or a second division, of the division, of two
+products, and of the result.
 So the error is at most::
 
     (1 / temp) sum [ B_i A_i + (N + 6) u (|grad_logits_i| + B_i) A_i ]
