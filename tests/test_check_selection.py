@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from honest import DTYPES, hard, soft_gradient, softmax
 from test_adapters import needs
+from test_learned_temp import EVERY
 
 import npselect
 from npselect import cli, gumbel_softmax, selection, straight_through, testing
@@ -460,8 +461,7 @@ LAYERS = {"torch": torch_layer, "jax": jax_layer, "tensorflow": tensorflow_layer
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("framework", LAYERS)
+@pytest.mark.parametrize(("framework", "dtype"), EVERY)
 def test_layers_of_frameworks_are_accepted(framework, dtype, record, monkeypatch):
     needs(framework)
     if framework != "torch":  # functions are compiled for every shape

@@ -375,9 +375,16 @@ def tensorflow_select(logits, temp, *, where=None):
 SELECT = {"torch": torch_select, "jax": jax_select, "tensorflow": tensorflow_select}
 
 
+# Each framework in one dtype; in the others, those that compile for each shape and dtype are slow.
+EVERY = [
+    pytest.param(framework, dtype, marks=[] if dtype == "float32" or framework == "torch" else [pytest.mark.slow])
+    for framework in SELECT
+    for dtype in DTYPES
+]
+
+
 @pytest.mark.frameworks
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("framework", SELECT)
+@pytest.mark.parametrize(("framework", "dtype"), EVERY)
 def test_frameworks_are_accepted(framework, dtype, record):
     needs(framework)
     adapted = FROM[framework](SELECT[framework], row_temp=True, learned_temp=True)
