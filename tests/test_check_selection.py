@@ -451,7 +451,7 @@ def tensorflow_layer(x, logits, temp, *, where=None):
     import tensorflow as tf
 
     w = logits if where is None else tf.where(where, logits, tf.cast(-np.inf, logits.dtype))
-    probs = tf.nn.softmax(w / tf.cast(temp, w.dtype), -1)
+    probs = tf.nn.softmax(w / tf.convert_to_tensor(temp, w.dtype), -1)
     mask = tf.one_hot(tf.argmax(w, -1), w.shape[-1], dtype=w.dtype)
     mask = probs + tf.stop_gradient(mask - probs)
     return mask @ x if x.shape.rank == 2 else tf.reduce_sum(mask[:, :, None] * x, 1)

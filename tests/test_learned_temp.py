@@ -365,7 +365,7 @@ def jax_select(logits, temp, *, where=None):
 def tensorflow_select(logits, temp, *, where=None):
     import tensorflow as tf
 
-    t = logits / tf.cast(temp, logits.dtype)
+    t = logits / tf.convert_to_tensor(temp, logits.dtype)
     t = t if where is None else tf.where(where, t, tf.cast(-np.inf, t.dtype))
     probs = tf.nn.softmax(t, -1)
     mask = tf.one_hot(tf.argmax(t, -1), t.shape[-1], dtype=t.dtype)
