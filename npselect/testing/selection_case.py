@@ -216,7 +216,7 @@ class SelectionCase:
         errors = Errors()
         if error.size and result != "chosen":
             errors = Errors(float(np.max(error / tolerance.ulp(exact, expected.dtype))), float(np.max(fractions)))
-        different = np.argwhere(~(error <= allowed))
+        different = np.argwhere(~tolerance.isclose(actual, expected, allowed))
         if not len(different):
             return None, errors
         position = tuple(int(i) for i in different[0])
