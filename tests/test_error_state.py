@@ -21,7 +21,8 @@ from npselect import bench, gumbel_softmax, noise, selection, straight_through, 
 from npselect.testing import tolerance
 
 STATES = ["raise", "call", "warn", "print"]
-SLOW = {"check", "check_selection", "write_vectors", "run"}  # the first two states must do: what calls nobody warns and prints no more
+# Of these, the first two states must do: what calls nobody warns and prints no more.
+SLOW = {"check", "check_selection", "write_vectors", "run"}
 TIERS = [*((dtype, "reference") for dtype in inputs.DTYPES), ("float32", "cpu")]
 COTANGENTS = {"backward": 1, "jvp": 1, "backward_temp": 1, "double_backward": 2}
 
