@@ -181,6 +181,34 @@ def test_the_oracle_and_the_bound_by_mpmath(dtype):
     assert 0 < allowed < {"float16": 0.1, "bfloat16": 0.8}.get(dtype, 1e-4) * abs(exact) * 40
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_logits_that_are_normalised_first(dtype):
+    """Equal logits are 0 apart and at 0, and their logarithms of probabilities are not: roundings have a size."""
+
+    def normalised(w):
+        z = w - np.max(w, axis=-1, keepdims=True)
+        return z - np.log(total(np.exp(z)))
+
+    def of_both(grad_mask, logits, temp):
+        y = normalised(logits)
+        grads = backward(grad_mask, y, temp)
+        return grads - np.exp(y) * total(grads)
+
+    def by_temp(grad_mask, logits, temp):
+        return backward_temp(grad_mask, normalised(logits), temp)
+
+    g = np.random.default_rng(8).standard_normal((40, 7))
+    equal = testing.Case("many/equal", "", np.zeros_like(g, dtype), g.astype(dtype), 0.75)
+    cases = [equal, *(case for case in temp_cases(dtype) if case.group == "temp" and not case.options)]
+    given = {"forward": lambda logits, temp: forward(normalised(logits), temp), "backward": of_both}
+    honest = subject(**given, backward_temp=by_temp, normalises_logits=True)
+    assert np.any(by_temp(equal.grad_mask, equal.logits, equal.temp) != equal.grad_temp)
+    report = testing.check(honest, cases=cases)
+    assert report.ok, str(report)
+    honest.backward_temp = lambda *given: by_temp(*given) / 2
+    assert not testing.check(honest, cases=cases).ok
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_bound_does_not_hide_what_is_wrong(dtype):
     """Where nothing cancels: a wrong sign, no gradient or half of one are seen in 16 bits, too."""

@@ -5,7 +5,8 @@
     grad_temp = -(1 / temp) sum_rows sum_i grad_logits_i z_i        z_i = w_i, or w_i - w_m, as sum_i grad_logits_i = 0
 
 A dot product. Its N terms are summed in any order: each passes through N - 1 additions at most. Let ``A_i`` be the
-larger of |w_i| and |w_i - w_m|, and B_i the bound of grad_logits_i (`npselect.testing.tolerance`). A term is wrong by
+larger of |w_i| and |w_i - w_m|, and B_i the bound of grad_logits_i (`npselect.testing.tolerance`, as is what takes the
+place of |w_i| where logits are normalised first: then z_i may be y_i, of which w_i tells nothing). A term is wrong by
 ``B_i A_i`` and, relatively, by six roundings at most: of z_i, of temp**2 or a second division, of the division, of two
 products, and of the result.
 So the error is at most::
