@@ -65,7 +65,8 @@ def _written(values: Array, strides: tuple[int, ...]) -> tuple[Array, Array]:
     flat = np.full(max(extent, values.size) * (values.size > 0), np.nan).astype(values.dtype)
     sizes = [abs(stride) * values.itemsize for stride in strides]
     array = np.lib.stride_tricks.as_strided(flat, values.shape, sizes)
-    array = array[(..., *(slice(None, None, -1 if stride < 0 else 1) for stride in strides))]
+    along: tuple[Any, ...] = (..., *(slice(None, None, -1 if stride < 0 else 1) for stride in strides))
+    array = array[along]
     array[...] = values
     return flat, array
 
