@@ -125,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
         help="standard accepts every honest textbook implementation, strict judges every case by npselect's own bound "
         "(default: %(default)s)",
     )
+    check.add_argument(
+        "--selection",
+        action="store_true",
+        help="what is checked is a whole layer: forward(x, logits, temp) returns the chosen vectors, and "
+        "backward(grad_chosen, x, logits, temp) the gradients of x and of the logits",
+    )
     check.add_argument("--json", metavar="REPORT", type=Path, help="write the report to this file too")
     check.set_defaults(run=_check)
 
@@ -223,17 +229,19 @@ def _vectors(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    if options.selection and (options.profile, options.backend) != ("standard", "reference"):
+        raise CannotRunError("--selection has one profile, standard, and one oracle, reference")
     implementation = load(options.subject)
+    how = {} if options.selection else {"backend": options.backend, "profile": options.profile}
     with writable(options.json) as file, progress_bar("checking") as progress:
         try:
-            report = testing.check(
+            report = (testing.check_selection if options.selection else testing.check)(
                 implementation,
                 operator=getattr(npselect, options.operator),
                 temp=options.temp,
                 dtypes=options.dtype or ["float32"],
-                backend=options.backend,
-                profile=options.profile,
                 progress=progress,
+                **how,
             )
         except (TypeError, ValueError, ImportError, RuntimeError) as error:
             raise CannotRunError(line(error)) from error

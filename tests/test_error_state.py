@@ -21,7 +21,8 @@ from npselect import bench, gumbel_softmax, noise, selection, straight_through, 
 from npselect.testing import tolerance
 
 STATES = ["raise", "call", "warn", "print"]
-SLOW = {"check", "write_vectors", "run"}  # the first two states must do: what calls nobody warns and prints no more
+# Of these, the first two states must do: what calls nobody warns and prints no more.
+SLOW = {"check", "check_selection", "write_vectors", "run"}
 TIERS = [*((dtype, "reference") for dtype in inputs.DTYPES), ("float32", "cpu")]
 COTANGENTS = {"backward": 1, "jvp": 1, "backward_temp": 1, "double_backward": 2}
 
@@ -109,7 +110,22 @@ def asked(dtype):
     case.check_backward(case.grad_logits, "strict")
     with pytest.raises(AssertionError):
         case.check_forward(1 - case.mask, "strict")
-    return case.mask, case.grad_logits, bound
+    return case.mask, case.grad_logits, bound, testing.find_case(f"{dtype}/temp/of a row").grad_temp
+
+
+def layers(dtype):
+    results = []
+    for case in testing.selection_cases(dtype, 1e-4, options=["where"], x_axes=(2, 3))[::3]:
+        case.check_forward(case.chosen)
+        case.check_backward(case.grad_x, case.grad_logits)
+        results.append((case.chosen, case.grad_x, case.grad_logits))
+    return results
+
+
+def check_selection(dtype):
+    report = testing.check_selection(selection, dtypes=dtype)
+    assert report.ok
+    return [(one.id, one.verdict, one.ulp) for one in report.cases]
 
 
 def check(dtype):
@@ -153,11 +169,13 @@ CALLS = {
     selection: {name: lambda name=name: [selected(name, *tier) for tier in TIERS] for name in ("forward", "backward")},
     testing: {
         "assert_conforms": lambda: testing.assert_conforms(TEXTBOOK, cases=some_cases("float64")),
-        "cases": lambda: [case.id for case in testing.cases("float16", 1e-7)],
+        "cases": lambda: [case.id for case in testing.cases("float16", 1e-7, options=["row_temp"])],
         "check": lambda: [check(dtype) for dtype in ("float16", "float64")],
         "check_sampler": sampler,
+        "check_selection": lambda: [check_selection(dtype) for dtype in ("float16", "float64")],
         "find_case": lambda: [asked(dtype) for dtype in ("float16", "float64")],
         "load_vectors": lambda: None,  # by the next
+        "selection_cases": lambda: [layers(dtype) for dtype in ("float16", "float64")],
         "write_vectors": lambda: written("float16"),
         "from_array_functions": lambda: testing.from_array_functions(
             straight_through.forward, textbook_backward
@@ -165,6 +183,9 @@ CALLS = {
         "from_torch": None,  # frameworks have no error state; what the adapters do with NumPy is to copy
         "from_jax": None,
         "from_tensorflow": None,
+        "layer_from_torch": None,
+        "layer_from_jax": None,
+        "layer_from_tensorflow": None,
     },
     tolerance: {
         "isclose": lambda: tolerance.isclose([1e308, 1e-308], [-1e308, 0.0], [np.inf, 1e-300]),

@@ -19,6 +19,7 @@ def test_copies_lie_as_the_original_does():
     base = np.arange(120.0).reshape(10, 12)
     views = [base, base.T, base[::2, 1::3], base[::-1, ::-2], base[:, 3:7], base[0], base[3, 4], base[:0]]
     views += [np.broadcast_to(base[0], (5, 12)), np.broadcast_to(base[0, 1], (3, 4)), np.asfortranarray(base)]
+    views += [np.array(2.5), base[:1, :1][::-1]]
     for view in views:
         copy = like(view, view)
         np.testing.assert_array_equal(copy, view)

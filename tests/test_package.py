@@ -109,6 +109,7 @@ ROOMS = {
         "npselect.backends",
         "npselect.straight_through",
         "npselect.gumbel_softmax",
+        "npselect.selection",
         "npselect.testing",
     },
 }

@@ -17,6 +17,10 @@ from npselect.testing.implementation import OPTIONS, Implementation
 from npselect.testing.report import Difference, Group, Outcome, Report
 from npselect.testing.sampler import check_sampler
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
+from npselect.testing.selection_adapters import Layer, layer_from_jax, layer_from_tensorflow, layer_from_torch
+from npselect.testing.selection_case import SelectionCase
+from npselect.testing.selection_cases import selection_cases
+from npselect.testing.selection_check import check_selection
 from npselect.testing.stored import load_vectors
 from npselect.testing.vectors import write_vectors
 
@@ -28,19 +32,26 @@ __all__ = [
     "Difference",
     "Group",
     "Implementation",
+    "Layer",
     "Outcome",
     "Report",
     "SamplerReport",
     "SamplerTest",
+    "SelectionCase",
     "assert_conforms",
     "cases",
     "check",
     "check_sampler",
+    "check_selection",
     "find_case",
     "from_array_functions",
     "from_jax",
     "from_tensorflow",
     "from_torch",
+    "layer_from_jax",
+    "layer_from_tensorflow",
+    "layer_from_torch",
     "load_vectors",
+    "selection_cases",
     "write_vectors",
 ]

@@ -4,11 +4,12 @@ An adapter takes the function under test, ``fn(logits, temp) -> mask`` over the 
 `Implementation`, whose `backward` is what the framework's autodiff makes of `fn`. A framework is imported when its
 adapter is called, never before.
 
-`temp` arrives as a Python float, tensors are copies that `fn` may write to. Those of PyTorch and NumPy lie in memory as
-the arrays that were given do (with negative strides in NumPy alone), logits and gradients: transposed, cut out of
-larger ones, or expanded, where many entries share one number, which PyTorch does not let anybody write to. JAX and
-TensorFlow show no strides: whatever the layout of an array of JAX, ``jax.jit``, callbacks and foreign functions get C
-order.
+`temp` arrives as a Python float; as a tensor in the logits' dtype where ``row_temp=True`` or ``learned_temp=True`` say
+that `fn` takes one, a temperature for each row, or one whose gradient is wanted. Tensors are copies that `fn` may write
+to. Those of PyTorch and NumPy lie in memory as the arrays that were given do (with negative strides in NumPy alone),
+logits and gradients: transposed, cut out of larger ones, or expanded, where many entries share one number, which
+PyTorch does not let anybody write to. JAX and TensorFlow show no strides: whatever the layout of an array of JAX,
+``jax.jit``, callbacks and foreign functions get C order.
 
 What is set around a call is none of the function's: `torch.no_grad` and its like, ``jax.debug_nans``, ``debug_infs``
 and ``transfer_guard`` are lifted. TensorFlow must run eagerly, and record gradients.
@@ -52,6 +53,8 @@ def from_torch(
     device: Any = None,
     flushes_subnormals: bool = False,
     normalises_logits: bool = False,
+    row_temp: bool = False,
+    learned_temp: bool = False,
 ) -> Implementation:
     """The adapter for PyTorch; the gradient is that of `torch.autograd.grad`.
 
@@ -66,8 +69,10 @@ def from_torch(
         For the report; by default that of `fn`.
     device : optional
         Where tensors are put, as in ``tensor.to(device)``; by default the CPU.
-    flushes_subnormals, normalises_logits : bool, optional
+    flushes_subnormals, normalises_logits, row_temp : bool, optional
         See `Implementation`.
+    learned_temp : bool, optional
+        Whether the gradient of `temp` counts, too: then the result has `Implementation.backward_temp`.
 
     Returns
     -------
@@ -113,41 +118,57 @@ def from_torch(
             return tensor(values)
 
         @staticmethod
-        def backward(_context: Any, grad_logits: Any) -> Any:
-            return grad_logits, None
+        def backward(_context: Any, grad: Any) -> Any:
+            return grad, None
 
-    def select(leaf: Any, values: Any, temp: float, options: dict[str, Any]) -> Any:
-        logits = Given.apply(leaf, values)
+    def select(logits: Any, temp: Any, options: dict[str, Any]) -> Any:
         with warnings.catch_warnings():  # torch.compile looks at its .grad
             warnings.filterwarnings("ignore", message="The .grad attribute of a Tensor that is not a leaf")
             return _expect(torch.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
-    @differentiated
-    def forward(logits: Any, temp: float, **options: Any) -> Array:
-        return array(select(tensor(logits).requires_grad_(), logits, temp, options))
-
-    @differentiated
-    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
-        leaf = tensor(logits).requires_grad_()
-        mask = select(leaf, logits, temp, options)
+    def gradient(mask: Any, leaf: Any, grad_mask: Any) -> Array:
         if not mask.requires_grad:
             return array(torch.zeros_like(leaf))
         cotangent = tensor(_fitting(grad_mask, mask, fn)).to(mask.dtype)
-        (grad_logits,) = torch.autograd.grad(mask, leaf, cotangent, allow_unused=True)
-        return array(torch.zeros_like(leaf) if grad_logits is None else grad_logits)
+        (grad,) = torch.autograd.grad(mask, leaf, cotangent, allow_unused=True)
+        return array(torch.zeros_like(leaf) if grad is None else grad)
+
+    @differentiated
+    def forward(logits: Any, temp: Any, **options: Any) -> Array:
+        leaf = tensor(logits).requires_grad_()
+        return array(select(Given.apply(leaf, logits), _temp(temp, tensor), options))
+
+    @differentiated
+    def backward(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        leaf = tensor(logits).requires_grad_()
+        return gradient(select(Given.apply(leaf, logits), _temp(temp, tensor), options), leaf, grad_mask)
+
+    @differentiated
+    def backward_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        temp = _as_logits(temp, logits)
+        leaf = tensor(temp).requires_grad_()
+        return gradient(select(tensor(logits), Given.apply(leaf, temp), options), leaf, grad_mask)
 
     return guarded_implementation(
         name or function_name(fn),
         forward,
         backward,
         _takes(fn, "logits", "temp"),
+        backward_temp if learned_temp else None,
         flushes_subnormals=flushes_subnormals,
         normalises_logits=normalises_logits,
+        row_temp=row_temp,
     )
 
 
 def from_jax(
-    fn: Function, *, name: str | None = None, flushes_subnormals: bool = True, normalises_logits: bool = False
+    fn: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = True,
+    normalises_logits: bool = False,
+    row_temp: bool = False,
+    learned_temp: bool = False,
 ) -> Implementation:
     """The adapter for JAX; the gradient is that of `jax.vjp`.
 
@@ -156,7 +177,7 @@ def from_jax(
     fn : callable
         ``fn(logits, temp) -> mask`` over JAX arrays, under `jax.jit` or not. float64 arrays are handed over, and `fn`
         is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
-    name, flushes_subnormals, normalises_logits : optional
+    name, flushes_subnormals, normalises_logits, row_temp, learned_temp : optional
         As for `from_torch`; so are the result and the errors.
     """
     jax = _framework("jax", "from_jax")
@@ -172,34 +193,50 @@ def from_jax(
             stack.enter_context(home.enable_x64(True))
         return stack
 
-    def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+    def select(logits: Any, temp: Any, options: dict[str, Any]) -> Any:
+        temp = temp if isinstance(temp, jax.Array) else _temp(temp, jnp.array)
         return _expect((jax.Array, np.ndarray), fn(logits, temp, **_given(options, jnp.array)), fn)
 
-    def forward(logits: Any, temp: float, **options: Any) -> Array:
+    def gradient(function: Function, leaf: Any, grad_mask: Any) -> Array:
+        mask, pullback = jax.vjp(function, leaf)
+        if not jnp.issubdtype(mask.dtype, jnp.inexact):
+            return np.array(jnp.zeros_like(leaf))
+        (grad,) = pullback(jnp.array(_fitting(grad_mask, mask, fn), mask.dtype))
+        return np.array(grad)
+
+    def forward(logits: Any, temp: Any, **options: Any) -> Array:
         with around(logits, options.get("noise", logits)):
             return np.array(select(jnp.array(logits), temp, options))
 
-    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
+    def backward(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
         with around(grad_mask, logits, options.get("noise", logits)):
-            leaf = jnp.array(logits)
-            mask, pullback = jax.vjp(lambda leaf: select(leaf, temp, options), leaf)
-            if not jnp.issubdtype(mask.dtype, jnp.inexact):
-                return np.array(jnp.zeros_like(leaf))
-            (grad_logits,) = pullback(jnp.array(_fitting(grad_mask, mask, fn), mask.dtype))
-            return np.array(grad_logits)
+            return gradient(lambda leaf: select(leaf, temp, options), jnp.array(logits), grad_mask)
+
+    def backward_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        with around(grad_mask, logits, options.get("noise", logits)):
+            leaf = jnp.array(_as_logits(temp, logits))
+            return gradient(lambda leaf: select(jnp.array(logits), leaf, options), leaf, grad_mask)
 
     return guarded_implementation(
         name or function_name(fn),
         forward,
         backward,
         _takes(fn, "logits", "temp"),
+        backward_temp if learned_temp else None,
         flushes_subnormals=flushes_subnormals,
         normalises_logits=normalises_logits,
+        row_temp=row_temp,
     )
 
 
 def from_tensorflow(
-    fn: Function, *, name: str | None = None, flushes_subnormals: bool = True, normalises_logits: bool = False
+    fn: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = True,
+    normalises_logits: bool = False,
+    row_temp: bool = False,
+    learned_temp: bool = False,
 ) -> Implementation:
     """The adapter for TensorFlow; the gradient is that of `tf.GradientTape`.
 
@@ -208,7 +245,7 @@ def from_tensorflow(
     fn : callable
         ``fn(logits, temp) -> mask`` over tensors, a `tf.function` or not. A mask that has no gradient there, None, has
         the gradient 0.
-    name, flushes_subnormals, normalises_logits : optional
+    name, flushes_subnormals, normalises_logits, row_temp, learned_temp : optional
         As for `from_torch`; so are the result and the errors.
     """
     tf = _framework("tensorflow", "from_tensorflow")
@@ -219,19 +256,16 @@ def from_tensorflow(
     def array(tensor: Any) -> Array:
         return np.array(tf.convert_to_tensor(tensor).numpy())  # the gradient of tf.gather is no tensor yet
 
-    def select(logits: Any, temp: float, options: dict[str, Any]) -> Any:
+    def select(logits: Any, temp: Any, options: dict[str, Any]) -> Any:
         if not tf.executing_eagerly():
             raise RuntimeError("from_tensorflow needs eager execution; call it outside of tf.function and tf.Graph")
+        temp = temp if isinstance(temp, tf.Tensor) else _temp(temp, tensor)
         return _expect(tf.Tensor, fn(logits, temp, **_given(options, tensor)), fn)
 
-    def forward(logits: Any, temp: float, **options: Any) -> Array:
-        return array(select(tensor(logits), temp, options))
-
-    def backward(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Array:
-        leaf = tensor(logits)
+    def gradient(function: Function, leaf: Any, grad_mask: Any) -> Array:
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(leaf)
-            same, mask = tf.identity(leaf), select(leaf, temp, options)
+            same, mask = tf.identity(leaf), function(leaf)
         if tape.gradient(same, leaf) is None:
             raise RuntimeError("tf.GradientTape records nothing here; call from_tensorflow outside of tf.init_scope")
         if not mask.dtype.is_floating:
@@ -239,13 +273,25 @@ def from_tensorflow(
         cotangent = tf.cast(tensor(_fitting(grad_mask, mask, fn)), mask.dtype)
         return array(tape.gradient(mask, leaf, cotangent, tf.UnconnectedGradients.ZERO))
 
+    def forward(logits: Any, temp: Any, **options: Any) -> Array:
+        return array(select(tensor(logits), temp, options))
+
+    def backward(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        return gradient(lambda leaf: select(leaf, temp, options), tensor(logits), grad_mask)
+
+    def backward_temp(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Array:
+        leaf = tensor(_as_logits(temp, logits))
+        return gradient(lambda leaf: select(tensor(logits), leaf, options), leaf, grad_mask)
+
     return guarded_implementation(
         name or function_name(fn),
         forward,
         backward,
         _takes(fn, "logits", "temp"),
+        backward_temp if learned_temp else None,
         flushes_subnormals=flushes_subnormals,
         normalises_logits=normalises_logits,
+        row_temp=row_temp,
     )
 
 
@@ -253,9 +299,11 @@ def from_array_functions(
     forward: Function,
     backward: Function,
     *,
+    backward_temp: Function | None = None,
     name: str | None = None,
     flushes_subnormals: bool = False,
     normalises_logits: bool = False,
+    row_temp: bool = False,
 ) -> Implementation:
     """The adapter for two functions over NumPy arrays, the second the hand-written backward pass of the first.
 
@@ -264,8 +312,10 @@ def from_array_functions(
     forward : callable
         ``forward(logits, temp) -> mask``.
     backward : callable
-        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if both take it.
-    name, flushes_subnormals, normalises_logits : optional
+        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if all take it.
+    backward_temp : callable, optional
+        ``backward_temp(grad_mask, logits, temp) -> grad_temp``, the gradient of a learned temperature.
+    name, flushes_subnormals, normalises_logits, row_temp : optional
         As for `from_torch`, with the name of `forward`; so are the result and the errors.
 
     Examples
@@ -284,20 +334,27 @@ def from_array_functions(
         array = np.asarray(values)
         return like(array, array)
 
-    def mask(logits: Any, temp: float, **options: Any) -> Any:
-        return forward(copy(logits), temp, **_given(options, copy))
+    def mask(logits: Any, temp: Any, **options: Any) -> Any:
+        return forward(copy(logits), _temp(temp, copy), **_given(options, copy))
 
-    def grad_logits(grad_mask: Any, logits: Any, temp: float, **options: Any) -> Any:
-        return backward(copy(grad_mask), copy(logits), temp, **_given(options, copy))
+    def gradient(function: Function) -> Function:
+        def call(grad_mask: Any, logits: Any, temp: Any, **options: Any) -> Any:
+            return function(copy(grad_mask), copy(logits), _temp(temp, copy), **_given(options, copy))
+
+        return call
 
     options = _takes(forward, "logits", "temp") & _takes(backward, "grad_mask", "logits", "temp")
+    if backward_temp is not None:
+        options &= _takes(backward_temp, "grad_mask", "logits", "temp")
     return guarded_implementation(
         name or function_name(forward),
         mask,
-        grad_logits,
+        gradient(backward),
         options,
+        None if backward_temp is None else gradient(backward_temp),
         flushes_subnormals=flushes_subnormals,
         normalises_logits=normalises_logits,
+        row_temp=row_temp,
     )
 
 
@@ -320,6 +377,16 @@ def _bfloat16() -> Any:
     except ImportError:
         message = "a bfloat16 tensor as a NumPy array needs the package ml_dtypes: pip install ml_dtypes"
         raise ModuleNotFoundError(message, name="ml_dtypes") from None
+
+
+def _temp(temp: Any, tensor: Function) -> Any:
+    """The temperature as `fn` takes it: a number, or a tensor of several."""
+    return tensor(temp) if isinstance(temp, np.ndarray) else temp
+
+
+def _as_logits(temp: Any, logits: Any) -> Array:
+    """The temperature as an array in the logits' dtype."""
+    return np.asarray(temp, np.asarray(logits).dtype)
 
 
 def _given(options: dict[str, Any], tensor: Function) -> dict[str, Any]:

@@ -86,6 +86,9 @@ class Case:
         nothing of their cause.
     origin : Origin or None
         Where the answers are taken from, instead of being computed.
+    row_temp : ndarray or None
+        The temperatures, in place of `temp`, if rows have their own: an array in the logits' dtype that broadcasts to
+        `logits` with length 1 along `axis`.
 
     Examples
     --------
@@ -111,10 +114,11 @@ class Case:
     noise: Array | None = None
     flags: tuple[str, ...] = ()
     origin: Origin | None = None
+    row_temp: Array | None = None
 
     @property
     def group(self) -> str:
-        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"`` or ``"layout"``."""
+        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"``, ``"layout"`` or ``"temp"``."""
         return self.name.partition("/")[0]
 
     @property
@@ -134,6 +138,16 @@ class Case:
                 options[name] = getattr(self, name)
         return options
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What an implementation must take for this case: its options, and ``"row_temp"`` where rows have their own."""
+        return (*self.options, *["row_temp"] * (self.row_temp is not None))
+
+    @property
+    def given_temp(self) -> Any:
+        """The temperature as an implementation is given it: a float, or an array."""
+        return self.temp if self.row_temp is None else self.row_temp
+
     # -------------------------------------------------------------------------------------------- the oracle
 
     @cached_property
@@ -147,17 +161,22 @@ class Case:
         return self.answer("backward")
 
     @cached_property
+    def grad_temp(self) -> Array:
+        """The right gradient of the temperature, in its shape, rounded once."""
+        return self.answer("backward_temp")
+
+    @cached_property
     def bound(self) -> Array:
         """How far `backward` may be from `grad_logits`, entry by entry: of an honest textbook, and of rounding this."""
         return self.unrows(self.allowed(Allowed("standard")))
 
     def answer(self, direction: str, backend: str = "reference") -> Array:
         """What the operator returns, or raises."""
-        if self.origin is not None and backend == "reference":
+        if self.origin is not None and backend == "reference" and direction != "backward_temp":
             return self.origin.answer(direction)
         operator = straight_through if self.noise is None else gumbel_softmax
         arguments = (self.logits,) if direction == "forward" else (self.grad_mask, self.logits)
-        return np.asarray(getattr(operator, direction)(*arguments, self.temp, **self.options, backend=backend))
+        return np.asarray(getattr(operator, direction)(*arguments, self.given_temp, **self.options, backend=backend))
 
     # -------------------------------------------------------------------------------------------- as rows
 
@@ -182,8 +201,8 @@ class Case:
     def part(self, rows: slice) -> Case:
         """Some of the rows, as a case of their own; of two axes, with the candidates along the last."""
 
-        def some(option: Array | None) -> Array | None:
-            return None if option is None else np.broadcast_to(option, self.logits.shape)[rows]
+        def some(option: Array | None, choices: int = self.logits.shape[-1]) -> Array | None:
+            return None if option is None else np.broadcast_to(option, (len(self.logits), choices))[rows]
 
         return replace(
             self,
@@ -192,6 +211,7 @@ class Case:
             where=some(self.where),
             noise=some(self.noise),
             origin=None if self.origin is None else self.origin.part(rows),
+            row_temp=some(self.row_temp, 1),
         )
 
     def parts(self) -> Iterator[tuple[slice, Case]]:
@@ -220,6 +240,15 @@ class Case:
         return None if self.noise is None else self.rows(np.broadcast_to(self.noise, self.logits.shape))
 
     @cached_property
+    def temps(self) -> Any:
+        """The temperature of each row: a float, or (rows, 1) in float64."""
+        if self.row_temp is None:
+            return self.temp
+        shape = list(self.logits.shape)
+        shape[self.axis] = 1
+        return self.rows(np.broadcast_to(self.row_temp.astype(np.float64), shape))
+
+    @cached_property
     def agreed(self) -> Array:
         """Rows on which every honest textbook has the same answer: bool, shape (rows,).
 
@@ -232,8 +261,8 @@ class Case:
         excluded = self.w == -np.inf
         sound = np.all(np.isfinite(self.w) | excluded, axis=-1) & ~np.all(excluded, axis=-1)
         with np.errstate(all="ignore"):
-            quotients = np.where(excluded, 0.0, self.w) / self.temp
-            cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / min(1.0, self.temp)
+            quotients = np.where(excluded, 0.0, self.w) / self.temps
+            cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / np.minimum(1.0, self.temps)
             largest = tolerance.Format.of(self.logits.dtype).largest
             fits = (np.abs(quotients) <= largest) & (np.abs(cotangents) <= largest)
         taken = self.logits.ndim == 2 or "axis" in self.options
@@ -257,10 +286,10 @@ class Case:
         g = self.rows(self.grad_mask)
         if self.w.size == 0:
             return np.zeros(self.w.shape)
-        bound = tolerance.backward(g, self.w, self.temp, dtype, how.arithmetic, self.added)
+        bound = tolerance.backward(g, self.w, self.temps, dtype, how.arithmetic, self.added)
         if how.backend == "reference":
             return np.asarray(bound + tolerance.ulp(self.rows(self.grad_logits), dtype) / 2)
-        return np.asarray(bound + tolerance.backward(g, self.w, self.temp, dtype, tolerance.KERNELS))
+        return np.asarray(bound + tolerance.backward(g, self.w, self.temps, dtype, tolerance.KERNELS))
 
     # -------------------------------------------------------------------------------------------- somebody else's
 

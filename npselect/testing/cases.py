@@ -23,6 +23,7 @@ from npselect.testing.noisy import with_noise, with_noise_in_proportion
 from npselect.testing.option_cases import option_cases
 from npselect.testing.random_cases import random_cases
 from npselect.testing.range_cases import range_cases
+from npselect.testing.temperature import temperature_cases
 from npselect.testing.tolerance import Format
 
 __all__ = ["all_cases", "cases", "find_case", "rounded"]
@@ -51,7 +52,8 @@ def cases(
     operator : module
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then every case has noise.
     options : collection of str
-        "axis" and "where", to have the cases in which these are given too.
+        "axis" and "where", to have the cases in which these are given too; "row_temp", to have those in which `temp` is
+        an array (of `Case.given_temp`).
     profile : {"standard", "strict"}
         "standard" leaves out the cases in which there is a row on which textbooks differ, "strict" those alone whose
         right answer is an error. In neither are there arrays that only NumPy has: of negative strides.
@@ -78,9 +80,11 @@ def cases(
     ['float32/digits/1797x10']
     """
     options = {options} if isinstance(options, str) else set(options)
-    unknown = options - {"axis", "where", "noise"}
+    unknown = options - {"axis", "where", "noise", "row_temp"}
     if unknown:
-        raise ValueError(f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'axis' and 'where'")
+        raise ValueError(
+            f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'axis', 'where' and 'row_temp'"
+        )
     if profile not in ("standard", "strict"):
         raise ValueError(f"profile is {profile!r}; it takes 'standard' or 'strict'")
     form = floating_dtype(dtype)
@@ -88,8 +92,8 @@ def cases(
         raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     return [
         case
-        for case in all_cases(form, temp, operator)
-        if set(case.options) <= options | {"noise"}
+        for case in all_cases(form, temp, operator, learned_temp="row_temp" in options)
+        if set(case.needs) <= options | {"noise"}
         and not {"error", "numpy"} & {*case.flags}
         and (profile == "strict" or np.all(case.agreed))
     ]
@@ -124,16 +128,19 @@ def find_case(id: str, temp: float = 0.6) -> Case:  # noqa: A002 the name of the
     operator = gumbel_softmax if id.startswith("gumbel/") else straight_through
     dtype = id.removeprefix("gumbel/").partition("/")[0]
     try:
-        return next(case for case in all_cases(floating_dtype(dtype), temp, operator) if case.id == id)
+        asked = all_cases(floating_dtype(dtype), temp, operator, learned_temp="/temp/" in id)
+        return next(case for case in asked if case.id == id)
     except (StopIteration, ValueError):
         raise ValueError(f"id is {id!r}; no case has that, see [case.id for case in cases(...)]") from None
 
 
-def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType) -> list[Case]:
-    """With all options, and those whose right answer is an error."""
+def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType, learned_temp: bool = False) -> list[Case]:
+    """With all options, and those whose right answer is an error; with those of the temperature if one is learned."""
     temp = rounded(temp, dtype)
     usual = [*_digits(dtype, temp), *random_cases(dtype, temp), *_edges(dtype, temp), *option_cases(dtype, temp)]
     usual += layout_cases(dtype, temp)
+    if learned_temp:
+        usual += temperature_cases(dtype, temp)
     far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
     if operator is straight_through:
         return [*usual, *far, *_lowest(dtype), _excluded_blocks(dtype)]
@@ -226,7 +233,7 @@ def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
     if dtype.name == "float64":
         return
     form = Format.of(dtype)
-    low, temp = -form.largest, 2.0 ** (1 - form.lowest)
+    low, temp = -form.largest, 2.0 ** (-1 - form.lowest)  # whose reciprocal is a normal number
     none = -_INF
     w = np.array(
         [[none, low, none, low, low], [none, none, low, none, none], [low] * 5, [none, low, low / 2, low, none]]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through
 from npselect.backends import choose
+from npselect.testing import temperature
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause
@@ -52,7 +53,11 @@ def check(
         written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
         `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
         have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
-        subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first.
+        subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first,
+        ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that broadcasts against them
+        with length 1 along the axis of the candidates: a temperature for each row. A function
+        ``backward_temp(grad_mask, logits, temp) -> grad_temp``, with the same options, returns the gradient of `temp`
+        in its shape; it is asked in most cases of up to 32,768 entries. Both are asked of what has them.
     operator : module, optional
         `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
@@ -100,7 +105,7 @@ def check(
     >>> from npselect import straight_through, testing
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
-    PASSED: 101 of 101 cases
+    PASSED: 105 of 105 cases
     """
     if profile not in PROFILES:
         raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
@@ -115,9 +120,12 @@ def check(
     choose(backend)
     options = _options(implementation, operator)
     how = Allowed(profile, backend, **{name: bool(getattr(implementation, name, False)) for name in DECLARED})
+    row_temp, by_temp = bool(getattr(implementation, "row_temp", False)), _by_temp(implementation)
 
     if given is None:
-        asked = [case for form in forms for case in all_cases(form, temp, operator)]
+        learned = bool(row_temp or by_temp)
+        asked = [case for form in forms for case in all_cases(form, temp, operator, learned_temp=learned)]
+        asked = [case for case in asked if row_temp or case.row_temp is None]
     else:
         noisy = operator is gumbel_softmax
         asked = [case for case in given if case.logits.dtype in forms and (case.noise is not None) == noisy]
@@ -126,7 +134,7 @@ def check(
     for done, case in enumerate(asked):
         if progress is not None:
             progress(done, len(asked), case.id)
-        if missing := [name for name in case.options if name not in options]:
+        if missing := [name for name in case.needs if name not in options and not (row_temp and name == "row_temp")]:
             outcomes.append(not_asked(case, " and no ".join(missing)))
             continue
         find = f"{case.id!r}{'' if temp == 0.6 else f', temp={temp!r}'}" if cases is None else None
@@ -154,8 +162,10 @@ def check(
         backend,
         tuple(outcomes),
         _near_ties_allowed(outcomes),
-        likely_cause(observations) if failed else None,
+        _cause(observations) if failed else None,
         versions(),
+        row_temp,
+        by_temp,
     )
 
 
@@ -181,6 +191,12 @@ def assert_conforms(implementation: Any, **options: Any) -> None:
     report = check(implementation, **options)
     if not report.ok:
         raise AssertionError(str(report))
+
+
+def _cause(observations: Sequence[Observation]) -> str | None:
+    """Of what is wrong at one temperature; or else, with many, or with their gradients."""
+    cause = likely_cause([seen for seen in observations if seen.case.row_temp is None])
+    return "; ".join(filter(None, (cause, temperature.likely_cause(observations, alone=cause is None)))) or None
 
 
 def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -223,6 +239,14 @@ def _options(implementation: Any, operator: ModuleType) -> frozenset[str]:
             "is for npselect.testing.check_sampler"
         )
     return options
+
+
+def _by_temp(implementation: Any) -> bool:
+    """Whether it declares the gradient of the temperature; a `TypeError` if that cannot be called."""
+    if getattr(implementation, "backward_temp", None) is None:
+        return False
+    _taken(implementation, "backward_temp", ("grad_mask", "logits", "temp"))
+    return True
 
 
 def _taken(implementation: Any, name: str, arguments: tuple[str, ...]) -> frozenset[str]:

@@ -104,8 +104,8 @@ def _near_ties(case: Case, actual: Array, expected: Array, how: Allowed) -> Arra
 def within_rounding(case: Case, how: Allowed) -> Array:
     """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
     with np.errstate(all="ignore"):
-        gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temp
-        near = tolerance.near_tie(case.w, case.temp, case.logits.dtype, how.arithmetic, case.added)
+        gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temps
+        near = tolerance.near_tie(case.w, case.temps, case.logits.dtype, how.arithmetic, case.added)
         return np.asarray(gap <= near)
 
 

@@ -37,6 +37,11 @@ class Implementation:
         Whether the logits' logsumexp is subtracted from them before all else, as in a categorical distribution of
         PyTorch or Pyro, and the gradient is that of both steps. Small gradients then have few digits or none, and no
         more is expected (`npselect.testing.tolerance`). This is declared, not tested.
+    row_temp : bool
+        Whether `temp` may also be an array with length 1 along the axis of the candidates.
+    backward_temp : callable or None
+        ``backward_temp(grad_mask, logits, temp, **options) -> grad_temp``, in the shape of `temp`; None if the
+        temperature has no gradient.
     """
 
     name: str
@@ -45,6 +50,8 @@ class Implementation:
     options: frozenset[str] = frozenset()
     flushes_subnormals: bool = False
     normalises_logits: bool = False
+    row_temp: bool = False
+    backward_temp: Function | None = None
 
     @property
     def __name__(self) -> str:
@@ -52,9 +59,14 @@ class Implementation:
 
 
 def guarded_implementation(
-    name: str, forward: Function, backward: Function, options: frozenset[str], **declared: bool
+    name: str,
+    forward: Function,
+    backward: Function,
+    options: frozenset[str],
+    backward_temp: Function | None = None,
+    **declared: bool,
 ) -> Implementation:
-    """Both functions behind a look at the keywords."""
+    """The functions behind a look at the keywords."""
 
     def guarded(function: Function) -> Function:
         @wraps(function)
@@ -67,7 +79,8 @@ def guarded_implementation(
 
         return call
 
-    return Implementation(name, guarded(forward), guarded(backward), options, **declared)
+    by_temp = None if backward_temp is None else guarded(backward_temp)
+    return Implementation(name, guarded(forward), guarded(backward), options, backward_temp=by_temp, **declared)
 
 
 def options_of(fn: Function, arguments: tuple[str, ...]) -> frozenset[str]:

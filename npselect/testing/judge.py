@@ -13,8 +13,10 @@ import numpy.typing as npt
 from npselect._kinds import as_numpy_sees
 from npselect.testing.case import Case
 from npselect.testing.compare import Allowed, Errors, compare_gradients, compare_masks, trouble, within_rounding
+from npselect.testing.implementation import options_of
 from npselect.testing.layouts import like
 from npselect.testing.report import Difference, Outcome
+from npselect.testing.temperature import bound, compare_temps, judged_temps
 
 __all__ = ["Observation", "judge", "not_asked"]
 
@@ -39,6 +41,11 @@ class Observation:
         The oracle's.
     tolerance : ndarray
         Of grad_logits.
+    grad_temp : ndarray or None
+        The answer, whatever its shape.
+    temps, temps_tolerance : ndarray or None
+        Which gradients of temperatures were judged, bool in the temperature's shape, and their tolerance; None if the
+        implementation has no `backward_temp`.
     """
 
     case: Case
@@ -49,6 +56,9 @@ class Observation:
     expected_mask: Array
     expected_grad_logits: Array
     tolerance: Array
+    grad_temp: Array | None = None
+    temps: Array | None = None
+    temps_tolerance: Array | None = None
 
 
 class _Call(NamedTuple):
@@ -79,6 +89,7 @@ class _Comparison(NamedTuple):
 
 
 _OVERWRITTEN = "returns an array that a later call overwrites"
+_LARGEST_BY_TEMP = 1 << 15  # entries
 _AGAIN = ", called again after other calls"
 
 
@@ -98,24 +109,24 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
     again = "again" in case.flags
     if again:
         _ask_others(implementation, case)
-    forward, backward = (_call(implementation, direction, case) for direction in ("forward", "backward"))
+    calls = {direction: _call(implementation, direction, case) for direction in directions(implementation, case)}
     if again:
         _ask_others(implementation, case)
-    seconds = forward.seconds + backward.seconds
+    seconds = sum(call.seconds for call in calls.values())
     if "error" in case.flags:
-        difference = _refusal(forward) or _refusal(backward)
+        difference = next(filter(None, map(_refusal, calls.values())), None)
         strict = how.profile == "strict"
         return _outcome(case, strict, difference, judged_rows=strict * len(case.logits), seconds=seconds), None
 
     rows = case.judged(how)
     judged = bool(np.any(rows)) or len(rows) == 0
     shown = rows if judged else np.ones_like(rows)
-    difference, near, errors = _compared(case, forward, backward, shown, how)
+    difference, near, errors = _compared(case, calls, shown, how)
     if again and difference is None:
-        second, first = (_call(implementation, direction, case) for direction in ("backward", "forward"))
-        if later := _compared(case, first, second, shown, how).difference:
+        repeated = {direction: _call(implementation, direction, case) for direction in reversed(calls)}
+        if later := _compared(case, repeated, shown, how).difference:
             difference = replace(later, message=later.message + _AGAIN)
-    if (forward.error or backward.error) and not np.all(rows):
+    if any(call.error for call in calls.values()) and not np.all(rows):
         judged = False  # the error may be about the rows that are not judged
     close, earlier = (some[rows] for some in _close_rows(case, how))
     outcome = _outcome(
@@ -133,21 +144,41 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
     if not judged or case.origin is not None or "extreme" in case.flags:
         return outcome, None
     mask, grad_logits = case.expected(how.backend)
-    answers = _fitting(case, forward, mask), _fitting(case, backward, grad_logits)
-    return outcome, Observation(case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(how))
+    answers = _fitting(case, calls["forward"], mask), _fitting(case, calls["backward"], grad_logits)
+    observation = Observation(case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(how))
+    if by_temp := calls.get("backward_temp"):
+        temps, limits = judged_temps(case, how), bound(case, how)
+        observation = replace(observation, grad_temp=by_temp.result, temps=temps, temps_tolerance=limits)
+    return outcome, observation
+
+
+def directions(implementation: Any, case: Case) -> tuple[str, ...]:
+    """The functions that a case is put to: both or, if there is one that takes its options, `backward_temp` too.
+
+    Not in the largest cases: the oracle's sums are exact, and its time is theirs. Nor where its answers are those of
+    another case.
+    """
+    by_temp = getattr(implementation, "backward_temp", None)
+    if by_temp is None or case.origin is not None or case.logits.size > _LARGEST_BY_TEMP:
+        return ("forward", "backward")
+    takes = getattr(implementation, "options", None)
+    takes = options_of(by_temp, ("grad_mask", "logits", "temp")) if takes is None else takes
+    return ("forward", "backward", *["backward_temp"] * (takes >= case.options.keys()))
 
 
 def _ask_others(implementation: Any, case: Case) -> None:
     """Questions of the same shape, whatever the answers: at the same temperature, and at another."""
     other = replace(case, logits=case.logits[::-1].copy(), grad_mask=case.grad_mask[::-1].copy())
-    for asked in (other, replace(other, temp=2 * case.temp)):
-        for direction in ("forward", "backward"):
+    doubled = None if case.row_temp is None else case.row_temp + case.row_temp
+    for asked in (other, replace(other, temp=2 * case.temp, row_temp=doubled)):
+        for direction in directions(implementation, case):
             _call(implementation, direction, asked)
 
 
-def _compared(case: Case, forward: _Call, backward: _Call, rows: Array, how: Allowed) -> _Comparison:
-    """Part by part, as far as there are answers to be compared."""
-    first, second = _trouble(forward, case), _trouble(backward, case)
+def _compared(case: Case, calls: dict[str, _Call], rows: Array, how: Allowed) -> _Comparison:
+    """Part by part, as far as there are answers to be compared; the gradient of the temperature as a whole."""
+    forward, backward = calls["forward"], calls["backward"]
+    first, second = _trouble(forward, case.logits), _trouble(backward, case.logits)
     mask = None if first is not None else forward.result
     grad_logits = None if second is not None else backward.result
     near, errors = np.zeros_like(rows), Errors()
@@ -159,7 +190,15 @@ def _compared(case: Case, forward: _Call, backward: _Call, rows: Array, how: All
         if grad_logits is not None:
             difference, more = compare_gradients(part, grad_logits[some], expected_grad_logits, rows[some], how)
             second, errors = second or _moved(difference, some), errors.worse(more)
-    return _Comparison(first or second, near, errors)
+    third = None
+    if by_temp := calls.get("backward_temp"):
+        judged = judged_temps(case, how)
+        if by_temp.error is None or np.all(judged):
+            third = _trouble(by_temp, case.grad_temp)
+        if third is None and by_temp.result is not None:
+            third, more = compare_temps(case, by_temp.result, case.grad_temp, judged, how)
+            errors = errors.worse(more)
+    return _Comparison(first or second or third, near, errors)
 
 
 def _moved(difference: Difference | None, rows: slice) -> Difference | None:
@@ -196,17 +235,18 @@ def _outcome(case: Case, judged: bool, difference: Difference | None, **figures:
 
 def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
     """A line that shows a difference."""
+    given = "case.temp" if case.row_temp is None else "case.row_temp"
 
-    def call(direction: str, rows: str = "", temp: str = "case.temp") -> str:
+    def call(direction: str, rows: str = "", temp: str = given) -> str:
         arguments = [f"case.logits{rows}", temp, *["**case.options"] * bool(case.options)]
-        if direction == "backward":
+        if direction != "forward":
             arguments.insert(0, f"case.grad_mask{rows}")
         return f"implementation.{direction}({', '.join(arguments)})"
 
     found = f"case = npselect.testing.find_case({find}); "
     if find is None:
         found = f"case = next(case for case in cases if case.id == {case.id!r}); "
-    calls = [(direction, temp) for temp in ("case.temp", "2 * case.temp") for direction in ("forward", "backward")]
+    calls = [(direction, temp) for temp in (given, f"2 * {given}") for direction in ("forward", "backward")]
     others = "".join(f"{call(direction, '[::-1]', temp)}; " for direction, temp in calls)
     this = call(difference.direction)
     if difference.message == _OVERWRITTEN:
@@ -215,8 +255,9 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
         found += others
     if difference.position is None:
         return f"{found}print({this})"
-    at = list(difference.position)
-    return f"{found}print({this}{at}, case.{'mask' if difference.direction == 'forward' else 'grad_logits'}{at})"
+    at = f"[{', '.join(map(str, difference.position))}]" if difference.position else ""
+    right = {"forward": "mask", "backward": "grad_logits", "backward_temp": "grad_temp"}[difference.direction]
+    return f"{found}print({this}{at}, case.{right}{at})"
 
 
 def _close_rows(case: Case, how: Allowed) -> tuple[Array, Array]:
@@ -242,8 +283,8 @@ def _close_rows(case: Case, how: Allowed) -> tuple[Array, Array]:
 
 def _call(implementation: Any, direction: str, case: Case) -> _Call:
     """One call with copies of the arrays; what it warns of is no matter of ours."""
-    given: dict[str, Any] = {"grad_mask": case.grad_mask} if direction == "backward" else {}
-    given |= {"logits": case.logits, "temp": case.temp, **case.options}
+    given: dict[str, Any] = {} if direction == "forward" else {"grad_mask": case.grad_mask}
+    given |= {"logits": case.logits, "temp": case.given_temp, **case.options}
     copies = {name: _copy(value) for name, value in given.items()}
     keywords = {name: copies[name] for name in case.options}
     positional = [value for name, value in copies.items() if name not in keywords]
@@ -278,7 +319,7 @@ def _refusal(call: _Call) -> Difference | None:
     return Difference(call.direction, "returns without an error; expected ValueError")
 
 
-def _trouble(call: _Call, case: Case) -> Difference | None:
+def _trouble(call: _Call, expected: Array) -> Difference | None:
     """What is wrong with an answer before its values are looked at."""
     if call.error is not None:
         return Difference(call.direction, f"raises {_described(call.error)}")
@@ -287,7 +328,7 @@ def _trouble(call: _Call, case: Case) -> Difference | None:
         return Difference(call.direction, f"writes to its argument {call.wrote_to}")
     if call.overwritten:
         return Difference(call.direction, _OVERWRITTEN)
-    return trouble(call.direction, call.returned, call.result, case.logits)
+    return trouble(call.direction, call.returned, call.result, expected)
 
 
 def _fitting(case: Case, call: _Call, expected: Array) -> Array | None:

@@ -20,7 +20,7 @@ class Difference:
     Attributes
     ----------
     direction : str
-        ``"forward"`` or ``"backward"``.
+        ``"forward"``, ``"backward"`` or ``"backward_temp"``.
     message : str
         What is wrong, in words.
     position : tuple of int, optional
@@ -47,7 +47,7 @@ class Difference:
     @property
     def where(self) -> str:
         """The direction and the position, as in ``"backward[0, 3]"``."""
-        return self.direction + ("" if self.position is None else f"[{', '.join(map(str, self.position))}]")
+        return self.direction + ("" if not self.position else f"[{', '.join(map(str, self.position))}]")
 
     def __str__(self) -> str:
         return f"{self.where} {self.message}"
@@ -140,6 +140,8 @@ class Report:
         The mistake that would explain the values, if one is known that does.
     versions : dict of str to str
         Of Python and the packages involved.
+    row_temp, backward_temp : bool
+        Whether the implementation takes a temperature for each row; whether it has the gradient of the temperature.
     """
 
     implementation: str
@@ -155,6 +157,8 @@ class Report:
     near_ties_allowed: Mapping[str, int]
     likely_cause: str | None
     versions: Mapping[str, str]
+    row_temp: bool = False
+    backward_temp: bool = False
 
     @property
     def ok(self) -> bool:
@@ -201,6 +205,7 @@ class Report:
     def heading(self) -> list[str]:
         """The lines above the tables: what was checked."""
         takes = ", ".join(f"{name}=" for name in self.options) or "no options"
+        takes += " and a temperature for each row" * self.row_temp + ", has backward_temp" * self.backward_temp
         declared = ", declared to flush subnormals" if self.flushes_subnormals else ""
         declared += ", declared to normalise logits" if self.normalises_logits else ""
         return [
