@@ -86,14 +86,6 @@ def test_some_mutants_are_refused(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [32, 1024, 8192, 65536])
 @pytest.mark.parametrize("name", mutants.ORIGINALS)
-def test_all_mutants_are_refused(name, block):
-    assert survivors(name, block, "float32") == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("name", mutants.ORIGINALS)
-def test_all_mutants_are_refused_in_every_dtype(name, dtype):
-    assert survivors(name, 1024, dtype) == []
+def test_all_mutants_are_refused(name):
+    assert survivors(name, 1024, "float32") == []
