@@ -427,8 +427,7 @@ def test_fault_is_rejected_with_its_cause(name):
 )
 def test_fault_is_rejected_with_noise(name):
     fault = FAULTS[name]
-    cause = "any of equals" if name == "forward: with jitter" else fault.cause  # sums with noise differ by more, or not
-    rejected(with_options(fault.forward, fault.backward), cause, fault.says, operator=gumbel_softmax)
+    rejected(with_options(fault.forward, fault.backward), fault.cause, fault.says, operator=gumbel_softmax)
 
 
 # ------------------------------------------------------------------------------------------------ of options

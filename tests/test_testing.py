@@ -338,7 +338,7 @@ def test_what_is_not_asked_is_said():
     assert f"not asked, for options that are not taken: {len(skipped)} cases" in plain.summary
     assert "takes no options" in str(plain)
     assert {group.name: group.not_asked for group in plain.groups} == {
-        "digits": 0, "random": 0, "edge": 0, "axis": 6, "where": 9
+        "digits": 0, "random": 0, "edge": 0, "axis": 6, "where": 9, "layout": 0
     }  # fmt: skip
     full = testing.check(with_options(hard, soft_gradient))
     assert not any(case.verdict == "not asked" for case in full.cases)

@@ -341,12 +341,11 @@ class Case:
         """Rows that count in a profile: bool, shape (rows,). No subnormal logit does where these may be flushed."""
         if self.origin is not None:
             return np.asarray(self.origin.case.judged(how)[self.origin.rows])
+        kept = ~np.any(self._subnormal, axis=-1) if how.flushes_subnormals else np.ones(len(self.w), np.bool_)
         if how.profile == "strict":
-            return np.ones(len(self.w), np.bool_)
+            return np.asarray(kept)
         finite = np.isfinite(self.allowed(how)) & np.isfinite(self.rows(self.grad_logits))
-        if how.flushes_subnormals:
-            finite &= ~self._subnormal
-        return np.asarray(self.agreed & np.all(finite, axis=-1))
+        return np.asarray(kept & self.agreed & np.all(finite, axis=-1))
 
     @property
     def _subnormal(self) -> Array:
