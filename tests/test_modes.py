@@ -138,7 +138,7 @@ def test_types_are_changed(name: str) -> None:
     rng = np.random.default_rng(1)
     tiny = np.float32(2.0**-149) * rng.integers(-9, 10, (6, 7)).astype(np.float32)
     g = rng.standard_normal((6, 7))
-    integers = np.arange(42).reshape(6, 7) + 2**60
+    integers = 256 * np.arange(42).reshape(6, 7) + 2**60  # of which float64 holds each
 
     def results() -> str:
         out = np.empty((6, 7), np.float16)
