@@ -143,7 +143,7 @@ def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType, learned_t
         usual += temperature_cases(dtype, temp)
     far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
     if operator is straight_through:
-        return [*usual, *far, *_lowest(dtype), _excluded_blocks(dtype)]
+        return [*usual, *far, _excluded_blocks(dtype)]
     if operator is not gumbel_softmax:
         raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
     noisy = [with_noise(case, seed) for seed, case in enumerate(usual)]
@@ -222,25 +222,6 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
     yield case("K=0", "ValueError", np.zeros((2, 0)), 0.0, flags=("error",))
     for bad in (0.0, -1.0, _NAN, _INF):
         yield case(f"temp={bad}", "ValueError", four, temp=bad, flags=("error",))
-
-
-def _lowest(dtype: np.dtype[Any]) -> Iterator[Case]:
-    """Candidates that are the lowest of all finite numbers.
-
-    A maximum that starts there looks like them. (So does what `where=` excludes by that number, as many do; it is not
-    asked for.) In float64, in which the judge computes, they would leave it no room.
-    """
-    if dtype.name == "float64":
-        return
-    form = Format.of(dtype)
-    low, temp = -form.largest, 2.0 ** (-1 - form.lowest)  # whose reciprocal is a normal number
-    none = -_INF
-    w = np.array(
-        [[none, low, none, low, low], [none, none, low, none, none], [low] * 5, [none, low, low / 2, low, none]]
-    )
-    g = np.broadcast_to(temp / 256 * np.array([1.0, -2.0, 0.5, 3.0, -1.0]), w.shape).astype(dtype)
-    note = "the lowest of all numbers may be a candidate, and the largest one"
-    yield Case("edge/lowest of all", note, w.astype(dtype), g, temp, flags=("extreme",))
 
 
 def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
