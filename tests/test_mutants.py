@@ -45,7 +45,7 @@ SAME = {
     r"backward_tiles, 11: tile = .*np\.finfo\(w\.dtype\)\.min": "padding changes no maximum, unless that is -inf",
     r"-> w = w if where is None else np\.where\(where, w, np\.finfo\(w\.dtype\)\.min\)$":
         "as good as none, but beside candidates that are as small",
-    r"forward_\w+, \d+: top = .*np\.finfo\(w\.dtype\)\.min": "so does TensorFlow's argmax: candidates that are as small",
+    r"forward_\w+, \d+: top = .*np\.finfo\(w\.dtype\)\.min": "so begins TensorFlow's argmax",
     r"backward_\w+, \d+: top = .*np\.finfo\(w\.dtype\)\.min": "the largest is no less, unless it is -inf",
 }  # fmt: skip
 IN_FLOAT32 = r"w\.dtype.* -> .*np\.float32"  # which is the dtype itself, there
