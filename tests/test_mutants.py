@@ -42,10 +42,11 @@ SAME = {
     r"axis=-1.* -> .*axis=1": "the last of two axes",
     r"-> tile = np\.full\(\(last - row, (block \+ 1|2 \* block)\), -np\.inf, w\.dtype\)$": "more padding",
     r"forward_\w+, \d+: tile = .*np\.finfo\(w\.dtype\)\.min": "padding is behind the row's own lowest numbers",
-    r"backward_tiles, 11: tile = .*np\.finfo\(w\.dtype\)\.min": "padding changes no maximum, unless that is -inf",
+    r"backward_\w+, \d+: tile = .*np\.finfo\(w\.dtype\)\.min": "padding weighs nothing but beside the lowest numbers",
     r"-> w = w if where is None else np\.where\(where, w, np\.finfo\(w\.dtype\)\.min\)$":
         "as good as none, but beside candidates that are as small",
     r"forward_\w+, \d+: top = .*np\.finfo\(w\.dtype\)\.min": "so begins TensorFlow's argmax",
+    r"-> level = np\.where\(larger > np\.finfo\(w\.dtype\)\.min, larger, 0\)$": "the same, but for the lowest number",
     r"backward_\w+, \d+: top = .*np\.finfo\(w\.dtype\)\.min": "the largest is no less, unless it is -inf",
 }  # fmt: skip
 IN_FLOAT32 = r"w\.dtype.* -> .*np\.float32"  # which is the dtype itself, there
