@@ -51,8 +51,9 @@ class _Stored(Case):
         return self.stored_judged is not None
 
     def answer(self, direction: str, backend: str = "reference") -> Array:
-        if self._stored and backend == "reference":
-            return self.mask if direction == "forward" else self.grad_logits
+        read = {"forward": "mask", "backward": "grad_logits"}
+        if self._stored and backend == "reference" and direction in read:
+            return np.asarray(getattr(self, read[direction]))
         return super().answer(direction, backend)
 
     def allowed(self, how: Allowed) -> Array:
