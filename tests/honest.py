@@ -20,9 +20,9 @@ DTYPES = ["float16", "bfloat16", "float32", "float64"]
 remembered_cases = functools.cache(all_cases)  # with their answers, which would take most of the time of the tests
 
 
-def small_cases(*arguments):
+def small_cases(*arguments, **options):
     """Those without many rows and long ones, for whatever is found without them."""
-    return [case for case in remembered_cases(*arguments) if case.origin is None]
+    return [case for case in remembered_cases(*arguments, **options) if case.origin is None]
 
 
 def implementation(forward, backward, **attributes):
