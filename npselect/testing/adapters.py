@@ -37,6 +37,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from npselect._kinds import as_numpy_sees
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation, options_of
 from npselect.testing.layouts import like, memory
 
@@ -106,9 +107,7 @@ def from_torch(
         return torch.empty(0, dtype=numbers.dtype, device=numbers.device).set_(numbers, 0, shape, strides)
 
     def array(tensor: Any) -> Array:
-        tensor = tensor.detach().cpu()
-        bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
-        return np.array(bits)
+        return np.array(as_numpy_sees(tensor.cpu()))
 
     class Given(torch.autograd.Function):  # type: ignore[misc, name-defined]
         """A tensor that fn may write to, laid out as the array is; its gradient is that of the leaf."""
@@ -371,14 +370,6 @@ def _framework(package: str, adapter: str) -> Any:
         raise ModuleNotFoundError(message, name=package) from None
 
 
-def _bfloat16() -> Any:
-    try:
-        return import_module("ml_dtypes").bfloat16
-    except ImportError:
-        message = "a bfloat16 tensor as a NumPy array needs the package ml_dtypes: pip install ml_dtypes"
-        raise ModuleNotFoundError(message, name="ml_dtypes") from None
-
-
 def _temp(temp: Any, tensor: Function) -> Any:
     """The temperature as `fn` takes it: a number, or a tensor of several."""
     return tensor(temp) if isinstance(temp, np.ndarray) else temp
@@ -400,11 +391,11 @@ def _expect(types: Any, mask: Any, fn: Function) -> Any:
     return mask
 
 
-def _fitting(grad_mask: Any, mask: Any, fn: Function) -> Array:
-    """`grad_mask`, if it has the mask's shape: TensorFlow would broadcast it."""
-    array = np.asarray(grad_mask)
-    if array.shape != tuple(mask.shape):
-        shapes = f"shape {tuple(mask.shape)} and grad_mask has shape {array.shape}"
+def _fitting(cotangent: Any, returned: Any, fn: Function, name: str = "grad_mask") -> Array:
+    """A cotangent, if it has the shape of what was returned: TensorFlow would broadcast it."""
+    array = np.asarray(cotangent)
+    if array.shape != tuple(returned.shape):
+        shapes = f"shape {tuple(returned.shape)} and {name} has shape {array.shape}"
         raise ValueError(f"{function_name(fn)} returned {shapes}; without the same shape there is no gradient")
     return array
 

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing.adapters import _bfloat16, _expect, _framework, _given, _takes
+from npselect._kinds import as_numpy_sees
+from npselect.testing.adapters import _expect, _fitting, _framework, _given, _takes
 from npselect.testing.implementation import function_name
 
 __all__ = ["Layer", "layer_from_jax", "layer_from_tensorflow", "layer_from_torch"]
@@ -108,9 +109,7 @@ def layer_from_torch(
         return torch.from_numpy(array).to(device)
 
     def array(tensor: Any) -> Array:
-        tensor = tensor.detach().cpu()
-        bits = tensor.view(torch.int16).numpy().view(_bfloat16()) if tensor.dtype == torch.bfloat16 else tensor.numpy()
-        return np.array(bits)
+        return np.array(as_numpy_sees(tensor.cpu()))
 
     def run(x: Any, logits: Any, temp: float, options: dict[str, Any]) -> tuple[Any, list[Any]]:
         leaves = [tensor(values).requires_grad_() for values in (x, logits)]
@@ -127,7 +126,7 @@ def layer_from_torch(
             chosen, leaves = run(x, logits, temp, options)
             if not chosen.requires_grad:
                 return tuple(array(torch.zeros_like(leaf)) for leaf in leaves)
-            cotangent = tensor(_fits(grad_chosen, chosen, fn)).to(chosen.dtype)
+            cotangent = tensor(_fitting(grad_chosen, chosen, fn, "grad_chosen")).to(chosen.dtype)
             grads = torch.autograd.grad(chosen, leaves, cotangent, allow_unused=True)
         pairs = zip(grads, leaves, strict=True)
         return tuple(array(torch.zeros_like(leaf) if grad is None else grad) for grad, leaf in pairs)
@@ -168,7 +167,10 @@ def layer_from_jax(
     def backward(grad_chosen: Any, x: Any, logits: Any, temp: float, **options: Any) -> tuple[Array, ...]:
         with precision(logits):
             chosen, pullback = jax.vjp(lambda x, logits: run(x, logits, temp, options), jnp.array(x), jnp.array(logits))
-            return tuple(np.array(grad) for grad in pullback(jnp.array(_fits(grad_chosen, chosen, fn), chosen.dtype)))
+            return tuple(
+                np.array(grad)
+                for grad in pullback(jnp.array(_fitting(grad_chosen, chosen, fn, "grad_chosen"), chosen.dtype))
+            )
 
     return _layer(fn, name, forward, backward, x_axes, flushes_subnormals)
 
@@ -201,7 +203,7 @@ def layer_from_tensorflow(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(leaves)
             chosen = run(leaves[0], leaves[1], temp, options)
-        cotangent = tf.cast(tensor(_fits(grad_chosen, chosen, fn)), chosen.dtype)
+        cotangent = tf.cast(tensor(_fitting(grad_chosen, chosen, fn, "grad_chosen")), chosen.dtype)
         grads = tape.gradient(chosen, leaves, cotangent, tf.UnconnectedGradients.ZERO)
         return tuple(np.array(tf.convert_to_tensor(grad).numpy()) for grad in grads)
 
@@ -218,12 +220,3 @@ def _layer(
 ) -> Layer:
     options = _takes(fn, "x", "logits", "temp") - {"axis"}
     return Layer(name or function_name(fn), forward, backward, options, tuple(x_axes), flushes_subnormals)
-
-
-def _fits(grad_chosen: Any, chosen: Any, fn: Function) -> Array:
-    """`grad_chosen`, if it has the shape of what was chosen."""
-    array = np.asarray(grad_chosen)
-    if array.shape != tuple(chosen.shape):
-        shapes = f"shape {tuple(chosen.shape)} and grad_chosen has shape {array.shape}"
-        raise ValueError(f"{function_name(fn)} returned {shapes}; without the same shape there is no gradient")
-    return array
