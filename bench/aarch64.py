@@ -44,7 +44,7 @@ import platform, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 sys.path.insert(0, "tests")
 import bits
-from npselect.backends.compiling import compilations
+from npselect.tiers.cpu.compilations import compilations
 
 dtype = sys.argv[1]
 sys.argv[1:] = ["--check", "--dtype", dtype]

@@ -70,7 +70,7 @@ def calls(cells: list[tuple[str, str, int]], counts: Path | None) -> None:
 def first_calls(choices: int) -> None:
     """Processor seconds of the first calls of a process, as JSON."""
     started = time.process_time()
-    import_module("npselect.backends.cpu")
+    import_module("npselect.tiers.cpu.rows")
     seconds = {"import": time.process_time() - started}
     logits = np.zeros((1, choices), np.float32)
     operator = import_module("npselect.straight_through")

@@ -7,8 +7,8 @@ somebody else's implementation.
 
 from npselect import gumbel_softmax, noise, selection, straight_through
 from npselect._warm_up import warm_up
-from npselect.backends import backends
 from npselect.straight_through import forward as differentiable_select
+from npselect.tiers import backends
 
 __all__ = [
     "__version__",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, noise, selection, straight_through
-from npselect._kinds import FLOATING, computed_in, dtype_name, ml_dtypes_bfloat16
+from npselect._dtypes import FLOATING, computed_in, dtype_name, ml_dtypes_bfloat16
 
 __all__ = ["OPERATORS", "warm_up"]
 
@@ -106,10 +106,10 @@ def _name(dtype: Any) -> str:
 
 
 def _counter() -> Any:
-    from npselect.backends import choose
+    from npselect.tiers import choose
 
     choose("cpu")  # which says why, if it does not run
-    return import_module("npselect.backends.compiling").compilations
+    return import_module("npselect.tiers.cpu.compilations").compilations
 
 
 def _calls(operator: str, kind: np.dtype[Any]) -> Iterator[tuple[str, Call]]:

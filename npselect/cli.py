@@ -1,4 +1,4 @@
-"""The command ``npselect``: it loads, asks `npselect.testing`, `npselect.bench` or `npselect.backends`, and prints.
+"""The command ``npselect``: it loads, asks `npselect.testing`, `npselect.bench` or `npselect.tiers`, and prints.
 
 Exit status: 0 all is well, 1 an implementation is wrong, 2 it could not be run, 130 interrupted.
 """
@@ -198,7 +198,7 @@ def _warm_up(options: argparse.Namespace) -> int:
         raise CannotRunError(line(error)) from error
     except OSError as error:  # of numba, which writes to its cache
         raise CannotRunError(f"the machine code cannot be kept: {error.strerror or line(error)}") from error
-    from npselect.backends.compiling import kept_in
+    from npselect.tiers.cpu.compilations import kept_in
 
     path = kept_in()
     if path is None:

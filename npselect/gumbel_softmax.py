@@ -25,10 +25,10 @@ from typing import Any, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from npselect._arrays import arrange
-from npselect._draws import Stream
-from npselect._operators import OperatorModule
-from npselect._plain import plain
+from npselect._call.arguments import stream_of
+from npselect._call.fast import plain
+from npselect._call.layout import arrange
+from npselect._call.module import OperatorModule
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
 
@@ -423,7 +423,7 @@ def _added(seed: Any, noise: Any, offset: Any) -> Any:
     if (seed is None) == (noise is None):
         given = "neither was" if seed is None else "both were"
         raise TypeError(f"exactly one of seed= and noise= must be given; {given}")
-    stream = Stream.of(0 if seed is None else seed, offset)
+    stream = stream_of(0 if seed is None else seed, offset)
     if noise is None:
         return stream
     if stream.offset != 0:

@@ -18,10 +18,9 @@ from typing import Any, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from npselect._arguments import outs, whole
-from npselect._arrays import deliver, place
-from npselect._draws import Stream
-from npselect._kinds import dtype_name
+from npselect._call.arguments import outs, stream_of, whole
+from npselect._call.layout import deliver, place
+from npselect._dtypes import dtype_name
 
 __all__ = ["gumbel"]
 
@@ -88,7 +87,7 @@ def gumbel(
     >>> noise.gumbel(2, seed=1, offset=1)
     array([1.0767357, 2.005843 ], dtype=float32)
     """
-    stream = Stream.of(seed, offset)
+    stream = stream_of(seed, offset)
     lengths = _lengths(shape)
     size = math.prod(lengths)
     stream.check_size(size)

@@ -13,9 +13,10 @@ cotangent from the selected entry keeps its digits where a row is saturated or w
 Every function below works on rows: two-dimensional arrays of shape (rows, K) in any of the four floating dtypes. The
 formulas are computed with 106 bits and an exponent that neither overflows nor underflows, whatever the dtype of the
 input, and rounded once. (binary64 inside would do for most rows of 32-bit numbers; but where ``h_i`` almost equals
-``d``, as many bits are lost as cancel.) The numbers know how far off they may be (`npselect._numbers`); a row in which
-that could show is computed again with as many digits as it takes (`npselect._rounding`). So every result is at most
-0.501 units in the last place from the exact one. Nothing is imported but NumPy, those numbers and their rounding.
+``d``, as many bits are lost as cancel.) The numbers know how far off they may be (`npselect._oracle.numbers`); a row in
+which that could show is computed again with as many digits as it takes (`npselect._oracle.rounding`). So every result
+is at most 0.501 units in the last place from the exact one. Nothing is imported but NumPy, those numbers and their
+rounding.
 
 Noise may be added to the logits before all else: ``w = logits + noise``, rounded in float64 for float64 logits, else in
 float32. It is given, or drawn here (`gumbel`), and the formulas see nothing but w.
@@ -30,9 +31,9 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._modes import in_usual_modes
-from npselect._numbers import Digits, Wide
-from npselect._philox import words
-from npselect._rounding import evaluate, evaluate_sums
+from npselect._oracle.numbers import Digits, Wide
+from npselect._oracle.philox import words
+from npselect._oracle.rounding import evaluate, evaluate_sums
 
 __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
 

@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import _host, straight_through
-from npselect._arguments import computed_in, promoted, temperatures
-from npselect._arrays import place
-from npselect._kinds import on_device
+from npselect import straight_through
+from npselect._call import on_host as _host
+from npselect._call.arguments import computed_in, promoted, temperatures
+from npselect._call.layout import place
 from npselect._modes import in_usual_modes
-from npselect._vectors import Rows
+from npselect._places import on_device
+from npselect.tiers.cpu.gather import Rows
 
 __all__ = ["backward", "forward"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect._arrays import arrange
-from npselect._operators import OperatorModule
-from npselect._plain import plain
+from npselect._call.fast import plain
+from npselect._call.layout import arrange
+from npselect._call.module import OperatorModule
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
 

@@ -83,8 +83,8 @@ def _stand_in(_: Any, library: Library, *__: Any) -> Any:
 
 
 def arrays(dtype: str) -> dict[str, Any]:
-    """The types of arguments, as `npselect.backends.cpu` hands them over."""
-    from npselect.backends.storage import compute_type, stored
+    """The types of arguments, as `npselect.tiers.cpu.rows` hands them over."""
+    from npselect._arithmetic.half import compute_type, stored
 
     kind = np.dtype(__import__("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype)
     logits = np.zeros((2, 3), kind)
@@ -109,7 +109,9 @@ def arrays(dtype: str) -> dict[str, Any]:
 
 def kernels() -> dict[str, tuple[Any, list[str]]]:
     """All of them by name, each with the names of its arguments in `arrays`."""
-    from npselect.backends import gumbel, kernels, tiles
+    from npselect._arithmetic import gumbel
+    from npselect.tiers.cpu import long_rows as kernels
+    from npselect.tiers.cpu import short_rows as tiles
 
     outs = {"index_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
     found = {}

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from ptx.device import Device
 
-from npselect.backends.device_arrays import DeviceArray
+from npselect._gpu.array import DeviceArray
 
 __all__ = ["ARRAYS", "DTYPES", "compare", "on_device", "same_bits", "temps", "trials"]
 

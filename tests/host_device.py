@@ -5,15 +5,19 @@
 
 import ctypes
 import itertools
-import sys
 from contextlib import contextmanager
 from types import ModuleType, SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 
-from npselect.backends import cpu, device_copy, device_memory, device_selection, dlpack
-from npselect.backends.device_arrays import DeviceArray
+from npselect import tiers
+from npselect._gpu import copy as device_copy
+from npselect._gpu import dlpack
+from npselect._gpu import driver as device_memory
+from npselect._gpu.array import DeviceArray
+from npselect.tiers.cpu import rows as cpu
+from npselect.tiers.cuda import gather as device_selection
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -56,7 +60,6 @@ class Device:
             for module in (device_copy, device_selection):
                 monkeypatch.setattr(module, name, function)
         monkeypatch.setattr(device_copy.Launcher, "__call__", lambda *given: self.launch(*given))
-        tiers = sys.modules["npselect.backends"]  # npselect.backends is a function
         load_host = tiers._load
         monkeypatch.setattr(tiers, "_load", lambda name: Tier(self) if name == "cuda" else load_host(name))
         return self
@@ -138,7 +141,7 @@ def seen(array):
 
 
 class Tier:
-    """Row functions that hold callers to the contract of `npselect.backends`, and leave the work to the CPU tier."""
+    """Row functions that hold callers to the contract of `npselect.tiers`, and leave the work to the CPU tier."""
 
     def __init__(self, device):
         self.device = device

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 
 from npselect import gumbel_softmax, straight_through
-from npselect.backends import choose, cuda, device_memory
-from npselect.backends.device_arguments import ARGUMENTS
-from npselect.backends.device_arrays import DeviceArray
+from npselect._gpu import driver as device_memory
+from npselect._gpu.array import DeviceArray
+from npselect.tiers import choose
+from npselect.tiers.cuda import rows as cuda
+from npselect.tiers.cuda.variant import ARGUMENTS
 
 driver = ctypes.CDLL("libcuda.so.1")
 driver.driver_launch.restype = ctypes.POINTER(ctypes.c_uint64)

@@ -14,9 +14,14 @@ import simulator
 simulator.install()
 
 from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
-from npselect._philox import words  # noqa: E402
-from npselect.backends import cuda, device_kernels, device_memory, device_noise, device_rows, device_teams  # noqa: E402
-from npselect.backends.device_arrays import DeviceArray  # noqa: E402
+from npselect._gpu import driver as device_memory  # noqa: E402
+from npselect._gpu.array import DeviceArray  # noqa: E402
+from npselect._oracle.philox import words  # noqa: E402
+from npselect.tiers.cuda import kernels as device_kernels  # noqa: E402
+from npselect.tiers.cuda import noise as device_noise  # noqa: E402
+from npselect.tiers.cuda import passes as device_rows  # noqa: E402
+from npselect.tiers.cuda import rows as cuda  # noqa: E402
+from npselect.tiers.cuda import teams as device_teams  # noqa: E402
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 SEED = 0xFEDCBA9876543210

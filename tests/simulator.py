@@ -15,7 +15,8 @@ import numpy as np
 from numba import njit
 from numba.cuda.simulator import kernel
 
-from npselect.backends import device_primitives, primitives
+from npselect._arithmetic import primitives
+from npselect._gpu import intrinsics as device_primitives
 
 assert device_primitives.simulated(), "NUMBA_ENABLE_CUDASIM=1 must be set before numba is imported"
 
@@ -186,15 +187,13 @@ def install():
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
 
-    from npselect.backends import (
-        cuda,
-        device_kernels,
-        device_memory,
-        device_noise,
-        device_quads,
-        device_rows,
-        device_tiles,
-    )
+    from npselect._gpu import driver as device_memory
+    from npselect.tiers.cuda import kernels as device_kernels
+    from npselect.tiers.cuda import loads as device_quads
+    from npselect.tiers.cuda import noise as device_noise
+    from npselect.tiers.cuda import passes as device_rows
+    from npselect.tiers.cuda import rows as cuda
+    from npselect.tiers.cuda import staging as device_tiles
 
     for module in (device_kernels, device_noise, device_quads, device_rows, device_tiles):
         module.cuda = _Launched()

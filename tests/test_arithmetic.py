@@ -14,7 +14,8 @@ import pytest
 from mpmath import mp, mpf
 from numba import njit
 
-from npselect.backends import arithmetic, primitives
+from npselect._arithmetic import exponential as arithmetic
+from npselect._arithmetic import primitives
 
 types = pytest.mark.parametrize("kind", [np.float32, np.float64])
 BITS = {np.float32: np.int32, np.float64: np.int64}

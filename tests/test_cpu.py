@@ -23,7 +23,7 @@ import pytest
 from inputs import DTYPES, Batch
 
 from npselect import gumbel_softmax, noise, straight_through
-from npselect.backends.threads import over_rows, thread_count
+from npselect._threads import over_rows, thread_count
 
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 SHAPES = [(140_000, 2), (34_000, 8), (2_100, 129), (270, 1025), (54, 5000)]  # every one enough for seven threads
@@ -224,7 +224,7 @@ _IN_A_PROCESS = """
     import test_cpu
     for dtype in {dtypes!r}:
         print(dtype, test_cpu.small_digest(dtype))
-    from npselect.backends import kernels
+    from npselect.tiers.cpu import long_rows as kernels
     print(any("vfmadd" in code for code in kernels.backward_rows.inspect_asm().values()))
 """
 SMALL = [(50, 1), (300, 5), (60, 129), (5, 1100)]

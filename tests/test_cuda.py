@@ -17,8 +17,8 @@ import pytest
 if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
-from npselect.backends import cuda
-from npselect.backends.device_primitives import simulated
+from npselect._gpu.intrinsics import simulated
+from npselect.tiers.cuda import rows as cuda
 
 ROOT = Path(__file__).parents[1]
 GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "faults"]
@@ -91,7 +91,7 @@ import numba.np.arrayobj
 import numpy as np
 if hasattr(np, "row_stack"):
     del np.row_stack
-from npselect.backends import device_primitives
+from npselect._gpu import intrinsics as device_primitives
 import numba.cuda.np.arrayobj
 assert np.vstack(([1], [2])).shape == (2, 1) and not hasattr(np, "row_stack")
 """

@@ -16,7 +16,7 @@ import pytest
 if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
-from npselect.backends.device_primitives import simulated
+from npselect._gpu.intrinsics import simulated
 
 if simulated():
     pytest.skip("numba's simulator compiles nothing", allow_module_level=True)
@@ -29,8 +29,8 @@ from ptx.program import PtxError, read
 from ptx.rounding import is_nearest
 
 from npselect import gumbel_softmax, noise, selection, straight_through
-from npselect.backends import device_selection
-from npselect.backends.device_arrays import DeviceArray
+from npselect._gpu.array import DeviceArray
+from npselect.tiers.cuda import gather as device_selection
 
 SEED = 0xFEDCBA9876543210
 

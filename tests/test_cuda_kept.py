@@ -26,7 +26,11 @@ needs_numba_cuda = pytest.mark.skipif(find_spec("numba_cuda") is None, reason="n
 
 def launchers():
     """The launchers of all kernels for rows of many lengths, by what they are."""
-    from npselect.backends import cuda, device_copy, device_kernels, device_noise, device_selection
+    from npselect._gpu import copy as device_copy
+    from npselect.tiers.cuda import gather as device_selection
+    from npselect.tiers.cuda import kernels as device_kernels
+    from npselect.tiers.cuda import noise as device_noise
+    from npselect.tiers.cuda import rows as cuda
 
     made = {}
     kinds = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.int16}
@@ -151,7 +155,7 @@ def test_nothing_is_kept_unasked(monkeypatch):
 
 def test_a_report_is_told_why_nothing_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv(kept.FOLDER, str(tmp_path))
-    monkeypatch.setitem(sys.modules, "npselect.backends.device_launch", None)
+    monkeypatch.setitem(sys.modules, "npselect._gpu.launch", None)
     notes = []
     kept.install(SimpleNamespace(note=notes.append))
     assert len(notes) == 1

@@ -30,9 +30,13 @@ PTXAS = find_ptxas()
 if PTXAS is None:
     pytest.skip("there is no ptxas: pip install 'nvidia-cuda-nvcc==13.0.*'", allow_module_level=True)
 
-from npselect.backends import cuda, device_copy, device_kernels, device_noise, device_selection  # noqa: E402
-from npselect.backends.device_arguments import Variant  # noqa: E402
-from npselect.backends.device_primitives import simulated  # noqa: E402
+from npselect._gpu import copy as device_copy  # noqa: E402
+from npselect._gpu.intrinsics import simulated  # noqa: E402
+from npselect.tiers.cuda import gather as device_selection  # noqa: E402
+from npselect.tiers.cuda import kernels as device_kernels  # noqa: E402
+from npselect.tiers.cuda import noise as device_noise  # noqa: E402
+from npselect.tiers.cuda import rows as cuda  # noqa: E402
+from npselect.tiers.cuda.variant import Variant  # noqa: E402
 
 F16, BF16, F32, F64 = np.uint16, np.int16, np.float32, np.float64
 HELD = {"mask": 1, "index": 1, "soft": 1, "backward": 2, "backward_temp": 3, "double_backward": 3, "totals": 0}
@@ -235,9 +239,9 @@ def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):
     """The check of this file, given kernels that are wrong."""
     from numba import types
 
-    from npselect.backends.device_launch import Launcher
-    from npselect.backends.device_primitives import load, store, thread
-    from npselect.backends.primitives import two_sum
+    from npselect._arithmetic.primitives import two_sum
+    from npselect._gpu.intrinsics import load, store, thread
+    from npselect._gpu.launch import Launcher
 
     def fused_by_the_compiler(x, out):
         i = thread()

@@ -20,10 +20,12 @@ pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arr
 
 from host_device import Device, Interface, Lent, seen
 
-from npselect import _kinds
-from npselect.backends import device_copy, dlpack
-from npselect.backends.device_arrays import DeviceArray
-from npselect.backends.device_foreign import from_foreign
+from npselect import _dtypes
+from npselect._gpu import copy as device_copy
+from npselect._gpu import dlpack
+from npselect._gpu.array import DeviceArray
+from npselect._gpu.foreign import from_foreign
+from npselect._places import on_device
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype("float16"), BFLOAT16, np.dtype("float32"), np.dtype("float64")]
@@ -171,7 +173,7 @@ def test_arrays_of_other_libraries_are_read_where_they_are(dtype, wrap, device):
     values = random((4, 6), dtype)
     for view in (values, values.T, values[::-1, ::2], values[:0]):
         given = wrap(view)
-        assert _kinds.on_device(given)
+        assert on_device(given)
         array = from_foreign(given, "x").view
         assert array.shape == view.shape
         assert array.dtype == dtype
@@ -261,9 +263,9 @@ def test_bfloat16_where_numpy_has_none(device, monkeypatch):
     expected = st.backward(grad, values).astype(np.float32)
     mask_in_float32 = st.backward(grad.astype(np.float32), values)
     monkeypatch.delitem(sys.modules, "ml_dtypes")
-    assert isinstance(_kinds.bfloat16(), _kinds.BFloat16)
+    assert isinstance(_dtypes.bfloat16(), _dtypes.BFloat16)
     result = st.backward(Lent(grad), Lent(values))
-    assert isinstance(result.dtype, _kinds.BFloat16)
+    assert isinstance(result.dtype, _dtypes.BFloat16)
     assert str(result.dtype) == "bfloat16"
     with pytest.raises(TypeError, match="import ml_dtypes first"):
         result.to_host()
@@ -285,15 +287,15 @@ def test_bfloat16_where_numpy_has_none(device, monkeypatch):
 
 
 def test_the_stand_in_for_bfloat16():
-    dtype = _kinds.BFloat16()
+    dtype = _dtypes.BFloat16()
     assert dtype == BFLOAT16
     assert [dtype] == [BFLOAT16]
     assert np.dtype(BFLOAT16).__eq__(dtype) is not False  # NumPy leaves the answer to the other
     assert dtype != np.dtype("f2")
-    assert _kinds.common([dtype, BFLOAT16]).name == "bfloat16"
+    assert _dtypes.common([dtype, BFLOAT16]).name == "bfloat16"
     for other in ("float16", "float32", "float64", "int64"):
-        assert _kinds.castable(dtype, np.dtype(other)) == np.can_cast(BFLOAT16, other, "same_kind")
-        assert _kinds.castable(np.dtype(other), dtype) == np.can_cast(other, BFLOAT16, "same_kind")
+        assert _dtypes.castable(dtype, np.dtype(other)) == np.can_cast(BFLOAT16, other, "same_kind")
+        assert _dtypes.castable(np.dtype(other), dtype) == np.can_cast(other, BFLOAT16, "same_kind")
 
 
 # ------------------------------------------------------------------------------------------------ operators
@@ -623,7 +625,7 @@ import sys
 import numpy as np
 import npselect
 npselect.straight_through.forward(np.ones((2, 3)))
-names = ("numba.cuda", "numba_cuda", "cuda", "npselect.backends.d")
+names = ("numba.cuda", "numba_cuda", "cuda", "npselect._gpu")
 print(sorted(name for name in sys.modules if name.startswith(names)))
 """
     assert run(code).strip() == "[]"
@@ -641,7 +643,7 @@ import atexit, ctypes, sys
 import numpy as np
 held = []
 atexit.register(lambda: print(dlpack._Managed.from_address(held[0]).deleter, array[0]))  # registered first, called last
-from npselect.backends import dlpack
+from npselect._gpu import dlpack
 array = np.ones(4, np.float32)
 capsule = dlpack.make(dlpack.Description(array.ctypes.data, (4,), (4,), array.dtype, 0, False), array, False)
 held.append(dlpack._pointer(capsule, b"dltensor"))

@@ -12,8 +12,8 @@ import pytest
 if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed", allow_module_level=True)
 
-from npselect.backends import device_memory
-from npselect.backends.device_primitives import simulated
+from npselect._gpu import driver as device_memory
+from npselect._gpu.intrinsics import simulated
 
 GPU = SimpleNamespace(name="GPU X", compute_capability=(9, 0))
 
@@ -155,7 +155,7 @@ def test_the_current_device_is_left_alone(use, monkeypatch):
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator has no driver")
 def test_a_numba_cuda_that_cannot_be_imported(monkeypatch):
-    monkeypatch.setitem(sys.modules, "npselect.backends.device_primitives", None)
+    monkeypatch.setitem(sys.modules, "npselect._gpu.intrinsics", None)
     found = device_memory.unavailable()
     assert re.fullmatch(r"numba-cuda cannot be imported \(numba-cuda \S+, numba \S+, numpy \S+\): .+", found)
 

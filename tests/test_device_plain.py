@@ -15,8 +15,8 @@ pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arr
 
 from host_device import Device, Interface, Lent, Tensor, seen, torch_like
 
-from npselect.backends import device_plain
-from npselect.backends.device_arrays import DeviceArray
+from npselect._call import fast_on_gpu as device_plain
+from npselect._gpu.array import DeviceArray
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype("float16"), BFLOAT16, np.dtype("float32"), np.dtype("float64")]

@@ -12,8 +12,8 @@ pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arr
 
 from host_device import Device, Interface, Lent
 
-from npselect.backends import device_selection
-from npselect.backends.device_arrays import DeviceArray
+from npselect._gpu.array import DeviceArray
+from npselect.tiers.cuda import gather as device_selection
 
 RNG = np.random.default_rng(51)
 DTYPES = [np.dtype("float16"), np.dtype(ml_dtypes.bfloat16), np.dtype("float32"), np.dtype("float64")]

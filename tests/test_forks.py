@@ -10,7 +10,7 @@ import threading
 import children
 import pytest
 
-from npselect.backends import forks
+from npselect import _forks as forks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 
@@ -64,7 +64,7 @@ SCRIPT = """
 """
 COMPILING = """
     straight_through.index(logits.astype("d"), backend="cpu")
-    from npselect.backends.kept import Kept
+    from npselect.tiers.cpu.cache import Kept
     load = Kept.load_overload
 
     def load_slowly(*arguments):
@@ -77,7 +77,7 @@ COMPILING = """
 LOADING = """
     class Finder:
         def find_spec(self, name, *_):
-            if name == "npselect.backends.gumbel":
+            if name == "npselect._arithmetic.gumbel":
                 stop()
 
     sys.meta_path.insert(0, Finder())

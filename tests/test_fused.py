@@ -19,9 +19,9 @@ import test_arithmetic
 from numba import njit
 from numba.core.cpu import CPUContext
 
-from npselect.backends import processors
-from npselect.backends.packs import WIDTH, load, store
-from npselect.backends.primitives import fma
+from npselect._arithmetic import processor as processors
+from npselect._arithmetic.primitives import fma
+from npselect._arithmetic.simd import WIDTH, load, store
 
 X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 PROCESSOR = "x86-64-v2"

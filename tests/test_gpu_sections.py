@@ -374,13 +374,13 @@ def test_speed_copying_host_and_many_run_through(report, monkeypatch):
 
 
 def host_captured(public, captured=host.captured):
-    from npselect.backends import cpu
+    from npselect.tiers.cpu import rows as cpu
 
     return captured(public, cpu)
 
 
 def test_a_captured_launch_does_what_the_call_did():
-    from npselect.backends import cpu
+    from npselect.tiers.cpu import rows as cpu
 
     out = np.empty((2, 3), np.float32)
     logits = np.float32([[1, 2, 3], [3, 2, 1]])

@@ -17,7 +17,7 @@ import scipy.stats
 from inputs import DTYPES
 
 from npselect import gumbel_softmax, noise, straight_through
-from npselect.backends import choose
+from npselect.tiers import choose
 
 backends = pytest.mark.parametrize("backend", ["reference", "cpu"])
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))

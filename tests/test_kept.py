@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from numba.core import config
 
-from npselect.backends import compiling, kept
-from npselect.backends.kept import Entries
-from npselect.backends.primitives import kernel
+from npselect.tiers.cpu import cache as kept
+from npselect.tiers.cpu import compilations as compiling
+from npselect.tiers.cpu.cache import Entries
+from npselect.tiers.cpu.compile import kernel
 
 ROOT = Path(__file__).parents[1]
 SOURCE = """
@@ -205,7 +206,7 @@ def test_files_that_may_not_grow(tmp_path: Path) -> None:
 import resource, signal, sys
 sys.path.insert(0, sys.argv[1])
 import doubling, numpy as np
-from npselect.backends.primitives import kernel
+from npselect.tiers.cpu.compile import kernel
 made = kernel(doubling.double)
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
@@ -252,7 +253,7 @@ def test_sources_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 SAVES = """
 import sys
 from pathlib import Path
-from npselect.backends.kept import Entries
+from npselect.tiers.cpu.cache import Entries
 entries = Entries(Path(sys.argv[1]), "function")
 sys.stdin.readline()
 for i in range(100):

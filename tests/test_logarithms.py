@@ -17,10 +17,12 @@ import pytest
 from mpmath import mp, mpf
 from numba import njit
 
-from npselect import _philox as reference_philox
 from npselect import noise, reference
-from npselect._numbers import Digits, Wide
-from npselect.backends import gumbel, logarithms, packs
+from npselect._arithmetic import gumbel
+from npselect._arithmetic import logarithm as logarithms
+from npselect._arithmetic import simd as packs
+from npselect._oracle import philox as reference_philox
+from npselect._oracle.numbers import Digits, Wide
 
 Array = npt.NDArray[Any]
 Record = Callable[[str, float], None]

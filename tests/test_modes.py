@@ -21,7 +21,7 @@ from numba import njit
 from test_cpu import THREADS, all_functions, digest
 
 from npselect import _modes, gumbel_softmax, noise, selection, straight_through
-from npselect.backends import gumbel
+from npselect._arithmetic import gumbel
 
 ROOT = Path(__file__).parents[1]
 

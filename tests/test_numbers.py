@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from npselect import straight_through as st
-from npselect._numbers import Digits, Wide
+from npselect._oracle.numbers import Digits, Wide
 
 RNG = np.random.default_rng(11)
 DTYPES = [np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")]

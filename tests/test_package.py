@@ -19,99 +19,49 @@ import npselect.testing
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "npselect"
 
-# A room may import the rooms named here, and none else of the package. Data flows one way.
+# The rooms of the house, from the street to the cellar: a folder or a file, and what of the package it may import.
+FACTS = {
+    "npselect._dtypes",
+    "npselect._places",
+    "npselect._stream",
+    "npselect._threads",
+    "npselect._modes",
+    "npselect._forks",
+}
+OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.selection", "npselect.noise"}
 ROOMS = {
-    "npselect": {
-        "npselect.straight_through",
-        "npselect.gumbel_softmax",
-        "npselect.selection",
-        "npselect.noise",
-        "npselect.backends",
-        "npselect._warm_up",
-    },
-    "npselect._warm_up": {
-        "npselect.straight_through",
-        "npselect.gumbel_softmax",
-        "npselect.noise",
-        "npselect.selection",
-        "npselect._kinds",
-        "npselect.backends",
-    },
     "npselect.__main__": {"npselect.cli"},
-    "npselect.cli": {"npselect", "npselect._commands", "npselect.backends", "npselect.bench", "npselect.testing"},
+    "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
+    "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
+    "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
+    "npselect": {"npselect._warm_up", "npselect.tiers", *OPERATORS},
     "npselect._commands": set(),
-    "npselect.bench": {  # of the backends, the number of threads and the features of processors alone
-        "npselect",
-        "npselect._commands",
-        "npselect.backends",
-        "npselect.straight_through",
-        "npselect.gumbel_softmax",
-        "npselect.selection",
-        "npselect.noise",
-        "npselect.bench",
-        "npselect.testing",
-    },
-    "npselect.straight_through": {"npselect._arrays", "npselect._operators", "npselect._plain"},
-    "npselect._operators": set(),
-    "npselect._plain": {
-        "npselect._arguments",
-        "npselect._draws",
-        "npselect._host",
-        "npselect._kinds",
-        "npselect._modes",
-        "npselect.backends",
-    },
-    "npselect.gumbel_softmax": {"npselect._arrays", "npselect._draws", "npselect._operators", "npselect._plain"},
-    "npselect.selection": {
-        "npselect.straight_through",
-        "npselect._arguments",
-        "npselect._arrays",
-        "npselect._host",
-        "npselect._kinds",
-        "npselect._modes",
-        "npselect._vectors",
-    },
-    "npselect._vectors": set(),
-    "npselect.noise": {
-        "npselect._arguments",
-        "npselect._arrays",
-        "npselect._draws",
-        "npselect._kinds",
-        "npselect.backends",
-    },
-    "npselect._arrays": {
-        "npselect._arguments",
-        "npselect._draws",
-        "npselect._host",
-        "npselect._kinds",
-        "npselect._modes",
-        "npselect.backends",
-    },
-    "npselect._host": {"npselect._arguments", "npselect._kinds", "npselect._vectors"},
-    "npselect._arguments": {"npselect._kinds"},
-    "npselect._kinds": set(),
-    "npselect._draws": {"npselect._arguments"},
-    "npselect.reference": {"npselect._modes", "npselect._rounding", "npselect._numbers", "npselect._philox"},
+    "npselect._warm_up": {"npselect._dtypes", "npselect.tiers", *OPERATORS},
+    "npselect.straight_through": {"npselect._call"},
+    "npselect.gumbel_softmax": {"npselect._call"},
+    "npselect.noise": {"npselect._call", "npselect._dtypes"},
+    "npselect.selection": {"npselect.straight_through", "npselect._call", "npselect.tiers.cpu", *FACTS},
+    "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},
+    "npselect.tiers": {"npselect._gpu", *FACTS},
+    "npselect.tiers.cpu": {"npselect._arithmetic", *FACTS},
+    "npselect.tiers.cuda": {"npselect._arithmetic", "npselect._gpu", *FACTS},
+    "npselect.reference": {"npselect._oracle", "npselect._modes"},
+    "npselect._gpu": {"npselect._arithmetic", *FACTS},
+    "npselect._oracle": set(),
+    "npselect._arithmetic": set(),
+    "npselect._dtypes": set(),
+    "npselect._places": {"npselect._dtypes"},
+    "npselect._stream": set(),
+    "npselect._threads": set(),
     "npselect._modes": set(),
-    "npselect._philox": set(),
-    "npselect._rounding": {"npselect._numbers"},
-    "npselect._numbers": set(),
-    "npselect.backends": {
-        "npselect.backends",
-        "npselect._arguments",
-        "npselect._draws",
-        "npselect._kinds",
-        "npselect._modes",
-    },
-    "npselect.testing": {
-        "npselect",
-        "npselect._kinds",
-        "npselect.backends",
-        "npselect.straight_through",
-        "npselect.gumbel_softmax",
-        "npselect.selection",
-        "npselect.testing",
-    },
+    "npselect._forks": set(),
+}
+COMPILING = {
+    "npselect._arithmetic",
+    "npselect.tiers.cpu",
+    "npselect.tiers.cuda",
+    "npselect._gpu",
+    "npselect.bench.features",
 }
 
 
@@ -127,7 +77,7 @@ def imports(path):
             assert node.level == 0, f"{path}: write the whole name of {node.module}"
             if node.module == "npselect":
                 yield from (
-                    f"npselect.{alias.name}" if (PACKAGE / f"{alias.name}.py").exists() else "npselect"
+                    f"npselect.{alias.name}" if any(PACKAGE.glob(f"{alias.name}*")) else "npselect"
                     for alias in node.names
                 )
             else:
@@ -140,21 +90,10 @@ def test_rooms(path):
     allowed = ROOMS[room_of(module)]
     for name in imports(path):
         if name.split(".")[0] == "npselect":
-            assert room_of(name) in allowed, f"{module} imports {name}"
-            assert (
-                room_of(module) != "npselect.bench"
-                or room_of(name) != "npselect.backends"
-                or name.endswith((".threads", ".features"))
-            )
+            assert room_of(name) in allowed | {room_of(module)}, f"{module} imports {name}"
         elif name.split(".")[0] in ("numba", "llvmlite"):
-            assert room_of(module) == "npselect.backends", f"{module} imports {name}"
-    if module in (
-        "npselect.reference",
-        "npselect._rounding",
-        "npselect._numbers",
-        "npselect._philox",
-        "npselect._modes",
-    ):
+            assert {room_of(module), module} & COMPILING, f"{module} imports {name}"
+    if room_of(module) in ("npselect.reference", "npselect._oracle", "npselect._modes"):
         third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
         assert third_party <= {"numpy", "npselect"}
 
@@ -203,7 +142,8 @@ def test_public_names():
             assert getattr(module, name, None) is not None
     assert operators[0].__all__ == operators[1].__all__
     for path in PACKAGE.rglob("*.py"):
-        assert path.name == "__main__.py" or "__all__ = [" in path.read_text(encoding="utf-8"), f"{path} has no __all__"
+        text = path.read_text(encoding="utf-8")
+        assert path.name == "__main__.py" or "def " not in text or "__all__ = [" in text, f"{path} has no __all__"
 
 
 def test_works_without_a_cache_directory():
@@ -247,8 +187,8 @@ print(cli.main(["warm-up"]))
 
 
 def test_fast_maths_is_off():
-    paths = list((PACKAGE / "backends").rglob("*.py"))
-    assert len(paths) >= 25
+    paths = [path for room in ("_arithmetic", "_gpu", "tiers") for path in (PACKAGE / room).rglob("*.py")]
+    assert len(paths) >= 35
     for path in paths:
         assert "fastmath" not in path.read_text(encoding="utf-8")
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from npselect import _arrays, _plain, gumbel_softmax, straight_through
+from npselect import gumbel_softmax, straight_through
+from npselect._call import fast as _plain
+from npselect._call import layout as _arrays
 
 RNG = np.random.default_rng(5)
 OPERATORS = (straight_through, gumbel_softmax)

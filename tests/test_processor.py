@@ -15,8 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from npselect import bench
-from npselect.backends import features
-from npselect.bench import processor
+from npselect.bench import features, processor
 from npselect.cli import main
 
 ROOT = Path(__file__).parents[1]

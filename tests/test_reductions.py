@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from npselect.backends import reductions
+from npselect.tiers.cpu import sums as reductions
 
 types = pytest.mark.parametrize("kind", [np.float32, np.float64])
 LENGTHS = [1, 2, 3, 4, 5, 7, 8, 33, 63, 100, 127, 128, 129, 200, 1023, 1024, 1025, 3000]

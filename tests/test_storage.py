@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from npselect.backends import storage
+from npselect._arithmetic import half as storage
 
 
 @njit

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from npselect import gumbel_softmax, straight_through
-from npselect.backends import choose
+from npselect.tiers import choose
 
 DTYPES = [np.dtype(name) for name in ("float16", ml_dtypes.bfloat16, "float32", "float64")]
 nan, inf = np.nan, np.inf

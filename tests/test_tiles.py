@@ -19,8 +19,13 @@ from numba import njit
 from test_cpu import THREADS, all_functions, fixed, same
 
 from npselect import gumbel_softmax, straight_through
-from npselect.backends import arithmetic, cpu, kernels, packs, storage, tiles
-from npselect.backends.primitives import fma, select
+from npselect._arithmetic import exponential as arithmetic
+from npselect._arithmetic import half as storage
+from npselect._arithmetic import simd as packs
+from npselect._arithmetic.primitives import fma, select
+from npselect.tiers.cpu import long_rows as kernels
+from npselect.tiers.cpu import rows as cpu
+from npselect.tiers.cpu import short_rows as tiles
 
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 CHOICES = [1, 2, 3, 4, 5, 8, 10, 15, 16, 17, 31, 33, 64, 100, 127, 128]

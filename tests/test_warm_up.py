@@ -190,7 +190,7 @@ def test_command(quick, capsys):
 
 
 def test_command_where_nothing_can_be_kept(quick, capsys, monkeypatch):
-    from npselect.backends import compiling
+    from npselect.tiers.cpu import compilations as compiling
 
     monkeypatch.setattr(compiling, "mask_rows", SimpleNamespace(stats=SimpleNamespace(cache_path=None)))
     assert main(["warm-up"]) == 2

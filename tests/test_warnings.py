@@ -28,7 +28,7 @@ def function(module, path, code, **names):
 
 
 def ours(code, **names):
-    return function("npselect.backends.planted", ROOT + "/npselect/backends/planted.py", code, **names)
+    return function("npselect.tiers.planted", ROOT + "/npselect/tiers/planted.py", code, **names)
 
 
 def others(code, **names):
@@ -46,7 +46,7 @@ def test_error_npselect_warns(category, level):
 
 
 def test_error_npselect_is_warned_of_by_its_file():
-    ours(f"warnings.warn_explicit('planted', UserWarning, {{ROOT + '/npselect/backends/kernels.py'!r}}, 1)")()
+    ours(f"warnings.warn_explicit('planted', UserWarning, {{ROOT + '/npselect/tiers/cpu/long_rows.py'!r}}, 1)")()
 
 
 def test_error_numpy_warns_within_npselect():

@@ -116,7 +116,7 @@ def tier() -> str:
 def registers() -> dict[str, str]:
     """What the kernels of `tier` take of a multiprocessor, as they were loaded, with the backward pass's."""
     from npselect import straight_through
-    from npselect.backends.device_launch import Launcher
+    from npselect._gpu.launch import Launcher
 
     logits = np.zeros((2, 1024), np.float32)
     straight_through.forward(logits, backend="cuda")

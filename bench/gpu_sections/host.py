@@ -73,13 +73,13 @@ def _call(each: Any, made: dict[str, Any]) -> Callable[[], Any]:
 
 
 def _own(made: dict[str, Any], arrays: Any) -> dict[str, Any]:
-    from npselect.backends.device_arrays import DeviceArray
+    from npselect._gpu.array import DeviceArray
 
     return {role: DeviceArray.from_host(arrays.to_host(array), 1) for role, array in made.items()}
 
 
 def _driven(launch: Callable[[], Any]) -> Callable[[], Any]:
-    from npselect.backends import device_memory
+    from npselect._gpu import driver as device_memory
 
     driven = captured(launch, device_memory, ("launch",))
     if driven is None:
@@ -95,7 +95,7 @@ def captured(
     None if it leads to none.
     """
     if module is None:
-        from npselect.backends import choose
+        from npselect.tiers import choose
 
         module = choose("cuda")
     seen: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []

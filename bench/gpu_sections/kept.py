@@ -32,7 +32,7 @@ def install(report: Any = None) -> None:
     try:
         from numba import cuda
 
-        from npselect.backends.device_launch import Launcher
+        from npselect._gpu.launch import Launcher
 
         keep(Launcher, Path(folder), tuple(cuda.get_current_device().compute_capability))
     except Exception as error:  # compiling, if nothing else, will say more

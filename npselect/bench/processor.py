@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
-from npselect.backends.features import features, missing
+from npselect.bench.features import features, missing
 
 __all__ = ["LEVELS", "Restriction", "code_is_for", "compiled_for", "level", "numpy_disables", "restricted", "variables"]
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from npselect.backends.threads import VARIABLE, thread_count
+from npselect._threads import VARIABLE, thread_count
 
 __all__ = ["OTHERS", "VARIABLES", "configure", "numbers", "thread_count", "threads_are"]
 

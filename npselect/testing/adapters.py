@@ -37,7 +37,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import as_numpy_sees
+from npselect._places import as_numpy_sees
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation, options_of
 from npselect.testing.layouts import like, memory
 

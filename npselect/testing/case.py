@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through
-from npselect._kinds import as_numpy_sees
+from npselect._places import as_numpy_sees
 from npselect.testing import tolerance
 from npselect.testing.compare import PROFILES, Allowed, compare_gradients, compare_masks, trouble
 

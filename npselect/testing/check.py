@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through
-from npselect.backends import choose
 from npselect.testing import temperature
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases, rounded
@@ -23,6 +22,7 @@ from npselect.testing.dtypes import floating_dtype
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
 from npselect.testing.report import Outcome, Report
+from npselect.tiers import choose
 
 __all__ = ["assert_conforms", "check", "name_of", "versions"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import dtype_name, ml_dtypes_bfloat16
+from npselect._dtypes import dtype_name, ml_dtypes_bfloat16
 
 __all__ = ["DTYPES", "floating_dtype", "rounded", "times"]
 

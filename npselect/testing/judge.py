@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import as_numpy_sees
+from npselect._places import as_numpy_sees
 from npselect.testing.case import Case
 from npselect.testing.compare import Allowed, Errors, compare_gradients, compare_masks, trouble, within_rounding
 from npselect.testing.implementation import options_of

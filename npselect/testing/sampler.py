@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import straight_through
-from npselect._kinds import as_numpy_sees
+from npselect._places import as_numpy_sees
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.sampler_repeats import repeated_rows, rows_that_tell

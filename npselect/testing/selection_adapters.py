@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import as_numpy_sees
+from npselect._places import as_numpy_sees
 from npselect.testing.adapters import _expect, _fitting, _framework, _given, _takes
 from npselect.testing.implementation import function_name
 

@@ -76,7 +76,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from npselect._kinds import as_numpy_sees, dtype_name
+from npselect._dtypes import dtype_name
+from npselect._places import as_numpy_sees
 
 __all__ = [
     "KERNELS",

@@ -6,7 +6,6 @@ brought back to the host must have been written, all of it.
 
 from __future__ import annotations
 
-import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -36,7 +35,7 @@ class _Owner:
 
 
 class Device:
-    """The functions of `npselect.backends.device_memory`; `counts` is what has been launched since it was cleared."""
+    """The functions of `npselect._gpu.driver`; `counts` is what has been launched since it was cleared."""
 
     def __init__(self, capability: tuple[int, int] = (9, 0)) -> None:
         self.capability = capability
@@ -50,7 +49,9 @@ class Device:
     def install(self, patch: Any) -> Device:
         from numba.cuda import dispatcher
 
-        from npselect.backends import cuda, device_launch, device_memory
+        from npselect._gpu import driver as device_memory
+        from npselect._gpu import launch as device_launch
+        from npselect.tiers.cuda import rows as cuda
 
         here = SimpleNamespace(compute_capability=self.capability)
         patch.setattr(dispatcher, "get_current_device", lambda: here)  # which numba asks when it compiles helpers
@@ -68,7 +69,8 @@ class Device:
         for name, function in functions.items():
             patch.setattr(device_memory, name, function)
         patch.setattr(device_launch.Launcher, "__call__", lambda *given: self.launch(*given))
-        tiers = sys.modules["npselect.backends"]  # npselect.backends is a function
+        from npselect import tiers
+
         load = tiers._load
         patch.setattr(tiers, "_load", lambda name: cuda if name == "cuda" else load(name))
         return self

@@ -1,0 +1,1 @@
+"""The way in: a public call becomes checked operands, a tier fills the results."""

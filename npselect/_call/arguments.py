@@ -1,0 +1,208 @@
+"""What a caller may give: each function checks one kind of argument, and says what was wrong, and what to do."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect._dtypes import FLOATING, castable, common, computed_in, is_floating
+from npselect._places import as_numpy_sees, on_device
+from npselect._stream import Stream
+
+__all__ = [
+    "as_float64",
+    "bools",
+    "broadcastable",
+    "check_bools",
+    "check_nan_policy",
+    "computed_in",
+    "fitting",
+    "floating",
+    "outs",
+    "promoted",
+    "stream_of",
+    "temperatures",
+    "whole",
+]
+
+Array = npt.NDArray[Any]
+
+
+def floating(values: Any, name: str) -> Array:
+    """An array of one of the four floating dtypes."""
+    array = values if type(values) is np.ndarray else _as_array(values, name)
+    return array if is_floating(array.dtype) else as_float64(array, name)
+
+
+def _as_array(values: Any, name: str) -> Array:
+    if isinstance(values, np.ma.MaskedArray):
+        how = (
+            "fill it" if name in ("temp", "noise") else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
+        )
+        raise TypeError(f"{name} is a masked array, whose mask would be lost; {how}")
+    if on_device(values):
+        raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
+    try:
+        if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
+            values = np.from_dlpack(values)
+        return np.asarray(as_numpy_sees(values))
+    except Exception as error:
+        error.add_note(f"{name}, a {type(values).__name__}, does not become a NumPy array")
+        raise
+
+
+def as_float64(array: Any, name: str, to_host: Callable[[Any], Array] = np.asarray) -> Any:
+    """Integers and bools in float64; TypeError for what is none of them, nor floating.
+
+    ValueError for an integer that float64 does not hold: rounded, it could equal another, or pass it.
+    """
+    if array.dtype.kind in "biu":
+        if array.dtype.itemsize == 8:
+            _check_held(to_host(array), name)
+        return array.astype(np.dtype(np.float64))
+    raise TypeError(f"{name} has dtype {array.dtype}; it takes {', '.join(FLOATING)}, integers and bools")
+
+
+def _check_held(integers: Array, name: str) -> None:
+    wide = integers.astype(np.float64)
+    beyond = wide >= 2.0 ** np.iinfo(integers.dtype).bits / (1 + (integers.dtype.kind == "i"))  # 2**63 or 2**64
+    rounded = beyond | (np.where(beyond, 0.0, wide).astype(integers.dtype) != integers)
+    if np.any(rounded):
+        position = tuple(int(i) for i in np.unravel_index(np.argmax(rounded), rounded.shape))
+        at = f"{name}{list(position)}" if position else name
+        raise ValueError(
+            f"{at} is {integers[position]}, which float64, what integers are computed in, rounds to "
+            f"{int(wide[position])}; give smaller numbers (less the largest of a row, say), or float64 if that is meant"
+        )
+
+
+def bools(values: Any, name: str) -> Array:
+    """An array of plain bools."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; it takes plain bools, True for the candidates")
+    if on_device(values):
+        raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
+    array = np.asarray(as_numpy_sees(values))
+    check_bools(array, name)
+    return array
+
+
+def check_bools(array: Any, name: str) -> None:
+    """TypeError for every dtype but bool."""
+    if array.dtype != np.bool_:
+        raise TypeError(f"{name} has dtype {array.dtype}; it takes plain bools, True for the candidates")
+
+
+def promoted(arrays: Mapping[str, Any]) -> Any:
+    """The dtype that arrays have in common."""
+    try:
+        return common({array.dtype.newbyteorder("=") for array in arrays.values()})
+    except TypeError:
+        given = " and ".join(f"{name} has dtype {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"{given}: neither holds the other's numbers; cast one of them") from None
+
+
+def whole(value: Any, name: str) -> int:
+    """An integer of any type; a bool is none."""
+    if type(value) is int:
+        return value
+    is_bool = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    try:
+        if is_bool or isinstance(value, np.ma.MaskedArray):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        shown = " ".join(repr(value).split())
+        raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it takes an integer") from None
+
+
+def stream_of(seed: Any, offset: Any) -> Stream:
+    """The numbers of a seed's stream from `offset` on."""
+    return Stream(_word(seed, "seed"), _word(offset, "offset"))
+
+
+def _word(value: Any, name: str) -> int:
+    number = whole(value, name)
+    if not 0 <= number < 2**64:
+        raise ValueError(f"{name} is {number}; it must be at least 0 and less than 2**64")
+    return number
+
+
+def temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: int) -> Array:
+    """The temperatures in the type they are used in: a single one, or an array with the logits' number of axes."""
+    given = floating(temp, "temp")
+    compute = computed_in(dtype)
+    temps = given.astype(compute)
+    usable = (temps > 0) & (temps < np.inf)
+    if not usable.all():
+        value, rounded = given[~usable][0], temps[~usable][0]
+        if 0 < value < np.inf:
+            raise ValueError(
+                f"temp is {value}, which is {rounded} in {temps.dtype}, what {dtype} logits are computed in"
+            )
+        raise ValueError(f"temp is {value}; it must be positive and finite")
+    if temps.size == 1 and temps.ndim <= len(shape):
+        return temps
+    padded: Array | None = _padded(temps, shape)
+    if padded is None or padded.shape[axis] != 1:
+        raise ValueError(
+            f"temp has shape {temps.shape} and logits has shape {shape}; temp must be a scalar or broadcast against "
+            f"logits with length 1 along axis {axis}"
+        )
+    return padded
+
+
+def _padded(array: Any, shape: tuple[int, ...]) -> Any:
+    """With leading axes of length 1, as many axes as `shape`; None if it does not broadcast to that."""
+    padded = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
+    fits = padded.ndim == len(shape) and all(n in (1, m) for n, m in zip(padded.shape, shape, strict=True))
+    return padded if fits else None
+
+
+def broadcastable(array: Any, name: str, shape: tuple[int, ...]) -> Any:
+    """With as many axes as the logits."""
+    padded = _padded(array, shape)
+    if padded is None:
+        raise ValueError(
+            f"{name} has shape {array.shape} and logits has shape {shape}; {name} must broadcast to logits"
+        )
+    return padded
+
+
+def check_nan_policy(nan_policy: str, *arrays: Any, to_host: Callable[[Any], Any]) -> None:
+    """Under "raise", that no candidate's logit, noise included, is NaN or +inf; `arrays` are those and where."""
+    if nan_policy not in ("propagate", "raise"):
+        raise ValueError(f"nan_policy is {nan_policy!r}; it takes 'propagate' or 'raise'")
+    if nan_policy == "raise":
+        logits, noise, offers = map(to_host, arrays)
+        w, name = (logits, "logits") if noise is None else (logits.astype(noise.dtype) + noise, "(logits + noise)")
+        bad = ~(w < np.inf)
+        if offers is not None:
+            bad &= offers
+        if np.any(bad):
+            position = tuple(int(i) for i in np.unravel_index(np.argmax(bad), w.shape))
+            raise ValueError(f"{name}{list(position)} is {w[position]}, and nan_policy is 'raise'")
+
+
+def outs(out: Any, count: int) -> tuple[Any, ...]:
+    """`out` as NumPy has it: None, an array, or a tuple of as many of either as there are results."""
+    if not isinstance(out, tuple):
+        if out is not None and count > 1:
+            raise TypeError(f"out is a {type(out).__name__}; it takes a tuple of {count} arrays, one a result")
+        return (out,) * count
+    if len(out) != count:
+        raise ValueError(f"out holds {len(out)} arrays; there are {count} results")
+    return out
+
+
+def fitting(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """An array of `out`, which must have the result's shape and be able to hold its numbers."""
+    if array.shape != shape:
+        raise ValueError(f"out has shape {array.shape} and the result has shape {shape}; the two must be equal")
+    if not castable(dtype, array.dtype):
+        raise TypeError(f"out has dtype {array.dtype}, to which a result of dtype {dtype} cannot be cast")
+    return array

@@ -1,0 +1,200 @@
+"""Arrays on a GPU, for one call: read, laid out as rows and written by the functions of `npselect._call.on_host`.
+
+All that a call reads and writes is on one device, and is used on one stream: the caller's, which the first array that
+has one names. Where another array comes with another stream, the call's waits for that one before, and that one for the
+call's afterwards. What DLPack lends may be taken back as soon as the call returns, so then the call waits for its work.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from npselect._call import arguments as _arguments
+from npselect._dtypes import is_floating
+from npselect._gpu import driver as memory
+from npselect._gpu.array import DeviceArray
+from npselect._gpu.foreign import Foreign, from_foreign
+from npselect._places import on_device
+from npselect.tiers.cuda import gather as device_selection
+
+__all__ = ["OnDevice"]
+
+
+class OnDevice:
+    """Where the arrays of one call are."""
+
+    vectors = device_selection
+
+    def __init__(self, device: int, stream: int) -> None:
+        self.device, self.stream = device, stream
+        self._others: list[int] = []  # streams of arrays that came with one of their own
+        self._borrowed = False
+        self._views: dict[int, tuple[Any, DeviceArray]] = {}  # by the id of what was given, which they keep
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> OnDevice:
+        """That of the arrays, all of which must be on one GPU; so must be those beside them that are on any."""
+        names = [name for name, values in {**arrays, **beside}.items() if on_device(values)]
+        for name in arrays:
+            if name not in names:
+                where = f"{names[0]} lives on a GPU and {name} on the host"
+                raise TypeError(f"{where}; copy {name} to the GPU, or {names[0]} to the host")
+        found: dict[str, tuple[Any, Foreign]] = {}
+        stream: int | None = None
+        for name in names:
+            values = arrays[name] if name in arrays else beside[name]
+            found[name] = values, from_foreign(values, name, stream or memory.LEGACY)
+            stream = stream or found[name][1].stream
+        place = cls(found[names[0]][1].view.device, stream or memory.LEGACY)
+        for name, (values, foreign) in found.items():
+            place._take(values, foreign, name)
+        return place
+
+    def _view(self, values: Any, name: str) -> DeviceArray:
+        known = self._views.get(id(values))
+        return self._take(values, from_foreign(values, name, self.stream), name) if known is None else known[1]
+
+    def _take(self, values: Any, foreign: Foreign, name: str) -> DeviceArray:
+        view = foreign.view
+        if view.device != self.device:
+            raise ValueError(
+                f"{name} is on CUDA device {view.device} and another array of this call on device {self.device}; "
+                "copy one of them"
+            )
+        if view.stream != self.stream:
+            with memory.current(self.device):
+                memory.wait(self.stream, view.stream)
+            if view.stream not in self._others:
+                self._others.append(view.stream)
+        self._borrowed = self._borrowed or foreign.borrowed
+        self._views[id(values)] = values, view.on(self.stream)
+        return self._views[id(values)][1]
+
+    # ---------------------------------------------------------------------------------------- what comes in
+
+    def floating(self, values: Any, name: str) -> DeviceArray:
+        """An array of one of the four floating dtypes."""
+        if not on_device(values):
+            return self._upload(_arguments.floating(values, name))
+        view = self._view(values, name)
+        return view if is_floating(view.dtype) else _arguments.as_float64(view, name, DeviceArray.to_host)
+
+    def bools(self, values: Any, name: str) -> DeviceArray:
+        """An array of plain bools."""
+        if not on_device(values):
+            return self._upload(_arguments.bools(values, name))
+        view = self._view(values, name)
+        _arguments.check_bools(view, name)
+        return view
+
+    def to_host(self, values: Any) -> Any:
+        """The numbers where NumPy can look at them; bfloat16, which it does not know, in float32."""
+        if not on_device(values):
+            return values
+        view = self._view(values, "temp")
+        return (view.astype(np.dtype(np.float32)) if view.dtype.name == "bfloat16" else view).to_host()
+
+    def writable(self, out: Any) -> DeviceArray:
+        """`out`, which must be on the same device."""
+        if not on_device(out):
+            raise TypeError(f"out is a {type(out).__name__}; it takes an array on the GPU, as the other arrays are")
+        view = self._view(out, "out")
+        if view.read_only:
+            raise ValueError("out is read-only")
+        return view
+
+    def _upload(self, values: Any) -> DeviceArray:
+        return DeviceArray.from_host(values, self.stream, self.device)
+
+    # ---------------------------------------------------------------------------------------- layouts
+
+    def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+        """A new array."""
+        return DeviceArray.empty(shape, dtype, self.stream, self.device)
+
+    def full(self, shape: Sequence[int], one: DeviceArray) -> DeviceArray:
+        """An array all of whose elements are the one that was given."""
+        return one.reshape(()).broadcast_to(shape).copy()
+
+    def broadcast_to(self, array: DeviceArray, shape: Sequence[int]) -> DeviceArray:
+        """A larger shape, in which elements are repeated."""
+        return array.broadcast_to(shape)
+
+    def as_rows(self, moved: DeviceArray, dtype: Any) -> DeviceArray:
+        """Shape (rows, K), C-contiguous, in a dtype; a view wherever that can be had."""
+        whole = moved if moved.dtype == dtype and moved.c_contiguous else moved.astype(dtype)
+        return whole.reshape((math.prod(moved.shape[:-1]), moved.shape[-1]))
+
+    def is_plain(self, array: DeviceArray) -> bool:
+        """Whether elements lie as the tier takes them."""
+        return array.c_contiguous
+
+    def may_share(self, one: DeviceArray, other: Any) -> bool:
+        """Whether the memory between the first and the last elements of two arrays overlaps."""
+        if not isinstance(other, DeviceArray) or not (one.size and other.size):
+            return False
+        (start, stop), (other_start, other_stop) = _bounds(one), _bounds(other)
+        return start < other_stop and other_start < stop
+
+    def shares(self, one: DeviceArray, other: DeviceArray) -> bool:
+        """Whether two arrays have an element in common."""
+        return self.may_share(one, other) and bool(np.shares_memory(_outline(one), _outline(other)))
+
+    # ---------------------------------------------------------------------------------------- results
+
+    def run(self, fill: Callable[..., None], arrays: Sequence[DeviceArray]) -> None:
+        """Let a tier fill arrays."""
+        with memory.current(self.device):
+            fill(*arrays)
+
+    def fill_with(self, value: int, *arrays: DeviceArray) -> None:
+        """Write one number everywhere."""
+        for array in arrays:
+            array.assign(self._upload(np.array(value)).broadcast_to(array.shape))
+
+    def copy_into(self, moved: DeviceArray, rows: DeviceArray) -> None:
+        """Write rows into an array whose axes are those of the rows, then that of the choices."""
+        moved.assign(rows.reshape(moved.shape))
+
+    def result(self, array: DeviceArray) -> DeviceArray:
+        """A new array as callers get it."""
+        return array
+
+    def finish(self) -> None:
+        """Let those who come after see what was done, as soon as it is."""
+        with memory.current(self.device):
+            for stream in self._others:
+                memory.wait(stream, self.stream)
+            memory.settle(self.stream)
+            if self._borrowed:
+                memory.synchronize(self.stream)
+
+
+def _bounds(array: DeviceArray) -> tuple[int, int]:
+    if array.c_contiguous:
+        return array.address, array.address + array.nbytes
+    reaches = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
+    start = array.address + sum(reach for reach in reaches if reach < 0)
+    stop = array.address + sum(reach for reach in reaches if reach > 0) + array.dtype.itemsize
+    return start, stop
+
+
+class _Outline:
+    """What NumPy is told of an array on a GPU, to compare addresses; nothing may be read through it."""
+
+    def __init__(self, array: DeviceArray) -> None:
+        self.__array_interface__ = {
+            "data": (array.address, False),
+            "shape": array.shape,
+            "strides": array.strides,
+            "typestr": f"|V{array.dtype.itemsize}",
+            "version": 3,
+        }
+
+
+def _outline(array: DeviceArray) -> Any:
+    return np.asarray(_Outline(array))

@@ -1,0 +1,149 @@
+"""Numbers copied from one layout in device memory to another, and from one dtype to another, rounded once.
+
+One thread copies one element. The axes are put into the order in which they lie where the copy goes, those that follow
+upon one another on both sides are made one, and four are left to the kernel; what axes there are beyond, launches loop
+over.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from npselect._arithmetic.half import bfloat16_bits, float16_bits, widen
+from npselect._arithmetic.primitives import bits_of, float32_of, formula
+from npselect._gpu.intrinsics import block, load, store, thread
+from npselect._gpu.launch import Launcher
+
+__all__ = ["THREADS", "copy", "reading", "stored", "writing"]
+
+THREADS = 256
+_AXES = 4
+_STORED = {"bool": np.uint8, "float16": np.uint16, "bfloat16": np.int16}  # all others as they are called
+
+
+def copy(
+    shape: Sequence[int],
+    source: tuple[int, Sequence[int], str],
+    target: tuple[int, Sequence[int], str],
+    stream: int,
+) -> None:
+    """Copy elements; `source` and `target` are address, strides in elements, and name of the dtype."""
+    axes = _merged(shape, source[1], target[1])
+    outer, inner = axes[:-_AXES], axes[-_AXES:]
+    inner = [(1, 0, 0)] * (_AXES - len(inner)) + inner
+    lengths, steps, places = (list(column) for column in zip(*inner, strict=True))
+    size = math.prod(lengths)
+    if not size:
+        return
+    kernel = _kernel(source[2], target[2])
+    from_bytes, to_bytes = (np.dtype(stored(name)).itemsize for name in (source[2], target[2]))
+    for place in itertools.product(*(range(length) for length, _, _ in outer)):
+        begin = source[0] + from_bytes * sum(i * step for i, (_, step, _) in zip(place, outer, strict=True))
+        end = target[0] + to_bytes * sum(i * step for i, (_, _, step) in zip(place, outer, strict=True))
+        blocks = -(-size // THREADS)
+        kernel(blocks, THREADS, stream, size, *lengths[1:], begin, *steps, end, *places)
+
+
+def _merged(shape: Sequence[int], steps: Sequence[int], places: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Length and both strides of each axis that is left, the one with the target's longest strides first."""
+    axes = sorted(
+        (axis for axis in zip(shape, steps, places, strict=True) if axis[0] != 1), key=lambda axis: -abs(axis[2])
+    )
+    merged: list[tuple[int, int, int]] = []
+    for length, step, place in axes:
+        if merged and merged[-1][1:] == (length * step, length * place):
+            length *= merged.pop()[0]
+        merged.append((length, step, place))
+    return merged
+
+
+# ------------------------------------------------------------------------------------------------ conversions
+
+
+@formula
+def _as_it_is(x: Any) -> Any:
+    return x
+
+
+@formula
+def _to_float32(x: Any) -> Any:
+    return np.float32(x)
+
+
+@formula
+def _to_float64(x: Any) -> Any:
+    return np.float64(x)
+
+
+@formula
+def _to_odd(x: Any) -> Any:
+    """A number as float32 or, of the two about it, the odd one: what is rounded next is as if it had not been."""
+    wide = np.float64(x)
+    near = np.float32(wide)
+    exact = np.float64(near)
+    if exact == wide or not abs(exact) < np.inf:
+        return near
+    bits = np.int64(bits_of(near))
+    if abs(exact) > abs(wide):
+        bits = bits - 1
+    return float32_of(bits | 1)
+
+
+@formula
+def _float16_of(x: Any) -> Any:
+    return np.uint16(float16_bits(_to_odd(x)))
+
+
+@formula
+def _bfloat16_of(x: Any) -> Any:
+    return np.int16(bfloat16_bits(_to_odd(x)))
+
+
+_TO = {"float16": _float16_of, "bfloat16": _bfloat16_of, "float32": _to_float32, "float64": _to_float64}
+
+
+def stored(name: str) -> Any:
+    """The type in memory of a dtype."""
+    return _STORED.get(name) or getattr(np, name)
+
+
+def reading(name: str) -> Callable[[Any], Any]:
+    """What makes a number of what is stored; 16 bits become float32."""
+    return widen if name in ("float16", "bfloat16") else _as_it_is
+
+
+def writing(name: str) -> Callable[[Any], Any]:
+    """What makes of a number what is stored, rounded once."""
+    kind = stored(name)
+    return _TO.get(name) or formula(lambda x: kind(x))
+
+
+@cache
+def _kernel(source: str, target: str) -> Launcher:
+    origin, kind = stored(source), stored(target)
+    read, write = (_as_it_is, _as_it_is) if source == target else (reading(source), writing(target))
+
+    def kernel(
+        size: Any, n1: Any, n2: Any, n3: Any,
+        begin: Any, b0: Any, b1: Any, b2: Any, b3: Any,
+        end: Any, e0: Any, e1: Any, e2: Any, e3: Any,
+    ) -> None:  # fmt: skip
+        i = block() * THREADS + thread()
+        if i < size:
+            rest = i // n3
+            i3 = i - rest * n3
+            i1 = rest // n2
+            i2 = rest - i1 * n2
+            i0 = i1 // n1
+            i1 = i1 - i0 * n1
+            x = load(begin, i0 * b0 + i1 * b1 + i2 * b2 + i3 * b3, origin)
+            store(end, i0 * e0 + i1 * e1 + i2 * e2 + i3 * e3, kind, write(read(x)))
+
+    return Launcher(kernel, [types.int64] * 14, THREADS)

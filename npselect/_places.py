@@ -1,0 +1,46 @@
+"""Where an array lives, before anything of it is read: in the host's memory or on a GPU."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from npselect._dtypes import ml_dtypes_bfloat16
+
+__all__ = ["as_numpy_sees", "on_device"]
+
+_HOST_TYPES = frozenset({np.ndarray, type(None), float, int, list, np.float64, np.float32})
+_GPU = (2, 13)  # DLPack's CUDA memory, and its managed memory
+
+
+def on_device(values: Any) -> bool:
+    """Whether an array lives on a GPU, by what it says in the protocols that there are for that."""
+    if type(values) in _HOST_TYPES:
+        return False
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        return bool(values.is_cuda)  # the same, and quicker
+    asked = getattr(type(values), "__dlpack_device__", None)
+    try:
+        if asked is not None and asked(values)[0] in _GPU:
+            return True
+        return getattr(values, "__cuda_array_interface__", None) is not None
+    except Exception:  # of several devices, say; what there is to complain of is found where it is read
+        return False
+
+
+def as_numpy_sees(values: Any) -> Any:
+    """A torch tensor on the host as a NumPy array that shares its memory; everything else as it is.
+
+    As on a GPU, it is read as its `detach()` would be: npselect records nothing for anybody's autograd. bfloat16, which
+    torch hands to nobody, is taken by its bits.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(values, torch.Tensor) or values.is_cuda:
+        return values
+    tensor = values.detach()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.int16).numpy().view(ml_dtypes_bfloat16())
+    return tensor.numpy()

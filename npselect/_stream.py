@@ -1,0 +1,58 @@
+"""Which numbers of a seed's stream an array of logits takes: entry after entry in C order, whatever its rows are."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Draws", "Stream"]
+
+Array = npt.NDArray[Any]
+
+
+class Stream(NamedTuple):
+    """The numbers of a seed's stream from `offset` on."""
+
+    seed: int
+    offset: int
+
+    def check_size(self, size: int) -> None:
+        """Raise if so many numbers are more than the stream has left."""
+        if self.offset + size > 2**64:
+            numbers = f"offset is {self.offset} and {size} numbers are to be drawn"
+            raise ValueError(f"{numbers}; their sum must not exceed 2**64, where the stream ends")
+
+
+class Draws(NamedTuple):
+    """The noise of logits as rows x choices, yet to be drawn: each entry's number is offset + its place as given."""
+
+    seed: int
+    offset: int
+    shape: tuple[int, ...]  # of the logits as given
+    order: tuple[int, ...]  # of their axes: those of the rows, then that of the choices
+    dtype: np.dtype[Any]  # of the noise
+
+    @classmethod
+    def of(cls, stream: Stream, shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype[Any]) -> Draws:
+        """From a stream, which must be long enough."""
+        stream.check_size(math.prod(shape))
+        return cls(*stream, shape, order, dtype)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether row follows upon row, and choice upon choice."""
+        return self.order == tuple(range(len(self.order)))
+
+    def numbers(self, start: int, stop: int) -> Array:
+        """The numbers of the rows from `start` to `stop`: uint64, shape (stop - start, K)."""
+        lengths = [self.shape[axis] for axis in self.order]
+        strides = [math.prod(self.shape[axis + 1 :]) for axis in self.order]
+        rows = np.arange(start, stop)
+        place = np.arange(lengths[-1]) * strides[-1] + np.zeros((stop - start, 1), np.int64)
+        for length, stride in zip(lengths[-2::-1], strides[-2::-1], strict=True):
+            place += (rows % length * stride)[:, None]
+            rows = rows // length
+        return np.uint64(self.offset) + place.astype(np.uint64)

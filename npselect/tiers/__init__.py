@@ -1,0 +1,129 @@
+"""Choosing a tier: each is a module of row functions, loaded when first asked for.
+
+A row function takes logits of shape (rows, K), C-contiguous, in float16, bfloat16, float32 or float64; `noise`, which
+is added to them in the type that their dtype is computed in (float64 for float64, else float32): an array in that type
+of shape (rows, K) or (1, K), or None, or an `npselect._stream.Draws` that says which numbers of which seed it is to be;
+cotangents of the logits' shape, in the dtype of the results (without noise, that of the logits too); `temp` of shape
+(rows,) or (1,), in the type that this is computed in; `where` as bool of shape (rows, K) or (1, K), or None; and it
+fills the arrays `out`. The function `gumbel` takes a seed and the first number's place, and fills an array of one axis.
+
+All arrays are NumPy's; those of the tier "cuda" may also be, all but `temp`, of type `DeviceArray`, on one device, and
+for use on one stream, which each of them names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from npselect._forks import check, loading
+from npselect._modes import in_usual_modes
+
+__all__ = ["Tier", "backends", "choose"]
+
+_MODULES = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
+
+
+@dataclass(frozen=True)
+class Tier:
+    """What `backends` says of one tier.
+
+    Attributes
+    ----------
+    name : str
+        What ``backend=`` calls it.
+    available : bool
+        Whether it runs here.
+    detail : str
+        What it runs on or, where it does not run, why.
+    """
+
+    name: str
+    available: bool
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'available' if self.available else 'not available'} ({self.detail})"
+
+
+def backends() -> dict[str, Tier]:
+    """Which tiers work here and, where one does not, why.
+
+    Returns
+    -------
+    dict of str to Tier
+        The tiers by name, the oracle first. Looking loads numba.
+
+    Examples
+    --------
+    >>> import npselect
+    >>> [name for name, tier in npselect.backends().items() if tier.available or name == "cuda"]
+    ['reference', 'cpu', 'cuda']
+    >>> print(npselect.backends()["reference"])
+    reference: available (plain NumPy, to learn from and to judge by)
+    """
+    return {name: _look(name) for name in _MODULES}
+
+
+def _look(name: str) -> Tier:
+    try:
+        _load(name)
+    except RuntimeError as error:
+        return Tier(name, False, str(error.__cause__))
+    if name == "reference":
+        return Tier(name, True, "plain NumPy, to learn from and to judge by")
+    if name == "cuda":
+        from npselect._gpu.driver import describe
+
+        return Tier(name, True, describe())
+    from npselect._threads import thread_count
+
+    numba = import_module("numba")
+    threads = thread_count()
+    return Tier(name, True, f"numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}")
+
+
+def choose(backend: str | None, on_gpu: bool = False) -> Any:
+    """The module of row functions that was named or, if none was, the one that the place of the data calls for.
+
+    Raises
+    ------
+    ValueError
+        No tier has that name.
+    RuntimeError
+        The tier does not run here, or cannot be loaded in this child of a fork; the message says why.
+    """
+    if backend is None:
+        backend = "cuda" if on_gpu else "cpu"
+    if not isinstance(backend, str) or backend not in _MODULES:
+        raise ValueError(f"backend is {backend!r}; it takes None or one of {', '.join(map(repr, _MODULES))}")
+    return _load(backend)
+
+
+@cache
+@in_usual_modes
+def _load(name: str) -> Any:
+    check()
+    try:
+        with loading:
+            reason = _unavailable(name)
+            if reason is not None:
+                raise ImportError(reason)
+            return import_module(_MODULES[name])
+    except ImportError as error:
+        raise RuntimeError(f"backend {name!r} does not run here: {error}") from error
+
+
+def _unavailable(name: str) -> str | None:
+    """Why a tier does not run here, as far as can be said before its module is loaded."""
+    if name == "cuda":
+        from npselect._gpu.driver import unavailable
+
+        return unavailable()
+    if name == "cpu" and import_module("numba").config.DISABLE_JIT:
+        return (
+            "numba compiles nothing, as the environment variable NUMBA_DISABLE_JIT says; unset it, or name 'reference'"
+        )
+    return None

@@ -1,0 +1,51 @@
+"""What numba compiles, counted, and where it keeps the machine code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from numba.core import event
+
+from npselect.tiers.cpu.cache import are_kept
+from npselect.tiers.cpu.short_rows import mask_rows
+
+__all__ = ["Compilations", "compilations", "kept_in"]
+
+
+class Compilations(event.Listener):  # type: ignore[misc]
+    """Counts what is compiled, and not what is compiled within.
+
+    Attributes
+    ----------
+    count : int
+        Of kernels; what comes out of the cache is none.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._depth = 0
+
+    def on_start(self, _: Any) -> None:
+        """One more, unless another is under way."""
+        self.count += not self._depth
+        self._depth += 1
+
+    def on_end(self, _: Any) -> None:
+        """It is done."""
+        self._depth -= 1
+
+
+@contextmanager
+def compilations() -> Iterator[Compilations]:
+    """Count what is compiled meanwhile."""
+    listener = Compilations()
+    with event.install_listener("numba:compile", listener):
+        yield listener
+
+
+def kept_in() -> str | None:
+    """The directory of the machine code; None if there is none, or something could not be written there."""
+    path = mask_rows.stats.cache_path  # type: ignore[attr-defined]
+    return None if path is None or not are_kept() else str(path)

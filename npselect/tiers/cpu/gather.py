@@ -1,0 +1,70 @@
+"""Vectors of D numbers on the host: taken, added up and multiplied, for `npselect.selection`.
+
+`npselect.tiers.cuda.gather` has the same functions, under the same names, for arrays on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Rows", "added", "product", "rounded", "taken"]
+
+Array = npt.NDArray[Any]
+
+
+class Rows(NamedTuple):
+    """Where the selected vectors stand, in `x` and in what is chosen, both seen as vectors of D."""
+
+    x: Array  # (selected,), in the order of the batch
+    chosen: Array  # (selected,)
+    items: Array  # (*batch,): which item of x's own batch each row of the batch reads
+    spoilt: Array  # (*batch,): bool, whether its mask is NaN
+
+
+def taken(x: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
+    """What is chosen of `x`; 0 elsewhere, NaN in spoilt rows."""
+    chosen = np.zeros(shape, x.dtype.newbyteorder("="))
+    _vectors(chosen)[rows.chosen] = x[np.unravel_index(rows.x, x.shape[:-1])]
+    chosen[rows.spoilt] = np.nan
+    return chosen
+
+
+def added(grad: Array, x: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
+    """``grad_chosen`` at ``m``, summed over the rows that share an item of `x`."""
+    grad_x = np.zeros(x.shape, dtype)
+    vectors, cotangents = _vectors(grad_x), _vectors(grad)[rows.chosen]
+    *x_batch, choices, features = x.shape
+    if rows.items.size == math.prod(x_batch):
+        vectors[rows.x] = cotangents
+    else:
+        selected, which = np.unique(rows.x, return_inverse=True)
+        for d in range(features):  # bincount adds one after another, in float64
+            sums = np.bincount(which, cotangents[:, d].astype(np.float64), len(selected))
+            vectors[selected, d] = rounded(sums, grad_x.dtype)
+    spoilt = np.unique(rows.items[rows.spoilt])
+    grad_x.reshape(math.prod(x_batch), choices, features)[spoilt] = np.nan
+    return grad_x
+
+
+def product(left: Array, right: Array, compute: np.dtype[Any]) -> Array:
+    """Of items (R, L) and (K, L), the dot products: (R, K)."""
+    return np.asarray(np.ascontiguousarray(left, compute) @ np.ascontiguousarray(right, compute).mT)
+
+
+def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+    """In the dtype, rounded once: what becomes 16 bits may pass through float32 on its way, and is made odd there."""
+    if values.dtype != np.float64 or dtype.itemsize > 2:
+        return values.astype(dtype, copy=False)
+    near = values.astype(np.float32)
+    toward_zero = np.where(np.abs(near) > np.abs(values), np.nextafter(near, np.float32(0)), near)
+    odd = (toward_zero.view(np.uint32) | 1).view(np.float32)
+    return np.where((near == values) | ~np.isfinite(near), near, odd).astype(dtype)
+
+
+def _vectors(array: Array) -> Array:
+    """Any number of axes before the last as one; a view wherever that can be had."""
+    return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])

@@ -1,0 +1,151 @@
+"""The CPU tier: the kernels over all rows of a batch, in as many threads as it is worth.
+
+Noise is drawn for as many rows at a time as a processor's cache holds, for one at least, added to their logits, and
+forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from npselect._arithmetic.half import compute_type, stored
+from npselect._arithmetic.order import LANES
+from npselect._modes import in_usual_modes
+from npselect._threads import over_rows
+from npselect.tiers.cpu import long_rows as kernels
+from npselect.tiers.cpu import short_rows as tiles
+from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
+
+__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+
+Array = npt.NDArray[Any]
+_EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
+_LINE = 64  # bytes
+_SMALL = 4096  # elements, whose scratch memory need not be aligned to save time
+_BLOCK = 65536  # elements that are perturbed at a time
+_ROOM = 1 << 20  # bytes for the rows, and parts of rows, that a thread keeps
+
+
+def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
+    """The exact one-hot of the selected candidate."""
+    _run("mask_rows", 1, compute_type(out), logits, noise, where, out)
+
+
+def index(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
+    """Index of the selected candidate, -1 where nothing is selected."""
+    _run("index_rows", 1, compute_type(logits), logits, noise, where, out)
+
+
+def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+    """``probs = softmax(logits / temp)``."""
+    _run("soft_rows", 1, compute_type(out), logits, noise, temp, where, out)
+
+
+def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+    """The softmax's Jacobian times `grad_mask`."""
+    _run("backward_rows", 2, compute_type(out), logits, noise, grad_mask, temp, where, out)
+
+
+def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+    """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
+    compute = compute_type(out)
+    per_row = np.empty(len(logits), compute)
+    _run("backward_temp_rows", 3, compute, logits, noise, grad_mask, temp, where, per_row)
+    _run("sum_rows", 1, compute, per_row.reshape(len(out), -1), None, out)
+
+
+def double_backward(
+    grad_grad_logits: Array,
+    grad_mask: Array,
+    logits: Array,
+    noise: Any,
+    temp: Array,
+    where: Array | None,
+    out_grad_mask: Array,
+    out_logits: Array,
+) -> None:
+    """The gradient of `backward`."""
+    arrays = grad_grad_logits, grad_mask, temp, where, out_grad_mask, out_logits
+    _run("double_backward_rows", 3, compute_type(out_logits), logits, noise, *arrays)
+
+
+def gumbel(seed: int, first: int, out: Array) -> None:
+    """The noise from number `first` on, into an array of one axis."""
+
+    def part(start: int, stop: int) -> None:
+        draw(np.uint64(seed), np.uint64(first + start), out[start:stop])
+
+    over_rows(part, len(out), 1)
+
+
+def _run(
+    name: str,
+    scratch_rows: int,
+    compute: type[np.floating[Any]],
+    logits: Array,
+    noise: Any,
+    *arrays: Array | None,
+) -> None:
+    """A kernel over all rows; each call of it gets scratch memory of its own."""
+    choices = logits.shape[1]
+    small = choices <= tiles.CHOICES
+    rows = getattr(tiles if small else kernels, name)
+    scratch_size = tiles.TILE * (scratch_rows + 1)
+    if not small:
+        room = _ROOM - (0 if noise is None else max(choices, _BLOCK) * noise.dtype.itemsize)
+        scratch_size = 2 * LANES + scratch_rows * kernels.span(choices, scratch_rows, np.dtype(compute).itemsize, room)
+    values = stored(logits)
+    inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
+
+    def part(start: int, stop: int) -> None:
+        scratch = (np.empty if (stop - start) * choices < _SMALL else _aligned)(scratch_size, compute)
+        if noise is None:
+            rows(values, *inputs, start, stop, scratch)
+            return
+        step = min(max(1, _BLOCK // choices), stop - start)
+        w = np.empty((step, choices), noise.dtype)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            _perturb(values, noise, first, last, w[: last - first])
+            rows(
+                _in_type(w, compute),
+                *(_part(array, first, last) for array in inputs),
+                0,
+                last - first,
+                scratch,
+            )
+
+    over_rows(part, *logits.shape)
+
+
+@in_usual_modes
+def _in_type(w: Array, compute: type[np.floating[Any]]) -> Array:
+    return w.astype(compute, copy=False)
+
+
+def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:
+    """Memory that starts where a line of the cache does."""
+    memory = np.empty(size + _LINE // 4, compute)
+    start = -memory.__array_interface__["data"][0] % _LINE // memory.itemsize
+    return memory[start : start + size]
+
+
+def _part(array: Array, first: int, last: int) -> Array:
+    """Some rows of an array; all of one that is shared by the rows, or absent."""
+    return array[first:last] if len(array) > 1 else array
+
+
+def _perturb(values: Array, noise: Any, first: int, last: int, out: Array) -> None:
+    """Some rows of ``logits + noise``, added in the type of the noise, to which 16-bit logits are widened."""
+    some = values[first:last]
+    if isinstance(noise, np.ndarray):
+        add_rows(some, stored(_part(noise, first, last)), out)
+    elif noise.in_order:
+        place = np.uint64(noise.offset + first * values.shape[1])
+        perturb(some.reshape(-1), np.uint64(noise.seed), place, out.reshape(-1))
+    else:
+        numbers = noise.numbers(first, last).reshape(-1)
+        perturb_at(some.reshape(-1), np.uint64(noise.seed), numbers, out.reshape(-1))
