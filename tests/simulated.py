@@ -1,6 +1,6 @@
 """The CUDA tier's kernels in numba's simulator beside the CPU tier, bit for bit: ``python tests/simulated.py GROUP``.
 
-A process of its own, as the simulator is chosen when numba is imported: `tests/test_cuda.py` starts it.
+A process of its own, as the simulator is chosen when numba is imported: `tests/cuda_nodevice/test_cuda.py` starts it.
 """
 
 import itertools

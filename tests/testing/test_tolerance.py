@@ -88,7 +88,7 @@ def test_many_honest_values_are_within_the_bound(name, dtype, part, record):
 @of_many
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_many_values_of_the_example(dtype, part, record):
-    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "numpy_select.py"))
+    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "numpy_select.py"))
     subject = implementation(example["forward"], example["backward"])
     assert accepted(subject, random_cases(dtype, part), record, "random") > MILLION // part
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ["NUMBA_CACHE_DIR"]) / "aarch64"  # of these very sources, see conftest.py
 ROWS = [
     f"{module}.{function}_rows"

@@ -13,7 +13,7 @@ import pytest
 if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 if COMPILER is None or sys.platform != "linux":
     pytest.skip("the driver is built for Linux, by a C compiler", allow_module_level=True)

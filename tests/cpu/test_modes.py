@@ -23,7 +23,7 @@ from test_cpu import THREADS, all_functions, digest
 from npselect import _modes, gumbel_softmax, noise, selection, straight_through
 from npselect._arithmetic import gumbel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 pytestmark = modes.known
 dtypes = pytest.mark.parametrize("dtype", list(inputs.DTYPES))

@@ -37,7 +37,7 @@ from npselect import bench, gumbel_softmax, noise, straight_through, testing
 from npselect.testing import tolerance
 from npselect.testing.compare import Allowed, within_rounding
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 OPERATORS = [straight_through, gumbel_softmax]
 
 

@@ -9,6 +9,7 @@ import textwrap
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import inputs
@@ -262,7 +263,7 @@ def test_resident_memory() -> None:
                 call()
                 print(resident("VmHWM") - before)
     """
-    script = textwrap.dedent(script.format(tests=os.path.dirname(__file__)))  # noqa: PTH120
+    script = textwrap.dedent(script.format(tests=Path(__file__).parents[1]))
     environment = {**os.environ, THREADS: "2"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # A command of its own, whose sections are those of the file fakes.py; it believes in a GPU.
 COMMAND = """\

@@ -17,7 +17,7 @@ import npselect
 from npselect import _warm_up
 from npselect.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Shapes, layouts, temperatures, noise and lengths of rows that `warm_up` itself does not have.
 CALLS = """

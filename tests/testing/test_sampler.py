@@ -20,7 +20,7 @@ from scipy import stats
 from npselect import gumbel_softmax, noise, testing
 from npselect.testing import sampler, sampler_repeats, sampler_statistics
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TESTS = [
     "form",
     "same seed",

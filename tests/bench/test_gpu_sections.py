@@ -16,7 +16,7 @@ import pytest
 import npselect
 from npselect import gumbel_softmax, noise, selection, straight_through
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "bench"))  # last: files of its tests have the names of ours
 
 from gpu_sections import (  # noqa: E402 they are found where the command finds them

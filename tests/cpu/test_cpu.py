@@ -248,7 +248,7 @@ def _digests_for(processor: str | None, dtypes: list[str], folder: Path) -> list
         environment["NUMBA_CPU_FEATURES"] = ""
     else:
         environment.pop("NUMBA_CPU_NAME", None)
-    script = textwrap.dedent(_IN_A_PROCESS.format(tests=str(Path(__file__).parent), dtypes=dtypes))
+    script = textwrap.dedent(_IN_A_PROCESS.format(tests=str(Path(__file__).parents[1]), dtypes=dtypes))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -334,7 +334,7 @@ _AFTER_A_FORK = """
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_after_a_fork() -> None:
     """Children of a process whose pool has worked: their batches are split too; they leave by either door."""
-    script = textwrap.dedent(_AFTER_A_FORK.format(tests=str(Path(__file__).parent)))
+    script = textwrap.dedent(_AFTER_A_FORK.format(tests=str(Path(__file__).parents[1])))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ended\n"

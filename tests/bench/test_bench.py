@@ -20,7 +20,7 @@ from npselect import bench, straight_through
 from npselect.bench.report import duration
 from npselect.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "examples" / "numpy_select.py")
 WRONG = str(ROOT / "examples" / "wrong_select.py")
 SMALL = ["--shape", "16x5", "--quick", "--peer", "npselect", "--peer", "numpy"]

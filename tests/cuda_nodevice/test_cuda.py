@@ -1,6 +1,6 @@
 """The CUDA tier without a device: its kernels in numba's simulator, and how it shares rows out.
 
-What the kernels are compiled to is read in tests/test_cuda_ptx.py; that this is what is loaded, in tests/launched.py.
+What the kernels are compiled to is read in test_cuda_ptx.py; that this is what is loaded, in tests/launched.py.
 """
 
 import os
@@ -20,7 +20,7 @@ if find_spec("numba_cuda") is None:
 from npselect._gpu.intrinsics import simulated
 from npselect.tiers.cuda import rows as cuda
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "faults"]
 
 

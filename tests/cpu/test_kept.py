@@ -23,7 +23,7 @@ from npselect.tiers.cpu import compilations as compiling
 from npselect.tiers.cpu.cache import Entries
 from npselect.tiers.cpu.compile import kernel
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCE = """
 def double(x):
     for i in range(len(x)):

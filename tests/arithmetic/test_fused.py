@@ -110,7 +110,7 @@ def test_numbers_and_packs_are_rounded_once(tmp_path: Path) -> None:
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("all processors of other families have an instruction")
     path = tmp_path / "results.npy"
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
     code += f"import test_fused; test_fused.compiled({str(path)!r})"
     environment = {**os.environ, "NUMBA_CPU_NAME": PROCESSOR, "NUMBA_CPU_FEATURES": ""}
     run = subprocess.run([*children.python(), "-c", code], capture_output=True, text=True, env=environment, check=False)

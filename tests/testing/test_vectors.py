@@ -37,7 +37,7 @@ from npselect.testing.dtypes import floating_dtype
 from npselect.testing.patterns import patterns, values
 from npselect.testing.vectors import LARGEST
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
 FILES = [(operator, dtype) for operator in OPERATORS for dtype in testing.DTYPES]

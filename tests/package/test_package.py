@@ -16,7 +16,7 @@ from hypothesis import settings
 import npselect
 import npselect.testing
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "npselect"
 
 # The rooms of the house, from the street to the cellar: a folder or a file, and what of the package it may import.

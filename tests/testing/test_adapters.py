@@ -22,7 +22,7 @@ import pytest
 from npselect import gumbel_softmax, straight_through, testing
 from npselect.testing import adapters, tolerance
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 DTYPES = ["float16", "bfloat16", "float32", "float64"]
 FRAMEWORKS = ["torch", "jax", "tensorflow"]

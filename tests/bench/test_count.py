@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "bench"
 CELL = ("index", "float32", 8)
 sys.path.append(str(BENCH))  # last: files of its tests have the names of ours

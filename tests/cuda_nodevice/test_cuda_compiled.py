@@ -1,7 +1,7 @@
 """The CUDA tier's kernels as they are compiled: their PTX interpreted, from the operators down to the last instruction.
 
-Launches, grids and arguments are the tier's own. The interpreter is tested in tests/test_ptx.py; what `compiled.py`
-puts through each kernel is rows of every kind, with and without `where`, with temperatures of every size.
+Launches, grids and arguments are the tier's own. The interpreter is tested in test_ptx.py; what `compiled.py` puts
+through each kernel is rows of every kind, with and without `where`, with temperatures of every size.
 """
 
 import itertools

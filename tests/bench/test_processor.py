@@ -18,7 +18,7 @@ from npselect import bench
 from npselect.bench import features, processor
 from npselect.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = ["--shape", "16x5", "--quick", "--peer", "npselect", "--peer", "numpy"]
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64"), reason="processors of the family x86-64 are told apart"
