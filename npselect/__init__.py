@@ -6,11 +6,13 @@ somebody else's implementation.
 """
 
 from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect._operators import OPERATORS
 from npselect._warm_up import warm_up
 from npselect.straight_through import forward as differentiable_select
 from npselect.tiers import backends
 
 __all__ = [
+    "OPERATORS",
     "__version__",
     "backends",
     "differentiable_select",

@@ -21,6 +21,7 @@ PACKAGE = ROOT / "npselect"
 
 # The rooms of the house, from the street to the cellar: a folder or a file, and what of the package it may import.
 FACTS = {
+    "npselect._operators",
     "npselect._dtypes",
     "npselect._places",
     "npselect._stream",
@@ -34,7 +35,7 @@ ROOMS = {
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
     "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
     "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
-    "npselect": {"npselect._warm_up", "npselect.tiers", *OPERATORS},
+    "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", *OPERATORS},
     "npselect._commands": set(),
     "npselect._warm_up": {"npselect._dtypes", "npselect.tiers", *OPERATORS},
     "npselect.straight_through": {"npselect._call"},
@@ -49,6 +50,7 @@ ROOMS = {
     "npselect._gpu": {"npselect._arithmetic", *FACTS},
     "npselect._oracle": set(),
     "npselect._arithmetic": set(),
+    "npselect._operators": set(),
     "npselect._dtypes": set(),
     "npselect._places": {"npselect._dtypes"},
     "npselect._stream": set(),

@@ -1,0 +1,103 @@
+"""The family, declared once: what a tier computes of rows, and which of that each operator offers.
+
+Plain data. The way in (`npselect._call`), the tiers' wrappers, the vectors, the benchmarks and the tests follow from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import Enum
+from types import MappingProxyType
+
+__all__ = ["OPERATORS", "Operator", "Result", "RowFunction"]
+
+
+class Result(Enum):
+    """What a result is like: its shape and dtype follow."""
+
+    LIKE_LOGITS = "the shape of the logits, the dtype that logits and cotangents have in common"
+    INDEX = "int64, the shape of the logits without the axis of the candidates"
+    PER_TEMP = "the shape of the temperature, the dtype of a result like the logits"
+
+
+@dataclass(frozen=True)
+class RowFunction:
+    """What a tier computes of rows x choices: every tier has a function of this name, with the same parameters.
+
+    Attributes
+    ----------
+    name : str
+        Of the tiers' function.
+    cotangents : tuple of str
+        What is taken before the logits, in the tiers' order, by the names that callers know.
+    results : tuple of Result
+        What is filled, in order.
+    takes_temp : bool
+        Whether the result depends on the temperature.
+    formula : str
+        One line, which the docstrings and the reference quote.
+    """
+
+    name: str
+    cotangents: tuple[str, ...] = ()
+    results: tuple[Result, ...] = (Result.LIKE_LOGITS,)
+    takes_temp: bool = True
+    formula: str = ""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One member of the family.
+
+    Attributes
+    ----------
+    name : str
+        Of the public module.
+    options : tuple of str
+        What its functions take beyond what all take: axis, where, nan_policy, out, backend.
+    functions : mapping of str to RowFunction
+        Its public functions, and what each computes.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    functions: Mapping[str, RowFunction]
+
+
+MASK = RowFunction("mask", takes_temp=False, formula="mask = one_hot(argmax(w))")
+INDEX = RowFunction("index", results=(Result.INDEX,), takes_temp=False, formula="index = argmax(w)")
+SOFT = RowFunction("soft", formula="p_i = exp(t_i) / s")
+BACKWARD = RowFunction("backward", ("grad_mask",), formula="grad_logits_i = p_i (h_i - d) / temp")
+BACKWARD_TEMP = RowFunction(
+    "backward_temp", ("grad_mask",), (Result.PER_TEMP,), formula="grad_temp = -sum_i grad_logits_i t_i"
+)
+DOUBLE_BACKWARD = RowFunction(
+    "double_backward",
+    ("grad_grad_logits", "grad_mask"),
+    (Result.LIKE_LOGITS, Result.LIKE_LOGITS),
+    formula="grad_grad_mask_i = p_i b_i / temp, grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2",
+)
+
+_SURROGATE = MappingProxyType(
+    {
+        "forward": MASK,
+        "backward": BACKWARD,
+        "soft": SOFT,
+        "index": INDEX,
+        "jvp": replace(BACKWARD, cotangents=("tangent",)),  # the Jacobian is symmetric
+        "backward_temp": BACKWARD_TEMP,
+        "double_backward": DOUBLE_BACKWARD,
+    }
+)
+
+OPERATORS: Mapping[str, Operator] = MappingProxyType(
+    {
+        operator.name: operator
+        for operator in (
+            Operator("straight_through", (), _SURROGATE),
+            Operator("gumbel_softmax", ("seed", "noise", "offset"), _SURROGATE),
+        )
+    }
+)
+"""The family, by name."""
