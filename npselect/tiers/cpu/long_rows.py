@@ -442,7 +442,7 @@ def double_backward_rows(
                     for j in range(first, last, WIDTH):
                         i = min(j, last - WIDTH)
                         product = load(w, i - first) * (load(a, i - first) - mean)
-                        result = fma(product * q * tau.scale * tau.high, tau.scale, zero)
+                        result = fma(product * q * tau.scale * tau.reciprocal_hi, tau.scale, zero)
                         store_part(narrow_slots(result, out_logits), out_logits, r, i)
         if not _finite(b_mean):
             fill_candidates(out_grad_mask, r, logits, where, scratch)

@@ -410,7 +410,7 @@ def double_backward_rows(
         mean = _dot(w, a, choices, sums) / s
         for j in range(choices):
             e, difference = load(w, j * WIDTH), load(a, j * WIDTH) - mean
-            result = fma(e * difference * q * tau.scale * tau.high, tau.scale, zero)
+            result = fma(e * difference * q * tau.scale * tau.reciprocal_hi, tau.scale, zero)
             store(sums, j * WIDTH, narrow_slots(result, out_logits))
         _store(sums, out_logits, first, last)
         _finish(out_logits, first, last, m, mean, logits, where, scratch)
