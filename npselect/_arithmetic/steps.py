@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npselect._arithmetic.aliases import Constants, Flag, Number
+from npselect._arithmetic.aliases import Choices, Constants, Flag, Index, Number
 from npselect._arithmetic.exponential import Temperature, divided_difference, exp, exp_normal, near_difference
 from npselect._arithmetic.primitives import fma, formula, inlined, select
 
@@ -25,6 +25,7 @@ __all__ = [
     "INVALID",
     "REFUSED",
     "canonical_nan",
+    "checked_index",
     "curvature",
     "double_entry",
     "exponent",
@@ -33,6 +34,8 @@ __all__ = [
     "is_finite",
     "near_weight",
     "per_weight",
+    "reinmax_entry",
+    "reinmax_selected",
     "soft_entry",
     "temp_share",
     "temp_term",
@@ -141,3 +144,42 @@ def is_finite(x: Number) -> Flag:
 def canonical_nan(x: Number, nan: Number) -> Number:
     """x, or the one NaN that results have: the sign of another depends on a compiler's order of operands."""
     return x if x == x else nan
+
+
+# ------------------------------------------------------------------------------------------------ reinmax
+
+# With a given choice m, p of the logits at temperature 1 (weights e_p, their sum s_p) and q at temp (e_q, s_q):
+# a = sum_j q_j h_j and b = sum_j p_j h_j, where h_m = 0. The surrogate's Jacobian times g is
+#
+#     q_j (h_j - a / 2) - p_j (h_j - b) / 2            at j != m
+#     p_m b / 2 - (1 + q_m) a / 2                      at m
+#
+# m need not be the largest logit: weights are measured from the largest one, cotangents from m's.
+
+
+@inlined
+def reinmax_entry(p: Number, q: Number, h: Number, half_a: Number, b: Number, half: Number, zero: Number) -> Number:
+    """``q_j (h_j - a / 2) - p_j (h_j - b) / 2``, of ``half_a = fma(a, half, zero)``; 0 at excluded entries."""
+    return fma(-(p * half), h - b, fma(q, h - half_a, zero))
+
+
+@inlined
+def reinmax_selected(p: Number, q: Number, a: Number, b: Number, half: Number) -> Number:
+    """``p_m b / 2 - (1 + q_m) a / 2``."""
+    return fma(p * half, b, -(fma(q, a, a) * half))
+
+
+@formula
+def checked_index(given: Index, choices: Choices, found: Index, is_candidate: Flag) -> Index:
+    """The index that a caller gave for a row, or its state, or REFUSED.
+
+    `found` is the row's own choice: an index, EMPTY or INVALID. `is_candidate`: whether the given entry is offered and
+    above -inf.
+    """
+    if given < EMPTY or given >= choices:
+        return REFUSED
+    if found == INVALID:
+        return INVALID
+    if found == EMPTY:
+        return EMPTY if given == EMPTY else REFUSED
+    return given if given >= 0 and is_candidate else REFUSED
