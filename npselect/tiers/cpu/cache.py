@@ -25,18 +25,18 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-__all__ = ["Entries", "Kept", "are_kept"]
+__all__ = ["CacheFiles", "KernelCache", "all_cached"]
 
 _DIGEST = sha256().digest_size
 _FOLDERS = ("npselect._arithmetic", "npselect.tiers.cpu")  # what kernels are made of
 
 
-class Kept(FunctionCache):  # type: ignore[misc]
+class KernelCache(FunctionCache):  # type: ignore[misc]
     """numba's cache of a function: its folder, its keys, files of ours."""
 
     def __init__(self, function: Any) -> None:
         super().__init__(function)
-        self._cache_file = Entries(Path(self._cache_path), self._impl.filename_base)
+        self._cache_file = CacheFiles(Path(self._cache_path), self._impl.filename_base)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The machine code for types of arguments; None if there is none that can be used."""
@@ -51,26 +51,26 @@ class Kept(FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(sig, data)
         except Exception as error:
-            _warn_once(_NOT_KEPT, error, "each process compiles again; NUMBA_CACHE_DIR may name another folder")
+            _warn_once(_NOT_CACHED, error, "each process compiles again; NUMBA_CACHE_DIR may name another folder")
 
 
-_NOT_KEPT = "cannot be kept"
-_told: set[str] = set()
+_NOT_CACHED = "cannot be kept"
+_warned: set[str] = set()
 
 
-def are_kept() -> bool:
+def all_cached() -> bool:
     """Whether everything that was to be kept in this process was."""
-    return _NOT_KEPT not in _told
+    return _NOT_CACHED not in _warned
 
 
 def _warn_once(what: str, error: Exception, then: str) -> None:
-    if what not in _told:
-        _told.add(what)
+    if what not in _warned:
+        _warned.add(what)
         text = f"npselect's machine code {what} ({type(error).__name__}: {error}); {then}"
         warnings.warn(text, RuntimeWarning, stacklevel=2)
 
 
-class Entries:
+class CacheFiles:
     """Those of one function, by keys whose text is the same in all processes."""
 
     def __init__(self, folder: Path, name: str) -> None:

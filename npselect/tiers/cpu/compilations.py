@@ -8,10 +8,10 @@ from typing import Any
 
 from numba.core import event
 
-from npselect.tiers.cpu.cache import are_kept
+from npselect.tiers.cpu.cache import all_cached
 from npselect.tiers.cpu.short_rows import mask_rows
 
-__all__ = ["Compilations", "compilations", "kept_in"]
+__all__ = ["Compilations", "compilations", "cache_folder"]
 
 
 class Compilations(event.Listener):  # type: ignore[misc]
@@ -45,7 +45,7 @@ def compilations() -> Iterator[Compilations]:
         yield listener
 
 
-def kept_in() -> str | None:
+def cache_folder() -> str | None:
     """The directory of the machine code; None if there is none, or something could not be written there."""
     path = mask_rows.stats.cache_path  # type: ignore[attr-defined]
-    return None if path is None or not are_kept() else str(path)
+    return None if path is None or not all_cached() else str(path)
