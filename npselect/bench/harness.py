@@ -19,6 +19,7 @@ from npselect.bench.problem import OPERATORS, QUICK_SHAPES, SHAPES, WIDTH, Probl
 from npselect.bench.processor import code_is_for
 from npselect.bench.report import BenchReport, Timing
 from npselect.bench.threads import thread_count, threads_are
+from npselect.testing.aliases import Progress
 from npselect.testing.dtypes import floating_dtype
 
 __all__ = ["Effort", "compare", "problems", "run"]
@@ -103,7 +104,7 @@ def run(
     temp: float = 0.6,
     cpu: str | None = None,
     effort: Effort | None = None,
-    progress: Callable[[int, int, str], object] | None = None,
+    progress: Progress | None = None,
     report: BenchReport | None = None,
 ) -> BenchReport:
     """Compare all peers, and an implementation of your own.
@@ -195,7 +196,7 @@ def _compare_all(
     names: Sequence[str] | None,
     effort: Effort,
     report: BenchReport,
-    progress: Callable[[int, int, str], object] | None,
+    progress: Progress | None,
 ) -> None:
     """Problem after problem, call after call."""
     total, done = sum(len(problem.calls) for problem in asked), 0

@@ -12,16 +12,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect import gumbel_softmax, straight_through, testing
 from npselect.bench.peer import Calls, LeftOutError, Peer
 from npselect.bench.problem import WIDTH, Problem
 from npselect.testing import tolerance
+from npselect.testing.aliases import Array
 
 __all__ = ["fault", "own_fault", "prepared"]
 
-Array = npt.NDArray[Any]
 _JUDGED = 1 << 17  # elements
 
 

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect import noise
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.cases import rounded
 from npselect.testing.dtypes import floating_dtype
 
 __all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem"]
 
-Array = npt.NDArray[Any]
 
 WIDTH = 16
 """Of the vectors that `npselect.selection` selects from."""
@@ -88,12 +86,12 @@ class Problem:
         return CALLS[:1] if self.operator == "noise" else CALLS
 
     @property
-    def form(self) -> np.dtype[Any]:
+    def form(self) -> Dtype:
         """The dtype."""
         return floating_dtype(self.dtype)
 
     @property
-    def wide(self) -> np.dtype[Any]:
+    def wide(self) -> Dtype:
         """What noise is drawn in, and what 16-bit numbers are computed in."""
         return np.dtype(np.float64 if self.form == np.float64 else np.float32)
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.bench.peer import Calls, needed
 from npselect.bench.peers.by_npselect import two_functions
 from npselect.bench.problem import Problem
+from npselect.testing.aliases import Array
 
 __all__ = ["calls", "scipy_calls"]
-
-Array = npt.NDArray[Any]
 
 
 def softmax(t: Array) -> Array:
