@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npselect.testing.check import _near_ties_allowed as near_ties_allowed
-from npselect.testing.profile import Profile
 from npselect.testing.judge import judge
+from npselect.testing.profile import Profile
 
 BLOCK, ROWS, LANES = 1024, 4096, 8
 

@@ -22,8 +22,9 @@ from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
+from npselect.testing.outcome import Outcome
 from npselect.testing.profile import Profile, profile_name
-from npselect.testing.report import Outcome, Report
+from npselect.testing.report import Report
 from npselect.tiers import choose
 
 __all__ = ["assert_conforms", "check", "name_of", "versions"]

@@ -9,9 +9,9 @@ import numpy as np
 
 from npselect.testing import tolerance
 from npselect.testing.aliases import Array
+from npselect.testing.outcome import Difference
 from npselect.testing.profile import Profile
 from npselect.testing.question import Question
-from npselect.testing.report import Difference
 
 __all__ = ["Errors", "bits", "compare_gradients", "compare_masks", "malformed", "within_rounding"]
 

@@ -15,8 +15,8 @@ from npselect.testing.case import Case
 from npselect.testing.compare import Errors, compare_gradients, compare_masks, malformed, within_rounding
 from npselect.testing.implementation import options_of
 from npselect.testing.layouts import like
+from npselect.testing.outcome import Difference, Outcome
 from npselect.testing.profile import Profile
-from npselect.testing.report import Difference, Outcome
 from npselect.testing.temperature import bound, compare_temps, judged_temps
 
 __all__ = ["Observation", "judge", "not_asked"]

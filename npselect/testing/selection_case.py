@@ -32,8 +32,8 @@ from npselect.testing.aliases import Array
 from npselect.testing.case import Case
 from npselect.testing.compare import Errors, bits, malformed
 from npselect.testing.families import exact_softmax
+from npselect.testing.outcome import Difference
 from npselect.testing.profile import STANDARD, Profile
-from npselect.testing.report import Difference
 
 __all__ = ["RESULTS", "SelectionCase"]
 

@@ -20,8 +20,9 @@ from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import OPTIONS, options_of
+from npselect.testing.outcome import Difference, Outcome
 from npselect.testing.profile import Profile
-from npselect.testing.report import Difference, Outcome, Report
+from npselect.testing.report import Report
 from npselect.testing.selection_case import RESULTS, SelectionCase
 from npselect.testing.selection_cases import LAYERS, selection_cases
 from npselect.testing.selection_causes import SelectionObservation, likely_cause

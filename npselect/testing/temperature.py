@@ -29,8 +29,8 @@ from npselect.testing import tolerance
 from npselect.testing.aliases import Array
 from npselect.testing.case import Case
 from npselect.testing.compare import Errors, bits
+from npselect.testing.outcome import Difference
 from npselect.testing.profile import Profile
-from npselect.testing.report import Difference
 
 __all__ = ["bound", "compare_temps", "judged_temps", "summed"]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from npselect.testing.aliases import Array, Function
 
-__all__ = ["SURROGATE", "Textbook", "softmax", "wide"]
+__all__ = ["SURROGATE", "Textbook", "one_hot", "softmax", "wide"]
 
 Softmax = Callable[[Array], Array]
 

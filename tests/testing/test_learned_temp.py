@@ -14,8 +14,8 @@ from test_adapters import FROM, needs
 
 from npselect import gumbel_softmax, straight_through, testing
 from npselect.testing import temperature
-from npselect.testing.profile import Profile
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.profile import Profile
 from npselect.testing.temperature_cases import temperature_cases
 
 OPERATORS = [straight_through, gumbel_softmax]

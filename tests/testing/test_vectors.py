@@ -32,9 +32,9 @@ from npselect import gumbel_softmax, straight_through, testing
 from npselect.cli import main
 from npselect.testing import tolerance
 from npselect.testing.cases import all_cases
-from npselect.testing.profile import Profile
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.patterns import patterns, values
+from npselect.testing.profile import Profile
 from npselect.testing.vectors import LARGEST
 
 ROOT = Path(__file__).parents[2]

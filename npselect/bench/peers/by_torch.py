@@ -55,7 +55,7 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
             torch, run(choose), [tensor(torch, problem.x), logits], tensor(torch, problem.grad_chosen)
         )
     grad_mask = tensor(torch, problem.grad_mask)
-    if problem.operator == "straight_through":
+    if not problem.draws:
         return differentiated(torch, run(select), [logits], grad_mask)
     drawn = run(draw)
 
