@@ -102,6 +102,43 @@ def test_rooms(path):
         assert third_party <= {"numpy", "npselect"}
 
 
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circle(graph):
+    """A list of modules of which each imports the next, and the last the first; None if there is none."""
+    done = set()
+
+    def search(module, path):
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return None
+        found = next(filter(None, (search(other, [*path, module]) for other in sorted(graph.get(module, ())))), None)
+        done.add(module)
+        return found
+
+    return next(filter(None, (search(module, []) for module in sorted(graph))), None)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Neither at its top, nor in functions, nor for types alone."""
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d"]
+    modules = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {}
+    for module, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in modules else node.module
+                          for alias in node.names}  # fmt: skip
+        graph[module] = names & modules.keys() - {module}
+    assert circle(graph) is None
+
+
 def run(code, **environment):
     result = subprocess.run(
         [*children.python(), "-c", code],
