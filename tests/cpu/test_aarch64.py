@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ["NUMBA_CACHE_DIR"]) / "aarch64"  # of these very sources, see conftest.py
 ROWS = [
     f"{module}.{function}_rows"
-    for module in ("tiles", "kernels")
+    for module in ("short_rows", "long_rows")
     for function in ("index", "mask", "sum", "soft", "backward", "backward_temp", "double_backward")
 ]
-KERNELS = [*ROWS, *(f"gumbel.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
+KERNELS = [*ROWS, *(f"noise.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
 WITHOUT_FMA = re.compile(r"(index|mask|sum|add)_rows")
 
 CALL = re.compile(r"^\tbl?\t(?!\.L)(\S+)$", re.MULTILINE)
@@ -91,7 +91,7 @@ _ZN8npselect4rows:
 	bl	memset
 	bl	NRT_incref
 	bl	PyErr_SetString
-	bl	_ZN8npselect8backends5tiles5_fold
+	bl	_ZN8npselect5tiers3cpu10short_rows5_fold
 entry:
 	mrs	x19, FPCR
 	msr	FPCR, xzr

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from npselect._arithmetic.half import compute_type, stored
 from npselect._modes import in_usual_modes
-from npselect._operators import OPERATORS, Result
+from npselect._operators import OPERATORS
 from npselect._threads import over_rows
+from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH
 from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
@@ -23,10 +24,6 @@ __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "m
 
 Array = npt.NDArray[Any]
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
-_LINE = 64  # bytes
-_SMALL = 4096  # elements, whose scratch memory need not be aligned to save time
-_BLOCK = 65536  # elements that are perturbed at a time
-_ROOM = 1 << 20  # bytes for the rows, and parts of rows, that a thread keeps
 
 
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
@@ -95,23 +92,23 @@ def _run(
         scratch_size = short_rows.scratch_size(rows.spans)
     else:
         rows = getattr(long_rows, name)
-        room = _ROOM - (0 if noise is None else max(choices, _BLOCK) * noise.dtype.itemsize)
+        room = ROW_MEMORY - (0 if noise is None else max(choices, NOISE_BLOCK) * noise.dtype.itemsize)
         scratch_size = long_passes.scratch_size(choices, rows.spans, np.dtype(compute).itemsize, room)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
     def part(start: int, stop: int) -> None:
-        scratch = (np.empty if (stop - start) * choices < _SMALL else _aligned)(scratch_size, compute)
+        scratch = (np.empty if (stop - start) * choices < SMALL_BATCH else _aligned)(scratch_size, compute)
         if noise is None:
             rows(values, *inputs, start, stop, scratch)
             return
-        step = min(max(1, _BLOCK // choices), stop - start)
-        w = np.empty((step, choices), noise.dtype)
+        step = min(max(1, NOISE_BLOCK // choices), stop - start)
+        perturbed = np.empty((step, choices), noise.dtype)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            _perturb(values, noise, first, last, w[: last - first])
+            _perturb(values, noise, first, last, perturbed[: last - first])
             rows(
-                _in_type(w, compute),
+                _in_type(perturbed, compute),
                 *(_part(array, first, last) for array in inputs),
                 0,
                 last - first,
@@ -122,14 +119,14 @@ def _run(
 
 
 @in_usual_modes
-def _in_type(w: Array, compute: type[np.floating[Any]]) -> Array:
-    return w.astype(compute, copy=False)
+def _in_type(logits: Array, compute: type[np.floating[Any]]) -> Array:
+    return logits.astype(compute, copy=False)
 
 
 def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:
-    """Memory that starts where a line of the cache does."""
-    memory = np.empty(size + _LINE // 4, compute)
-    start = -memory.__array_interface__["data"][0] % _LINE // memory.itemsize
+    """Memory that starts at a cache line."""
+    memory = np.empty(size + CACHE_LINE // 4, compute)
+    start = -memory.__array_interface__["data"][0] % CACHE_LINE // memory.itemsize
     return memory[start : start + size]
 
 
@@ -158,7 +155,7 @@ def _check_spans() -> None:
     """
     for operator in OPERATORS.values():
         for function in operator.functions.values():
-            expected = 1 + len(function.cotangents) + (Result.PER_TEMP in function.results)
+            expected = 1 + len(function.cotangents) + function.per_temp
             for module in (long_rows, short_rows):
                 found = getattr(module, f"{function.name}_rows").spans
                 if found < expected:
