@@ -253,8 +253,8 @@ def test_sources_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 SAVES = """
 import sys
 from pathlib import Path
-from npselect.tiers.cpu.cache import Entries
-entries = Entries(Path(sys.argv[1]), "function")
+from npselect.tiers.cpu.cache import CacheFiles
+entries = CacheFiles(Path(sys.argv[1]), "function")
 sys.stdin.readline()
 for i in range(100):
     entries.save((sys.argv[2], i), (sys.argv[2], i))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from numba.core import event
 
 from npselect.tiers.cpu.cache import all_cached
 from npselect.tiers.cpu.short_rows import mask_rows
 
-__all__ = ["Compilations", "compilations", "cache_folder"]
+__all__ = ["Compilations", "cache_folder", "compilations"]
 
 
 class Compilations(event.Listener):  # type: ignore[misc]
@@ -27,19 +26,19 @@ class Compilations(event.Listener):  # type: ignore[misc]
         self.count = 0
         self._depth = 0
 
-    def on_start(self, _: Any) -> None:
-        """One more, unless another is under way."""
+    def on_start(self, _: event.Event) -> None:
+        """Count it, unless another is under way."""
         self.count += not self._depth
         self._depth += 1
 
-    def on_end(self, _: Any) -> None:
-        """It is done."""
+    def on_end(self, _: event.Event) -> None:
+        """The compilation has ended."""
         self._depth -= 1
 
 
 @contextmanager
 def compilations() -> Iterator[Compilations]:
-    """Count what is compiled meanwhile."""
+    """Count the compilations in the block."""
     listener = Compilations()
     with event.install_listener("numba:compile", listener):
         yield listener
