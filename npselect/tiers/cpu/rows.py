@@ -21,12 +21,24 @@ from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
 
-__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+__all__ = [
+    "backward",
+    "backward_temp",
+    "choice",
+    "double_backward",
+    "gumbel",
+    "index",
+    "mask",
+    "mask_at",
+    "reinmax",
+    "soft",
+]
 
 Array: TypeAlias = npt.NDArray[Any]
 Noise: TypeAlias = Array | StreamNumbers | None
 Compute: TypeAlias = type[np.floating[Any]]  # float32 or float64
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
+_NO_INDEX = np.empty(0, dtype=np.int64)
 
 
 def mask(logits: Array, noise: Noise, where: Array | None, out: Array) -> None:
@@ -70,6 +82,22 @@ def double_backward(
     """The gradient of `backward`."""
     arrays = grad_grad_logits, grad_mask, temp, where, out_grad_mask, out_logits
     _run("double_backward_rows", compute_type(out_logits), logits, noise, *arrays)
+
+
+def choice(logits: Array, noise: Any, index: Array | None, where: Array | None, out: Array) -> None:
+    """Each row's choice: that of ``argmax(logits + noise)`` or the given `index`, checked; else why there is none."""
+    given = _NO_INDEX if index is None else index
+    _run("choice_rows", compute_type(logits), logits, noise, given, where, out)
+
+
+def mask_at(choice: Array, out: Array) -> None:
+    """The exact one-hot of each row's choice."""
+    _run("mask_at_rows", compute_type(out), out, None, choice)
+
+
+def reinmax(grad_mask: Array, logits: Array, choice: Array, temp: Array, where: Array | None, out: Array) -> None:
+    """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
+    _run("reinmax_rows", compute_type(out), logits, None, grad_mask, choice, temp, where, out)
 
 
 def gumbel(seed: int, first: int, out: Array) -> None:
