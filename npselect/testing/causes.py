@@ -30,7 +30,7 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     if not seen:
         return None
     family = seen[0].case.family
-    masks_differ = any(not np.array_equal(one.mask, one.expected_mask) for one in seen)
+    masks_differ = any(one.mask is None or not np.array_equal(one.mask, one.expected_mask) for one in seen)
     masks = [_masks(observation) for observation in seen if masks_differ]  # their bounds take time
     gradients = [_gradients(observation) for observation in seen]
     causes = {
