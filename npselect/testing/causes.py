@@ -316,11 +316,9 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
         forward += tuple((f"{name} in the forward pass", _chosen_from(w)) for name, w in WITH_NOISE)
         backward += tuple((f"{name} in the backward pass", _differentiated_at(w)) for name, w in WITH_NOISE)
         backward += THROUGH_NOISE
-    masks_differ = any(not np.array_equal(one.mask, one.expected_mask) for one in seen)
-    masks = [_masks(observation) for observation in seen if masks_differ]  # their bounds take time
     gradients = [_gradients(observation) for observation in seen]
     causes = {
-        "forward": _cause(masks, forward, signs.FORWARD),
+        "forward": _cause([_masks(observation) for observation in seen], forward, signs.FORWARD),
         "backward": _cause(gradients, backward, signs.BACKWARD) or _lost_digits(gradients),
     }
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
