@@ -5,9 +5,6 @@ this file what is in which file.
 """
 
 import sys
-from pathlib import Path
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[1]))  # npselect of this checkout
 
 from gpu.command import main
 

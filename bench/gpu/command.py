@@ -24,6 +24,7 @@ __all__ = ["main"]
 
 AT_LEAST = 6  # seconds below which no section is begun
 NOTHING = "nothing measured"  # of a section that had but notes to make
+ASKS_FOR_DEVICE = BENCH.parent / "npselect/bench/devices/nvidia.py"  # without loading npselect
 KEPT_BACK = 4  # seconds for the summary, and for processes that end slowly
 
 EPILOG = """\
@@ -119,13 +120,9 @@ def _one(
 
 def no_device() -> str | None:
     """Why there is no GPU, or None; asked in another process, lest a driver that hangs or crashes stop this one."""
-    code = (
-        "from npselect.bench.devices import NoDeviceError, device\n"
-        "try: device()\nexcept NoDeviceError as error: print(error)"
-    )
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "device"
-        process = start([sys.executable, "-c", code], log)
+        process = start([sys.executable, "-P", str(ASKS_FOR_DEVICE)], log)
         try:
             status = process.wait(30)
         except subprocess.TimeoutExpired:
@@ -133,7 +130,7 @@ def no_device() -> str | None:
         finally:
             end(process)
         said = log.read_text(errors="replace").strip().rpartition("\n")[2]
-        return f"asking the driver ended with status {status}: {said}" if status else said or None
+        return None if status == 0 else said or f"asking the driver ended with status {status}"
 
 
 def _keep_machine_code() -> None:

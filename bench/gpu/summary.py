@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from gpu import Record
 from gpu.results import Results
 
 __all__ = ["digest", "is_wrong", "line", "markdown", "targets"]
 
-Record = dict[str, Any]
 ALIGNED, SHORT, ODD, LONG = (256, 1000, 1024, 4096, 16384), (8, 10, 16, 32), (1025, 4097), (32768, 50257, 131072)
-PASSES = ("straight_through.forward", "straight_through.backward")
+PASSES, GUMBEL = ("straight_through.forward", "straight_through.backward"), ("gumbel_softmax.forward seed",)
 
 
 class Target(NamedTuple):
@@ -72,62 +72,61 @@ def targets(results: Results) -> list[Record]:
     host = [record for record in results.records("host") if record["kind"] == "host"]
     many = [record for record in results.records("many") if record["kind"] == "check"]
     found = [
-        _slowest(speed, "backward, K 256..16384, aligned", 0.93, PASSES[1:], ALIGNED),
-        _slowest(speed, "forward, K 256..16384, aligned", 0.92, PASSES[:1], ALIGNED),
-        _slowest(speed, "forward and backward, K below 64", 0.80, PASSES, SHORT),
-        _slowest(speed, "forward and backward, odd K", 0.85, PASSES, ODD),
-        _slowest(speed, "forward and backward, K beyond one block", 0.55, PASSES, LONG),
-        _slowest(speed, "Gumbel forward, K 256..16384, aligned", 0.60, ["gumbel_softmax.forward seed"], ALIGNED),
-        _least_ratio(peers, "backward, torch eager's time over ours", 1.9, "torch eager", PASSES[1:]),
-        _least_ratio(peers, "forward and backward, torch.compile's time over ours", 1.0, "torch.compile", PASSES),
-        _least_ratio(peers, "forward and backward, Triton's time over ours", 1.0, "Triton", PASSES),
-        _costliest(host, "host cost of a launch, preallocated arrays, us", 10.0),
-        _equal(many, "bits equal to the CPU tier's, of 10**8 elements", 1.0),
+        _target("backward, K 256..16384, aligned", 0.93, _of_copy(speed, PASSES[1:], ALIGNED)),
+        _target("forward, K 256..16384, aligned", 0.92, _of_copy(speed, PASSES[:1], ALIGNED)),
+        _target("forward and backward, K below 64", 0.80, _of_copy(speed, PASSES, SHORT)),
+        _target("forward and backward, odd K", 0.85, _of_copy(speed, PASSES, ODD)),
+        _target("forward and backward, K beyond one block", 0.55, _of_copy(speed, PASSES, LONG)),
+        _target("Gumbel forward, K 256..16384, aligned", 0.60, _of_copy(speed, GUMBEL, ALIGNED)),
+        _target("backward, torch eager's time over ours", 1.9, _to_ours(peers, "torch eager", PASSES[1:])),
+        _target("forward and backward, torch.compile's time over ours", 1.0, _to_ours(peers, "torch.compile", PASSES)),
+        _target("forward and backward, Triton's time over ours", 1.0, _to_ours(peers, "Triton", PASSES)),
+        _target("host cost of a launch, preallocated arrays, us", 10.0, _public(host), at_most=True),
+        _target("bits equal to the CPU tier's, of 10**8 elements", 1.0, _equal(many)),
     ]
     return [target._asdict() for target in found]
 
 
-def _slowest(records: Iterable[Record], what: str, wanted: float, functions: Sequence[str], choices: Any) -> Target:
-    """The smallest fraction of the copy among float32 timings."""
-    fits = [
-        record
+Values = list[tuple[float, str]]  # with where each was measured
+
+
+def _target(what: str, wanted: float, values: Values, *, at_most: bool = False) -> Target:
+    """The worst of the values."""
+    if not values:
+        return Target(what, wanted, None, "", None)
+    measured, where = (max if at_most else min)(values, key=lambda pair: pair[0])
+    return Target(what, wanted, measured, where, measured <= wanted if at_most else measured >= wanted)
+
+
+def _of_copy(records: Iterable[Record], functions: Sequence[str], choices: Sequence[int]) -> Values:
+    """The fractions of the copy among float32 timings."""
+    return [
+        (record["of_copy"], _where(record))
         for record in records
         if record["what"] in functions and record["choices"] in choices and record["dtype"] == "float32"
         if record.get("of_copy") is not None
     ]
-    if not fits:
-        return Target(what, wanted, None, "", None)
-    worst = min(fits, key=lambda record: record["of_copy"])
-    return Target(what, wanted, worst["of_copy"], _where(worst), worst["of_copy"] >= wanted)
 
 
-def _least_ratio(records: Iterable[Record], what: str, wanted: float, peer: str, functions: Sequence[str]) -> Target:
-    """The smallest ratio of a peer's time to npselect's, both of one interleaved run."""
-    ratios = [
-        (record["to_npselect"], record)
+def _to_ours(records: Iterable[Record], peer: str, functions: Sequence[str]) -> Values:
+    """The ratios of a peer's time to npselect's, both of one interleaved run."""
+    return [
+        (record["to_npselect"], _where(record))
         for record in records
         if record["peer"] == peer and record["what"] in functions and record.get("to_npselect") is not None
     ]
-    if not ratios:
-        return Target(what, wanted, None, "", None)
-    ratio, worst = min(ratios, key=lambda pair: pair[0])
-    return Target(what, wanted, ratio, _where(worst), ratio >= wanted)
 
 
-def _costliest(records: Iterable[Record], what: str, wanted: float) -> Target:
-    fits = [record for record in records if record["layer"] == "public"]
-    if not fits:
-        return Target(what, wanted, None, "", None)
-    worst = max(fits, key=lambda record: record["median_us"])
-    return Target(what, wanted, worst["median_us"], worst["what"], worst["median_us"] <= wanted)
+def _public(records: Iterable[Record]) -> Values:
+    """Microseconds of the public functions."""
+    return [(record["median_us"], record["what"]) for record in records if record["layer"] == "public"]
 
 
-def _equal(records: Sequence[Record], what: str, wanted: float) -> Target:
+def _equal(records: Sequence[Record]) -> Values:
+    """The fraction of all elements that do not differ."""
     elements = sum(record["elements"] for record in records)
-    if not elements:
-        return Target(what, wanted, None, "", None)
     differing = sum(record["differing"] for record in records)
-    return Target(what, wanted, 1 - differing / elements, f"{elements} elements", differing == 0)
+    return [(1 - differing / elements, f"{elements} elements")] if elements else []
 
 
 def _where(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""What the checks of tests/cuda_device find, where the CPU tier stands in for the device and has faults planted in it."""
+"""What the checks of tests/cuda_device find, where the CPU tier stands in for the device, with faults planted."""
 
 from __future__ import annotations
 

@@ -146,8 +146,8 @@ def test_both_ends_are_judged(processor, choices, row):
     assert sample.fault("backward", grad_logits) is None
     mask[row] = np.roll(mask[row], 1)
     grad_logits[row] *= 1.001
-    assert sample.fault("forward", mask).startswith("forward: ")
-    assert sample.fault("backward", grad_logits).startswith("backward: ")
+    assert sample.fault("forward", mask).startswith("forward[")
+    assert sample.fault("backward", grad_logits).startswith("backward[")
 
 
 def test_sanitizer(report, monkeypatch, tmp_path):

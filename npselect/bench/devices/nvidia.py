@@ -1,4 +1,7 @@
-"""What NVIDIA's driver says of the device, asked through `ctypes`: no package is needed for it."""
+"""What NVIDIA's driver says of the device, asked through `ctypes`.
+
+As a script it needs no package, and fails where there is no device: ``python -P npselect/bench/devices/nvidia.py``.
+"""
 
 from __future__ import annotations
 
@@ -61,8 +64,15 @@ def device() -> dict[str, Any]:
     return {**found, "capability": capability}
 
 
-def _check(driver: Any, what: str, code: int) -> None:
+def _check(driver: ctypes.CDLL, what: str, code: int) -> None:
     if code != 0:
         text = ctypes.c_char_p()
         driver.cuGetErrorString(code, ctypes.byref(text))
         raise NoDeviceError(f"{what} answers {code}, {(text.value or b'?').decode()}")
+
+
+if __name__ == "__main__":
+    try:
+        print(device())
+    except NoDeviceError as error:
+        raise SystemExit(str(error)) from None
