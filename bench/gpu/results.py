@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gpu import Record
+
 __all__ = ["Results", "plain"]
 
 RAW = ("samples",)  # what stays out of the file that grows
@@ -32,10 +34,10 @@ class Results:
         folder.mkdir(parents=True, exist_ok=True)
         self.path, self.raw = folder / "gpu.json", folder / "raw.jsonl"
         self.raw.write_text("", encoding="utf-8")
-        self.content: dict[str, Any] = {**head, "sections": {}}
+        self.content: Record = {**head, "sections": {}}
         self.save()
 
-    def add(self, section: str, part: str, record: dict[str, Any]) -> None:
+    def add(self, section: str, part: str, record: Record) -> None:
         """A line of a section."""
         with self.raw.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"section": section, "part": part, **plain(record)}) + "\n")
@@ -44,12 +46,12 @@ class Results:
             kept["part"] = part
         self.section(section)["records"].append(kept)
 
-    def section(self, name: str) -> dict[str, Any]:
+    def section(self, name: str) -> Record:
         """All that is known of a section."""
-        sections: dict[str, Any] = self.content["sections"]
-        return sections.setdefault(name, {"status": "not run", "seconds": 0.0, "records": []})
+        entry: Record = self.content["sections"].setdefault(name, {"status": "not run", "seconds": 0.0, "records": []})
+        return entry
 
-    def records(self, *names: str) -> list[dict[str, Any]]:
+    def records(self, *names: str) -> list[Record]:
         """The lines of these sections, or of all."""
         sections = self.content["sections"]
         return [record for name in names or sections for record in sections.get(name, {}).get("records", [])]

@@ -58,13 +58,15 @@ def compare(actual: HostArray, expected: HostArray) -> Counts:
     return found
 
 
-def count(total: Counts, found: Counts, case: str) -> None:
-    """Add one comparison to the counts of many, of which the first that differs is shown."""
+def count(total: Counts, found: Counts, case: str, row: int = 0) -> None:
+    """Add one comparison, of rows from `row` on, to the counts of many, of which the first that differs is shown."""
     total["elements"] += found["elements"]
     total["differing"] += found["differing"]
     if found["differing"]:
         for key in ("unwritten", "nan", "zeros"):
             total[key] = total.get(key, 0) + found.get(key, 0)
+        for shown in found["first"] if row else ():
+            shown["at"] = (shown["at"][0] + row, *shown["at"][1:])
         total.setdefault("case", case)
         total.setdefault("first", found["first"])
 
@@ -76,7 +78,7 @@ def _bits(array: HostArray) -> HostArray:
 def _is_nan(bits: HostArray, name: str) -> HostArray:
     kind = bits.dtype.type
     magnitude = bits & kind(2 ** (8 * bits.dtype.itemsize - 1) - 1)
-    return magnitude > kind(_INFINITY[name])
+    return np.asarray(magnitude > kind(_INFINITY[name]))
 
 
 def _shown(actual: HostArray, expected: HostArray, place: int) -> dict[str, Any]:

@@ -5,6 +5,8 @@ What these rows hold is drawn on the device; the CPU tier is given the same rows
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cuda_device import Counts, Log
@@ -44,12 +46,9 @@ def check_large(report: Log, arrays: Arrays, name: str, dtype: str, choices: int
     total: Counts = {"calls": 1, "elements": 0, "differing": 0}
     for first, last in places(rows, choices):
         given = [arrays.to_host(array[first:last]) for array in (*cotangents, logits)]
-        offset = {"offset": first * choices} if each.noise else {}
+        offset: dict[str, Any] = {"offset": first * choices} if each.noise else {}
         expected = np.asarray(each(given[:-1], given[-1], 0.6, **offset))
-        found = compare(arrays.to_host(out[first:last]), expected)
-        for shown in found.get("first", ()):
-            shown["at"] = (shown["at"][0] + first, *shown["at"][1:])
-        count(total, found, f"rows from {first}")
+        count(total, compare(arrays.to_host(out[first:last]), expected), f"rows from {first}", first)
     report.line("check", what=name, dtype=dtype, choices=choices, array=f"{rows} x {choices}", **total)
     if isinstance(arrays, Torch):
         bits = out.view(getattr(arrays.torch, f"int{8 * out.element_size()}")).reshape(-1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from cuda_device import Counts, Log
@@ -36,16 +38,18 @@ def check_many(
     total: Counts = {"calls": 1, "elements": 0, "differing": 0}
     each = None if name == "noise.gumbel" else function(name)
     rng = np.random.default_rng(7)
-    held = [rng.standard_normal((rows, choices), np.float32) for _ in range(0 if each is None else 1 + each.cotangents)]
-    if held:
-        held[-1] *= np.float32(3)
+    given = [
+        rng.standard_normal((rows, choices), np.float32) for _ in range(0 if each is None else 1 + each.cotangents)
+    ]
+    if given:
+        given[-1] *= np.float32(3)
     outs = [arrays.empty((rows, choices), "float32") for _ in range(1 if each is None else len(each.record.results))]
     for out in outs:
         arrays.poison(out)
     if each is None:
         noise.gumbel((rows, choices), SEED, out=outs[0], backend=arrays.backend)
     else:
-        *cotangents, logits = [arrays.from_host(array) for array in held]
+        *cotangents, logits = [arrays.from_host(array) for array in given]
         out = tuple(outs) if len(outs) > 1 else outs[0]
         each(cotangents, logits, 0.6, out=out, backend=arrays.backend, operators=operators)
     for first in range(0, rows, step):
@@ -53,12 +57,9 @@ def check_many(
         if each is None:
             expected = [noise.gumbel((part.stop - first, choices), SEED, offset=first * choices)]
         else:
-            offset = {"offset": first * choices} if each.noise else {}
-            *cotangents, logits = [array[part] for array in held]
+            offset: dict[str, Any] = {"offset": first * choices} if each.noise else {}
+            *cotangents, logits = [array[part] for array in given]
             expected = [*results(each(cotangents, logits, 0.6, **offset))]
         for out, other in zip(outs, expected, strict=True):
-            found = compare(arrays.to_host(out[part]), other)
-            for shown in found.get("first", ()):
-                shown["at"] = (shown["at"][0] + first, *shown["at"][1:])
-            count(total, found, "")
+            count(total, compare(arrays.to_host(out[part]), other), "", first)
     report.line("check", what=name, dtype="float32", choices=choices, **total)

@@ -45,7 +45,7 @@ def check_selection(report: Log, arrays: Arrays, dtype: str, operator: Any = Non
         "a large codebook": ((1025, 5), (67, 1025)),
         "more axes": ((3, 1, 8, 4), (5, 8)),
     }
-    options = {
+    options: dict[str, dict[str, Any]] = {
         "": {},
         "sampled": {"operator": gumbel_softmax, "seed": SEED},
         "kept in place": {"reduce": False},

@@ -88,7 +88,7 @@ def ptx() -> str:
     capability = tuple(device()["capability"])
     signature = types.void(types.float32[::1], types.float32)
     text, _ = cuda.compile(_scale(), signature, device=False, cc=capability, output="ptx", abi="numba")
-    return next(line for line in text.splitlines() if line.startswith(".version"))
+    return next(line for line in str(text).splitlines() if line.startswith(".version"))
 
 
 def launch() -> str:
@@ -107,7 +107,7 @@ def tier() -> str:
     """npselect's tier on six numbers of the host."""
     from npselect import straight_through
 
-    logits = np.float32([[0.5, 2.0, -1.0], [1.0, 1.0, 3.0]])
+    logits = np.array([[0.5, 2.0, -1.0], [1.0, 1.0, 3.0]], np.float32)
     mask = np.asarray(straight_through.forward(logits, backend="cuda"))
     if mask.tolist() != [[0, 1, 0], [0, 0, 1]]:
         raise ArithmeticError(f"the mask is {mask.tolist()}")

@@ -23,7 +23,7 @@ from gpu.device import find
 from gpu.report import Report
 from npselect import OPERATORS
 from npselect.bench import Times
-from npselect.bench.devices import Arrays, Function, function, percentiles
+from npselect.bench.devices import Arrays, Function, Torch, function, percentiles
 from npselect.bench.devices.arrays import DeviceArray
 
 __all__ = ["captured", "run"]
@@ -63,7 +63,7 @@ def run(report: Report, part: str) -> None:
                     layers["driver"] = _driven(launch)
             for layer, call in layers.items():
                 _report(report, arrays, name, layer, call)
-    if arrays.name == "torch":
+    if isinstance(arrays, Torch):
         with report.attempt("torch"):
             torch = arrays.torch
             peer = lambda: torch.softmax(made["w"], -1, out=made["out"])  # noqa: E731

@@ -71,7 +71,7 @@ def work() -> None:
     for each in sorted(FUNCTIONS, key=lambda each: (each.noise, each.name not in ("backward", "double_backward"))):
         for choices in CHOICES:  # all ways to share a row out, and then the next function: it will not get to the last
             for case in made[choices]:
-                options = {"noise": case.noise, "where": case.where, "backend": "cuda"}
+                options: dict[str, Any] = {"noise": case.noise, "where": case.where, "backend": "cuda"}
                 each(case.cotangents[2 - each.cotangents :], case.logits, case.temp, **options)
                 print("called", each, choices, flush=True)
 
