@@ -93,7 +93,7 @@ def test_same_bits_segment_by_segment(dtype: str, choices: int, monkeypatch: pyt
     expected = results()
     assert set(sizes) == {-(-choices // 16) * 16}
     sizes.clear()
-    monkeypatch.setattr(cpu, "_ROOM", 0)
+    monkeypatch.setattr(cpu, "ROW_MEMORY", 0)
     assert same(results(), expected)
     assert set(sizes) == {min(1024 + 16, -(-choices // 16) * 16)}
 

@@ -15,6 +15,7 @@ from npselect._arithmetic.half import compute_type, stored
 from npselect._arithmetic.order import LANES
 from npselect._modes import in_usual_modes
 from npselect._threads import over_rows
+from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH
 from npselect.tiers.cpu import long_rows as kernels
 from npselect.tiers.cpu import short_rows as tiles
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
@@ -23,10 +24,6 @@ __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "m
 
 Array = npt.NDArray[Any]
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
-_LINE = 64  # bytes
-_SMALL = 4096  # elements, whose scratch memory need not be aligned to save time
-_BLOCK = 65536  # elements that are perturbed at a time
-_ROOM = 1 << 20  # bytes for the rows, and parts of rows, that a thread keeps
 
 
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
@@ -95,17 +92,17 @@ def _run(
     rows = getattr(tiles if small else kernels, name)
     scratch_size = tiles.TILE * (scratch_rows + 1)
     if not small:
-        room = _ROOM - (0 if noise is None else max(choices, _BLOCK) * noise.dtype.itemsize)
+        room = ROW_MEMORY - (0 if noise is None else max(choices, NOISE_BLOCK) * noise.dtype.itemsize)
         scratch_size = 2 * LANES + scratch_rows * kernels.span(choices, scratch_rows, np.dtype(compute).itemsize, room)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
     def part(start: int, stop: int) -> None:
-        scratch = (np.empty if (stop - start) * choices < _SMALL else _aligned)(scratch_size, compute)
+        scratch = (np.empty if (stop - start) * choices < SMALL_BATCH else _aligned)(scratch_size, compute)
         if noise is None:
             rows(values, *inputs, start, stop, scratch)
             return
-        step = min(max(1, _BLOCK // choices), stop - start)
+        step = min(max(1, NOISE_BLOCK // choices), stop - start)
         w = np.empty((step, choices), noise.dtype)
         for first in range(start, stop, step):
             last = min(first + step, stop)
@@ -128,8 +125,8 @@ def _in_type(w: Array, compute: type[np.floating[Any]]) -> Array:
 
 def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:
     """Memory that starts where a line of the cache does."""
-    memory = np.empty(size + _LINE // 4, compute)
-    start = -memory.__array_interface__["data"][0] % _LINE // memory.itemsize
+    memory = np.empty(size + CACHE_LINE // 4, compute)
+    start = -memory.__array_interface__["data"][0] % CACHE_LINE // memory.itemsize
     return memory[start : start + size]
 
 
