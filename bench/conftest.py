@@ -23,7 +23,7 @@ from npselect.bench import (
     turns,
 )
 
-collect_ignore = ["gpu.py", "gpu_sections"]  # the command for a GPU is no benchmark of pytest
+collect_ignore = ["gpu.py", "gpu"]  # the command for a GPU is no benchmark of pytest
 BATCHES = {"full": [(1048576, 8), (131072, 64), (8192, 1024), (256, 32768)], "quick": [(256, 64)]}
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
