@@ -34,7 +34,14 @@ OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.s
 ROOMS = {
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
-    "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
+    "npselect.bench": {
+        "npselect",
+        "npselect._commands",
+        "npselect._operators",
+        "npselect._threads",
+        "npselect.testing",
+        *OPERATORS,
+    },
     "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
     "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", "npselect._gpu", *OPERATORS},
     "npselect._commands": set(),
@@ -261,7 +268,8 @@ def test_readme_has_a_profile_for_hypothesis(monkeypatch):
     assert all(hasattr(npselect, name) for name in signature["operators"])
 
 
-def test_readme_names_only_files_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_only_files_that_exist_are_named(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target
