@@ -33,7 +33,14 @@ OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.s
 ROOMS = {
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
-    "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
+    "npselect.bench": {
+        "npselect",
+        "npselect._commands",
+        "npselect._operators",
+        "npselect._threads",
+        "npselect.testing",
+        *OPERATORS,
+    },
     "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
     "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", *OPERATORS},
     "npselect._commands": set(),
