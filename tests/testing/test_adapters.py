@@ -885,10 +885,22 @@ def test_jax_modes_around_a_check():
 
     subject = adapters.from_jax(idiom)
     cases = [testing.find_case(f"float32/{name}") for name in ("edge/-inf", "edge/NaN", "random/K=7")]
+    layer = adapters.layer_from_jax(lambda x, logits, temp: idiom(logits, temp) @ x)
+    x, logits, ones = np.float32([[1], [2]]), np.float32([[np.nan, 1], [0, 1]]), np.ones((2, 1), np.float32)
     for around in (jax.debug_nans(True), jax.debug_infs(True), jax.transfer_guard("disallow")):
         with around:
             report = testing.check(subject, cases=cases)
             assert report.ok, str(report)
+            assert np.isnan(layer.forward(x, logits, 1.0)).tolist() == [[True], [False]]
+            assert np.isnan(layer.backward(ones, x, logits, 1.0)[1]).all(-1).tolist() == [True, False]
+
+
+@pytest.mark.frameworks
+def test_layers_in_jax_of_float64_cotangents():
+    needs("jax")
+    layer = adapters.layer_from_jax(lambda x, logits, temp: x[logits.argmax(-1)])
+    grad_x, _ = layer.backward(np.full((1, 1), 0.1), np.ones((2, 1)), np.zeros((1, 2)), 1.0)
+    assert grad_x[0, 0] == 0.1  # in float64
 
 
 @pytest.mark.frameworks
@@ -900,8 +912,22 @@ def test_tensorflow_must_record_gradients():
         np.testing.assert_array_equal(subject.backward(ones, ones, 1.0), 0 * ones)
     with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"outside of tf\.function"):
         subject.forward(ones, 1.0)
-    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here"):
+    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here; call from_tensorflow outside"):
         subject.backward(ones, ones, 1.0)
+
+
+@pytest.mark.frameworks
+def test_layers_in_tensorflow_must_record_gradients():
+    tf = needs("tensorflow")
+    layer = adapters.layer_from_tensorflow(lambda x, logits, temp: tf.nn.softmax(logits / temp) @ x)
+    ones = np.float32([[1, 1], [1, 1]])
+    with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"layer_from_tensorflow needs eager execution"):
+        layer.forward(ones, ones, 1.0)
+    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here; call layer_from_tensorflow"):
+        layer.backward(ones, ones, ones, 1.0)
+    whole = adapters.layer_from_tensorflow(lambda x, logits, temp: tf.argmax(logits, -1))
+    for grad in whole.backward(np.ones(2), ones, ones, 1.0):  # as a selection's: integers have no gradient
+        np.testing.assert_array_equal(grad, 0 * ones)
 
 
 # ------------------------------------------------------------------------------------------------ normalised logits
