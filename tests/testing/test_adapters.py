@@ -213,9 +213,9 @@ def asked(dtype, operator=straight_through, profile="standard"):
 
 
 def asked_of(framework, *arguments):
-    """JAX compiles for every shape and every set of options: it is asked a part, all edges in float32 alone."""
+    """Large cases and, of JAX, all edges in float32 alone: it compiles for every shape and every set of options."""
     if framework != "jax":
-        return asked(*arguments)
+        return [case for case in asked(*arguments) if case.origin is None or arguments[0] == "float32"]
     some = {"random/K=100", "where/axis=1", "edge/ties", "edge/ties in long rows", "edge/near ties, large temp"}
     some |= {f"edge/{name}" for name in ("K=1", "-inf", "zero cotangent", "large temp", "subnormal probabilities")}
     every_edge = arguments == ("float32",)
