@@ -170,7 +170,7 @@ def test_near_ties_are_where_rounded_probabilities_err(folder):
 # ------------------------------------------------------------------------------------------------ the schema
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def validator(folder):
     schema = json.loads((folder / "vectors.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
