@@ -114,14 +114,15 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
     outs = {"index_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
     found = {}
     for module in (short_rows, long_rows):
-        for name, kernel in vars(module).items():
-            if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__:
+        for name in module.__all__:
+            kernel = getattr(module, name)
+            if isinstance(kernel, Dispatcher):
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
                 named = {"start": "int", "stop": "int", "x": "wide"}
                 named |= {"out": outs[name]} if name in outs else {}
-                place = module.__name__.rpartition(".")[2]
-                found[f"{place}.{name}"] = kernel, [named.get(each, each) for each in arguments]
+                room = module.__name__.rpartition(".")[2]
+                found[f"{room}.{name}"] = kernel, [named.get(each, each) for each in arguments]
     others = {
         "draw": ["number", "number", "wide_row"],
         "draw_at": ["number", "numbers", "wide_row"],

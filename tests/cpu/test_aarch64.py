@@ -107,7 +107,7 @@ _ZN8npselect4rows:
 	bl	memset
 	bl	NRT_incref
 	bl	PyErr_SetString
-	bl	_ZN8npselect8backends5tiles5_fold
+	bl	_ZN8npselect5tiers3cpu10short_rows5_fold
 entry:
 	mrs	x19, FPCR
 	msr	FPCR, xzr

@@ -268,7 +268,8 @@ def test_readme_has_a_profile_for_hypothesis(monkeypatch):
     assert all(hasattr(npselect, name) for name in signature["operators"])
 
 
-def test_readme_names_only_files_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_only_files_that_exist_are_named(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target

@@ -153,8 +153,8 @@ def many_entries(dtype, least):
     return made
 
 
-def variants(framework):
-    """The idiom and the hand-written gradient, eager and compiled."""
+def variants(framework, inductor):
+    """The idiom and the hand-written gradient, eager and compiled; `inductor` calls a C++ compiler for each shape."""
     written = example(framework)
     if framework == "torch":
         import torch
@@ -162,7 +162,8 @@ def variants(framework):
         for select in (written.detach_select, written.function_select):
             yield adapters.from_torch(select)
             yield adapters.from_torch(torch.compile(select, backend="aot_eager"))
-        yield adapters.from_torch(torch.compile(written.detach_select))
+        if inductor:
+            yield adapters.from_torch(torch.compile(written.detach_select))
     elif framework == "jax":
         for select in (written.stop_gradient_select, written.custom_vjp_select):
             yield adapters.from_jax(select)
@@ -182,7 +183,7 @@ def variants(framework):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
 @pytest.mark.parametrize("entries", [2**16, pytest.param(2**20, marks=pytest.mark.slow)], ids=["65,536", "a million"])
 def test_many_entries_are_accepted(framework, dtype, entries, record):
-    for implementation in variants(framework):
+    for implementation in variants(framework, inductor=dtype == "float32" or entries > 2**16):
         report = testing.check(implementation, dtypes=dtype, cases=many_entries(np.dtype(dtype), entries))
         assert report.ok, str(report)
         assert sum(case.judged_rows for case in report.cases) > 0.99 * sum(case.rows for case in report.cases)
