@@ -103,6 +103,8 @@ class Arithmetic:
         Whether an operation may take a subnormal number for 0, or return 0 for it.
     normalises_logits : bool
         Whether the logits' logsumexp is subtracted from them before all else, and the gradient is that of both steps.
+    by_logarithm : bool
+        Of ReinMax: whether its middle softmax is taken again, of its own logarithm, as the published code does.
     """
 
     depth: Callable[[int], float] | None
@@ -110,6 +112,7 @@ class Arithmetic:
     difference_first: bool
     flushes_subnormals: bool = False
     normalises_logits: bool = False
+    by_logarithm: bool = False
 
     @property
     def exact_differences(self) -> bool:

@@ -24,7 +24,9 @@ temperature 1, whose exponent ``l_i - l_d`` is rounded once more. Relatively::
     lambda_i = u [ (2 eps + 4) |log m_i| + |w_i| + 2 eps + 2 ]
     mu_i     = q_i kappa_i / 2 + m_i (lambda_i + sum_j m_j lambda_j + S(m))
 
-(``|l_d| <= log 2`` is part of the second 2.) What takes cotangents as given is allowed that, too.
+(``|l_d| <= log 2`` is part of the second 2.) Where logits are large, little is left of ``log(m)`` in ``log(m) - w``;
+and in bfloat16 the bound would hide a forgotten factor of 2. So it must be declared. On rows of ordinary logits the
+published code is within the textbook's bound, too.
 
 **The kernels** measure the cotangent from the drawn candidate: ``h_d = 0``. Hence ``sum_j m_j h_j = a / 2`` with
 ``a = sum_j q_j h_j``, in which D has no part, nor has any error of what it is added to. Entry by entry they compute::
@@ -35,13 +37,15 @@ temperature 1, whose exponent ``l_i - l_d`` is rounded once more. Relatively::
 which are the operations above, some with fewer roundings. ``a = (sum_j e_j h_j) / s`` is wrong by ``sum_j q_j |h_j|
 (kappa_j + 2 u) + S(q |h|)``, which is twice the bracket in B(m) as far as there are 2 u; the third u is the rounding of
 h, as there. At d, ``q_d a + a`` has the error of ``(1 + q_d) a``. So R is their bound too, with h in place of g, and
-with their own S and eps.
+with their own S and eps. That may be more than the textbook's, if d is unlikely and ``|g_d|`` large; as the standard
+profile has nothing against measuring from d, its bound is the larger of the two.
 
 **Underflow** costs each of the two what it costs a product with temp 1, and the result once the smallest normal number.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -88,23 +92,33 @@ def reinmax(
         d = np.asarray(index)[:, None]
         plain, tempered = (row_of(logits, t, dtype, arithmetic)._replace(m=d) for t in (1.0, temp))
         middle = _middle(tempered, np.asarray(logits), d)
-        bound = gradient = np.zeros_like(middle.p)
-        for weight, row in ((2.0, middle), (0.5, plain)):
-            size, error, entering, scale = row.centred(grad_mask)
-            lost = row.floor(size, entering, scale, np.ones(1)) - row.form.tiny
-            bound = bound + weight * (np.ldexp(row.product(size, error), scale) + lost)
-            gradient = gradient + weight * np.ldexp(row.p * np.abs(size), scale)
+        bound, gradient = _products(middle, plain, grad_mask)
+        if not arithmetic.difference_first:
+            from_d = replace(arithmetic, difference_first=True)
+            other, _ = _products(middle._replace(arithmetic=from_d), plain._replace(arithmetic=from_d), grad_mask)
+            bound = np.maximum(bound, other)
         bound = plain.only(bound + plain.form.tiny)
         if arithmetic.normalises_logits:
             bound = also_through_logsumexp(plain, bound, plain.only(gradient) + bound, np.asarray(logits), None)
         return bound
 
 
+def _products(middle: Row, plain: Row, grad_mask: npt.ArrayLike) -> tuple[Array, Array]:
+    """``2 B(m) + B(p) / 2``, with what underflow adds; and what the result is at most."""
+    bound = gradient = np.zeros_like(middle.p)
+    for weight, row in ((2.0, middle), (0.5, plain)):
+        size, error, entering, scale = row.centred(grad_mask)
+        lost = row.floor(size, entering, scale, np.ones(1)) - row.form.tiny
+        bound = bound + weight * (np.ldexp(row.product(size, error), scale) + lost)
+        gradient = gradient + weight * np.ldexp(row.p * np.abs(size), scale)
+    return bound, gradient
+
+
 def _middle(tempered: Row, logits: Array, d: Array) -> Row:
     """``m = (q + D) / 2`` in place of q, with its error."""
     m = (tempered.p + (np.arange(logits.shape[-1]) == d)) / 2
     error = tempered.p_pi / 2
-    if not tempered.arithmetic.difference_first:
+    if tempered.arithmetic.by_logarithm:
         u, eps = tempered.form.unit, 2 * tempered.arithmetic.exp_ulp
         w = np.where(tempered.candidates, logits.astype(np.float64), 0.0)
         relative = u * ((eps + 4) * np.abs(np.log(np.where(m > 0, m, 1.0))) + np.abs(w) + eps + 2)
