@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from numpy import ndarray
 import numpy.typing as npt
+from numpy import ndarray
 
 from npselect._call.fast import fast_call
 from npselect._call.layout import lay_out
