@@ -17,6 +17,7 @@ __all__ = [
     "Option",
     "Options",
     "Progress",
+    "Sampler",
     "SelectionFunctions",
     "Temp",
     "Tensor",
@@ -39,6 +40,8 @@ Function = Callable[..., Any]
 """Somebody's, over arrays or tensors: with the options that it takes."""
 Progress = Callable[[int, int, str], object]
 """``progress(done, total, id)``."""
+Sampler = Callable[[Array, int], Tensor]
+"""``sample(logits, seed) -> mask``."""
 
 
 class SelectionFunctions(Protocol):
