@@ -9,12 +9,11 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing.aliases import Sampler
+from npselect.testing.aliases import Sampler, Tensor
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.sampler_independence import fifths_of, neighbouring_rows, neighbouring_seeds, pairs_of, position
@@ -210,7 +209,7 @@ def _size(choices: int, most: int = 17) -> int:
     return next(rows for n in range(most, -1, -1) if (rows := round((1 << n) / 3)) * choices <= 6e6)
 
 
-def _integer(value: Any, name: str, least: int) -> int:
+def _integer(value: Tensor, name: str, least: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
