@@ -210,9 +210,9 @@ def _warm_up(options: argparse.Namespace) -> int:
         raise CannotRunError(line(error)) from error
     except OSError as error:  # of numba, which writes to its cache
         raise CannotRunError(f"the machine code cannot be kept: {error.strerror or line(error)}") from error
-    from npselect.tiers.cpu.compilations import kept_in
+    from npselect.tiers.cpu.compilations import cache_folder
 
-    path = kept_in()
+    path = cache_folder()
     if path is None:
         raise CannotRunError("nothing is kept: no cache directory can be written; name one in NUMBA_CACHE_DIR")
     print(f"{count} kernels compiled in {time.perf_counter() - started:.1f} s, kept in {path}")

@@ -2,7 +2,8 @@
 
 `straight_through` on perturbed logits. With ``G_i`` independent standard Gumbel noise::
 
-    w_i = logits_i + G_i        m = argmax_i w_i        t_i = (w_i - w_m) / temp        p_i = exp(t_i) / sum_j exp(t_j)
+    w_i = logits_i + G_i        m = argmax_i w_i        t_i = (w_i - w_m) / temp
+    e_i = exp(t_i)              s = sum_i e_i           p_i = e_i / s
 
 ``m`` is distributed as ``softmax(logits)``, whatever `temp` (the Gumbel-max trick); the gradient is that of ``p``, the
 relaxed sample, which `soft` returns: `soft` with `backward` is the ordinary Gumbel-softmax.
@@ -20,19 +21,17 @@ and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete r
 from __future__ import annotations
 
 import sys
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
-import numpy as np
 import numpy.typing as npt
 
-from npselect._call.arguments import stream_of
-from npselect._call.fast import plain
-from npselect._call.layout import arrange
+from npselect._call.arguments import noise_of
+from npselect._call.call import call, call_for_two
 from npselect._call.module import OperatorModule
+from npselect._dtypes import Array
+from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, JVP, MASK, SOFT
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
-
-Array = npt.NDArray[Any]
 
 
 def forward(
@@ -48,7 +47,7 @@ def forward(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Sample: ``mask = one_hot(argmax(logits + noise))``.
+    """Sample: ``mask = one_hot(argmax(w))``, with ``w = logits + noise``.
 
     Parameters
     ----------
@@ -94,12 +93,7 @@ def forward(
            [0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    added = _added(seed, noise, offset)
-    mask: Array | None = plain("mask", (logits,), temp, axis, where, nan_policy, out, backend, added)
-    if mask is not None:
-        return mask
-    rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.mask(out)
+    return call(MASK, (logits,), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -116,7 +110,7 @@ def backward(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Differentiate soft: ``grad_logits_i = p_i (h_i - sum_j p_j h_j) / temp``, ``h_i = grad_mask_i - grad_mask_m``.
+    """Differentiate soft: ``grad_logits_i = p_i (h_i - d) / temp``, with ``h_i = g_i - g_m`` and ``d = sum_i p_i h_i``.
 
     The noise does not depend on the logits, so this is the gradient of ``softmax((logits + noise) / temp)``:
     `npselect.straight_through.backward` of ``logits + noise``.
@@ -145,16 +139,9 @@ def backward(
     >>> gumbel_softmax.backward(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    added = _added(seed, noise, offset)
-    grad_logits: Array | None = plain(
-        "backward", (grad_mask, logits), temp, axis, where, nan_policy, out, backend, added
+    return call(
+        BACKWARD, (grad_mask, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend
     )
-    if grad_logits is not None:
-        return grad_logits
-    rows = arrange(
-        backend, logits, {"grad_mask": grad_mask}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
-    )
-    return rows.backward(out)
 
 
 def soft(
@@ -170,7 +157,7 @@ def soft(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """The relaxed sample: ``p = softmax((logits + noise) / temp)``, 0 at excluded entries.
+    """The relaxed sample, ``p_i = e_i / s``: ``softmax((logits + noise) / temp)``, 0 at excluded entries.
 
     Parameters
     ----------
@@ -194,12 +181,7 @@ def soft(
     >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
     array([0.5, 0.5])
     """
-    added = _added(seed, noise, offset)
-    probs: Array | None = plain("soft", (logits,), temp, axis, where, nan_policy, out, backend, added)
-    if probs is not None:
-        return probs
-    rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.soft(out)
+    return call(SOFT, (logits,), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def index(
@@ -214,7 +196,7 @@ def index(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Index of the sampled candidate along `axis`; -1 where nothing is selected.
+    """Index of the sampled candidate along `axis`: ``index = argmax(w)``; -1 where nothing is selected.
 
     Parameters
     ----------
@@ -239,12 +221,7 @@ def index(
     >>> float(sample.mean().round(2))
     0.75
     """
-    added = _added(seed, noise, offset)
-    selected: Array | None = plain("index", (logits,), 1.0, axis, where, nan_policy, out, backend, added)
-    if selected is not None:
-        return selected
-    rows = arrange(backend, logits, noise=added, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.index(out)
+    return call(INDEX, (logits,), 1.0, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def jvp(
@@ -262,6 +239,8 @@ def jvp(
     backend: str | None = None,
 ) -> Array:
     """Forward-mode derivative of `soft` along `tangent`: the Jacobian is symmetric, so this is `backward`'s map.
+
+    ``grad_logits_i = p_i (h_i - d) / temp``, with `tangent` in the place of `grad_mask`.
 
     Parameters
     ----------
@@ -287,14 +266,7 @@ def jvp(
     >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    added = _added(seed, noise, offset)
-    tangent_out: Array | None = plain("backward", (tangent, logits), temp, axis, where, nan_policy, out, backend, added)
-    if tangent_out is not None:
-        return tangent_out
-    rows = arrange(
-        backend, logits, {"tangent": tangent}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
-    )
-    return rows.backward(out)
+    return call(JVP, (tangent, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def backward_temp(
@@ -335,19 +307,9 @@ def backward_temp(
     >>> float(gumbel_softmax.backward_temp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), noise=np.array([1.0, 0.0])))
     0.0
     """
-    added = _added(seed, noise, offset)
-    rows = arrange(
-        backend,
-        logits,
-        {"grad_mask": grad_mask},
-        noise=added,
-        temp=temp,
-        axis=axis,
-        where=where,
-        nan_policy=nan_policy,
-        by_temp=True,
+    return call(
+        BACKWARD_TEMP, (grad_mask, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend
     )
-    return rows.backward_temp(out, np.shape(temp))
 
 
 def double_backward(
@@ -399,36 +361,17 @@ def double_backward(
     >>> gumbel_softmax.double_backward(v, g, np.array([0.0, 1.0]), temp=1.0, noise=np.array([1.0, 0.0]))
     (array([ 0.25, -0.25]), array([0., 0.]))
     """
-    added = _added(seed, noise, offset)
-    grads: tuple[Array, Array] | None = plain(
-        "double_backward", (grad_grad_logits, grad_mask, logits), temp, axis, where, nan_policy, out, backend, added
-    )
-    if grads is not None:
-        return grads
-    rows = arrange(
+    return call_for_two(
+        DOUBLE_BACKWARD,
+        (grad_grad_logits, grad_mask, logits),
+        temp,
+        noise_of(seed, noise, offset),
+        axis,
+        where,
+        nan_policy,
+        out,
         backend,
-        logits,
-        {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask},
-        noise=added,
-        temp=temp,
-        axis=axis,
-        where=where,
-        nan_policy=nan_policy,
     )
-    return rows.double_backward(out)
-
-
-def _added(seed: Any, noise: Any, offset: Any) -> Any:
-    """What is added to the logits: an array, or the numbers of a seed's stream."""
-    if (seed is None) == (noise is None):
-        given = "neither was" if seed is None else "both were"
-        raise TypeError(f"exactly one of seed= and noise= must be given; {given}")
-    stream = stream_of(0 if seed is None else seed, offset)
-    if noise is None:
-        return stream
-    if stream.offset != 0:
-        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with noise=")
-    return noise
 
 
 sys.modules[__name__].__class__ = OperatorModule

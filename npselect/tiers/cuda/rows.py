@@ -19,7 +19,7 @@ from npselect._arithmetic.order import LANES, SEGMENT
 from npselect._gpu import driver as memory
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.launch import Launcher
-from npselect._stream import Draws
+from npselect._stream import StreamNumbers
 from npselect.tiers.cuda import kernels
 from npselect.tiers.cuda.loads import computed_in
 from npselect.tiers.cuda.noise import PAIRS, draw
@@ -200,7 +200,7 @@ def _run(
     call = _Call(_stream(logits, out))
     seed = offset = 0
     origin = "none" if noise is None else "array"
-    if isinstance(noise, Draws):
+    if isinstance(noise, StreamNumbers):
         if noise.in_order:
             origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
         else:
@@ -233,7 +233,7 @@ def _run(
     call.finish()
 
 
-def _drawn(noise: Draws, stream: int) -> DeviceArray:
+def _drawn(noise: StreamNumbers, stream: int) -> DeviceArray:
     """Noise that does not follow the rows: drawn in the order of the logits as given, and brought into that of rows."""
     size = math.prod(noise.shape)
     flat = DeviceArray.empty((size,), noise.dtype, stream)
