@@ -69,7 +69,7 @@ def choice(logits: Array, noise: Any, index: Indices | None, where: Array | None
 
 @in_usual_modes
 def index(logits: Array, noise: Any, where: Array | None, out: Indices) -> None:
-    """Index of the selected candidate of each row into `out`, int64 of shape (rows,); -1 where nothing is selected."""
+    """``index = argmax(w)`` of each row into `out`, int64 of shape (rows,); -1 where nothing is selected."""
     out[...] = np.maximum(choose(_perturbed(logits, noise), where).index[:, 0], -1)
 
 
@@ -82,7 +82,7 @@ def mask_at(choice: Indices, out: Array) -> None:
 
 @in_usual_modes
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
-    """The exact one-hot of the selected candidate."""
+    """``mask = one_hot(argmax(w))``, exactly: a row of +0 with a single 1."""
     mask_at(choose(_perturbed(logits, noise), where).index[:, 0], out)
 
 
@@ -105,7 +105,7 @@ def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array
 
 @in_usual_modes
 def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
-    """``grad_logits_i = e_i (h_i - d) / (s temp)``: the softmax's Jacobian, which is symmetric, times `grad_mask`.
+    """``grad_logits_i = p_i (h_i - d) / temp``: the softmax's Jacobian, which is symmetric, times `grad_mask`.
 
     With ``d = sum_j e_j h_j / s`` multiplied out, so that a difference that is exactly 0 comes out as 0::
 
@@ -125,7 +125,7 @@ def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Ar
 
 @in_usual_modes
 def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
-    """``grad_temp = -sum_i grad_logits_i z_i / temp``, summed over the rows that share a temperature.
+    """``grad_temp = -sum_i grad_logits_i t_i``, summed over the rows that share a temperature.
 
     By the chain rule through ``t_i = z_i / temp``: ``d t_i / d temp = -z_i / temp**2``, and ``w_m`` drops out because
     the gradient of a row sums to zero. `out` has shape (temps,); each of its entries belongs to ``rows // temps``

@@ -182,6 +182,25 @@ print(json.dumps(sorted(sys.modules)))
     assert not loaded & {"numba", "llvmlite", "torch", "jax", "tensorflow", "scipy", "matplotlib", "rich"}
 
 
+def test_device_arrays_are_public_and_load_numba_when_they_are_asked_for():
+    code = """
+import sys, npselect
+assert "DeviceArray" in dir(npselect)
+print("numba" in sys.modules)
+try:
+    print(npselect.DeviceArray.__name__)
+except AttributeError as error:
+    print(str(error).partition(" ")[0])
+from npselect._gpu.array import DeviceArray
+print(npselect.DeviceArray is DeviceArray)
+"""
+    assert run(code).split() == ["False", "DeviceArray", "True"]
+    without = "import sys; sys.modules['numba.cuda'] = None; import npselect; print(hasattr(npselect, 'DeviceArray'))"
+    assert run(without).strip() == "False"
+    with pytest.raises(AttributeError, match="module 'npselect' has no attribute 'device_array'"):
+        npselect.device_array  # noqa: B018
+
+
 def test_public_names():
     assert npselect.differentiable_select is npselect.straight_through.forward
     operators = (npselect.straight_through, npselect.gumbel_softmax)
