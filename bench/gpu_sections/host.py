@@ -79,9 +79,9 @@ def _own(made: dict[str, Any], arrays: Any) -> dict[str, Any]:
 
 
 def _driven(launch: Callable[[], Any]) -> Callable[[], Any]:
-    from npselect._gpu import driver as device_memory
+    from npselect._gpu.driver import gpu
 
-    driven = captured(launch, device_memory, ("launch",))
+    driven = captured(launch, gpu(), ("launch",))
     if driven is None:
         raise RuntimeError("nothing was launched")
     return driven

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from npselect._gpu import driver as memory
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import gpu
 from npselect._gpu.foreign import where_it_is
 
 __all__ = ["are_apart", "fits", "new", "plain", "run"]
@@ -54,8 +54,8 @@ def are_apart(array: DeviceArray, others: Sequence[DeviceArray]) -> bool:
 def run(fill: Callable[..., None], arguments: Sequence[Any]) -> None:
     """Let a tier fill the last of the arrays, and those who come after see it, as soon as it is done."""
     result = arguments[-1]
-    with memory.current(result.device):
+    with gpu().current(result.device):
         try:
             fill(*arguments)
         finally:
-            memory.settle(result.stream)
+            gpu().free_after(result.stream)

@@ -15,8 +15,8 @@ import numpy as np
 
 from npselect._call import arguments as _arguments
 from npselect._dtypes import is_floating
-from npselect._gpu import driver as memory
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import LEGACY, gpu
 from npselect._gpu.foreign import Foreign, from_foreign
 from npselect._places import on_device
 from npselect.tiers.cuda import gather as device_selection
@@ -47,9 +47,9 @@ class OnDevice:
         stream: int | None = None
         for name in names:
             values = arrays[name] if name in arrays else beside[name]
-            found[name] = values, from_foreign(values, name, stream or memory.LEGACY)
+            found[name] = values, from_foreign(values, name, stream or LEGACY)
             stream = stream or found[name][1].stream
-        place = cls(found[names[0]][1].view.device, stream or memory.LEGACY)
+        place = cls(found[names[0]][1].view.device, stream or LEGACY)
         for name, (values, foreign) in found.items():
             place._take(values, foreign, name)
         return place
@@ -66,8 +66,8 @@ class OnDevice:
                 "copy one of them"
             )
         if view.stream != self.stream:
-            with memory.current(self.device):
-                memory.wait(self.stream, view.stream)
+            with gpu().current(self.device):
+                gpu().wait(self.stream, view.stream)
             if view.stream not in self._others:
                 self._others.append(view.stream)
         self._borrowed = self._borrowed or foreign.borrowed
@@ -148,7 +148,7 @@ class OnDevice:
 
     def run(self, fill: Callable[..., None], arrays: Sequence[DeviceArray]) -> None:
         """Let a tier fill arrays."""
-        with memory.current(self.device):
+        with gpu().current(self.device):
             fill(*arrays)
 
     def fill_with(self, value: int, *arrays: DeviceArray) -> None:
@@ -166,12 +166,12 @@ class OnDevice:
 
     def finish(self) -> None:
         """Let those who come after see what was done, as soon as it is."""
-        with memory.current(self.device):
+        with gpu().current(self.device):
             for stream in self._others:
-                memory.wait(stream, self.stream)
-            memory.settle(self.stream)
+                gpu().wait(stream, self.stream)
+            gpu().free_after(self.stream)
             if self._borrowed:
-                memory.synchronize(self.stream)
+                gpu().synchronize(self.stream)
 
 
 def _bounds(array: DeviceArray) -> tuple[int, int]:

@@ -37,8 +37,8 @@ SEED = 0xFEDCBA9876543210
 
 @pytest.fixture(scope="module")
 def device():
-    with pytest.MonkeyPatch.context() as patch:
-        yield Device().install(patch)
+    with Device().installed() as device:
+        yield device
 
 
 # ------------------------------------------------------------------------------------------------ operators
@@ -225,17 +225,18 @@ def test_products(dtypes, device):
         ("backward", 2049, "float16", {}),
     ],
 )
-def test_newer_devices(name, choices, dtype, options, monkeypatch):
+def test_newer_devices(name, choices, dtype, options):
     """From generation 10 on another NVVM compiles the kernels."""
     operator = gumbel_softmax if options else straight_through
-    compare(Device((10, 0)).install(monkeypatch), operator, name, choices, DTYPES[dtype], **options)
+    with Device((10, 0)).installed() as device:
+        compare(device, operator, name, choices, DTYPES[dtype], **options)
 
 
 def test_older_devices_run_the_same_instructions(device):
     device.kernels.clear()
     compare(device, straight_through, "soft", 8, np.float32)
-    (launcher,) = device.kernels
-    each = [read(text).instructions for text in (device.texts[launcher], launcher.ptx((8, 0)))]
+    (kernel,) = device.kernels
+    each = [read(text).instructions for text in (device.texts[kernel], kernel.ptx((8, 0)))]
     plain = [[re.sub(r"_ZN\w+(?=_param)|(?<=mem_)\d+", "", str(step)) for step in steps] for steps in each]
     assert plain[0] == plain[1]
 
@@ -245,13 +246,13 @@ def test_older_devices_run_the_same_instructions(device):
 
 @pytest.fixture(scope="module")
 def backward(device):
-    """The launcher and the PTX of `backward` for rows of a thread, of some threads of a warp, and of several warps."""
+    """The kernel and the PTX of `backward` for rows of a thread, of some threads of a warp, and of several warps."""
     found = {}
     for choices in (8, 64, 2048):
         device.kernels.clear()
         compare(device, straight_through, "backward", choices, np.float32)
-        (launcher,) = device.kernels
-        found[choices] = launcher, device.texts[launcher]
+        (kernel,) = device.kernels
+        found[choices] = kernel, device.texts[kernel]
     return found
 
 
@@ -298,11 +299,11 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_kernels_are_noticed(fault, backward, device, monkeypatch):
     choices, pattern, replacement, error, message = BROKEN[fault]
-    launcher, text = backward[choices]
+    kernel, text = backward[choices]
     text, count = re.subn(pattern, replacement, text)
     assert count
-    monkeypatch.setitem(device.texts, launcher, text)
-    monkeypatch.delitem(device.kernels, launcher, raising=False)
+    monkeypatch.setitem(device.texts, kernel, text)
+    monkeypatch.delitem(device.kernels, kernel, raising=False)
     with pytest.raises(error, match=message):
         compare(device, straight_through, "backward", choices, np.float32)
-    device.kernels.pop(launcher, None)
+    device.kernels.pop(kernel, None)

@@ -28,6 +28,7 @@ FACTS = {
     "npselect._threads",
     "npselect._modes",
     "npselect._forks",
+    "npselect._machine_code",
 }
 OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.selection", "npselect.noise"}
 ROOMS = {
@@ -57,6 +58,7 @@ ROOMS = {
     "npselect._threads": set(),
     "npselect._modes": set(),
     "npselect._forks": set(),
+    "npselect._machine_code": set(),
 }
 COMPILING = {
     "npselect._arithmetic",
