@@ -82,7 +82,7 @@ def _version(package: str) -> str | None:
 
 def name_of(kernel: Kernel, capability: tuple[int, ...]) -> str:
     """What a kernel is kept under; TypeError if it is closed over what has no name."""
-    options = sorted(numba_private.options_of(kernel.bounds, kernel.function).items())
+    options = sorted(numba_private.options_of(kernel.bounds).items())
     words = [
         *(str(kernel.signature), str(capability)),
         *(f"{name} {value!r}" for name, value in options if isinstance(value, (bool, int, str, tuple))),

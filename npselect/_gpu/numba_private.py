@@ -71,11 +71,12 @@ def has_another_memory_manager() -> bool:
 # ------------------------------------------------------------------------------------------------ kernels
 
 
-def options_of(bounds: tuple[int, int], function: Callable[..., None]) -> dict[str, Unknown]:
+@cache
+def options_of(bounds: tuple[int, int]) -> dict[str, Unknown]:
     """What numba compiles a kernel with."""
     from numba import cuda
 
-    return dict(cuda.jit(launch_bounds=bounds, lto=False)(function).targetoptions)
+    return dict(cuda.jit(launch_bounds=bounds, lto=False)(lambda: None).targetoptions)
 
 
 def compile_kernel(function: Callable[..., None], arguments: Sequence[Unknown], bounds: tuple[int, int]) -> Unknown:
@@ -83,7 +84,7 @@ def compile_kernel(function: Callable[..., None], arguments: Sequence[Unknown], 
     from numba.cuda.cudadrv.driver import ObjectCode
     from numba.cuda.dispatcher import _Kernel
 
-    kernel = _Kernel(function, tuple(arguments), **options_of(bounds, function))
+    kernel = _Kernel(function, tuple(arguments), **options_of(bounds))
     library = kernel._codelibrary
     library._cubin_cache[library._ensure_cc(None)] = ObjectCode.from_ptx(library.get_asm_str().encode())
     try:

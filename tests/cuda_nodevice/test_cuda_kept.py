@@ -41,7 +41,7 @@ def kernels():
     kinds = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.int16}
     for name, (_, each) in rows.KERNELS.items():
         for kind, noise, choices, aligned in itertools.product(
-            kinds, ("none", "array", "drawn"), (1, 10, 33, 100, 200, 1000, 1025, 4097, 50257), (True, False)
+            kinds, ("none", "array", "drawn"), (1, 33, 200, 1025, 50257), (True, False)
         ):
             about = kinds[kind], kinds[kind], noise, choices, aligned
             made[f"{name} {kind} {noise} {choices} {aligned}"] = plan(each, *about).kernel
@@ -66,7 +66,7 @@ def test_every_kernel_has_a_name_of_its_own():
     for what, kernel in kernels().items():
         by_name.setdefault(kernel_cache.name_of(kernel, (9, 0)), {}).setdefault(id(kernel), []).append(what)
     assert [list(same.values()) for same in by_name.values() if len(same) > 1] == []
-    assert len(by_name) > 300
+    assert len(by_name) > 200
     some = next(iter(kernels().values()))
     assert kernel_cache.name_of(some, (9, 0)) != kernel_cache.name_of(some, (8, 0))
 
