@@ -259,6 +259,22 @@ def test_same_bits_segment_by_segment(dtype: str, choices: int, monkeypatch: pyt
     assert results() == expected
 
 
+@pytest.mark.parametrize("row_memory", [rows.ROW_MEMORY, 0])
+@pytest.mark.parametrize("choices", [1, 33, 128, 129, 1025, 5000])
+def test_kernels_stay_in_their_scratch_memory(
+    choices: int, row_memory: int, guards: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows, "ROW_MEMORY", row_memory)
+    given, options = trials("float32", choices)
+    for where, temp in options:
+        choice = np.empty(len(given["logits"]), np.int64)
+        rows.choice(given["logits"], None, None, where, choice)
+        rows.mask_at(choice, np.empty_like(given["logits"]))
+        run_reinmax(given, choice, temp, where)
+    assert len(guards) >= 24
+    assert all(np.all(guard == 7) for guard in guards)
+
+
 @pytest.mark.parametrize("choices", [2, 33, 200])
 def test_a_saturated_row(choices: int) -> None:
     """The gradient at an entry far below the selected one is not lost beside what is subtracted from it."""
