@@ -11,13 +11,17 @@ import sys
 from collections.abc import Collection
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 __all__ = [
+    "Array",
     "BFloat16",
+    "DType",
     "FLOATING",
+    "Shape",
     "bfloat16",
     "castable",
     "common",
@@ -26,6 +30,10 @@ __all__ = [
     "is_floating",
     "ml_dtypes_bfloat16",
 ]
+
+Array: TypeAlias = npt.NDArray[Any]
+DType: TypeAlias = Any  # numpy.dtype; on a GPU BFloat16, too
+Shape: TypeAlias = tuple[int, ...]
 
 _COMPUTED_IN = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
 FLOATING = tuple(_COMPUTED_IN)
@@ -52,22 +60,21 @@ class BFloat16:
         return self.name
 
 
-def bfloat16() -> Any:
+def bfloat16() -> DType:
     """That of ml_dtypes, if somebody has imported it."""
     loaded = sys.modules.get("ml_dtypes")
     return BFloat16() if loaded is None else np.dtype(loaded.bfloat16)
 
 
-def ml_dtypes_bfloat16() -> np.dtype[Any]:
+def ml_dtypes_bfloat16() -> DType:
     """That of ml_dtypes, imported for somebody who needs it; ModuleNotFoundError if it is missing."""
     try:
-        dtype: np.dtype[Any] = np.dtype(import_module("ml_dtypes").bfloat16)
-        return dtype
+        return np.dtype(import_module("ml_dtypes").bfloat16)
     except ImportError:
         raise ModuleNotFoundError("dtype 'bfloat16' needs the package ml_dtypes: pip install ml_dtypes") from None
 
 
-def dtype_name(dtype: Any) -> str:
+def dtype_name(dtype: DType) -> str:
     """What a dtype is called, be it NumPy's, its name or a framework's: "float32" for ``torch.float32``, too."""
     try:
         return str(np.dtype(dtype).name)
@@ -76,18 +83,18 @@ def dtype_name(dtype: Any) -> str:
 
 
 @cache
-def is_floating(dtype: Any) -> bool:
+def is_floating(dtype: DType) -> bool:
     """Whether a dtype is one of the four that are computed with."""
     return dtype.name in FLOATING
 
 
 @cache
-def computed_in(dtype: Any) -> np.dtype[Any]:
+def computed_in(dtype: DType) -> DType:
     """The type that a floating dtype is computed in; KeyError for every other dtype."""
     return np.dtype(_COMPUTED_IN[dtype.name])
 
 
-def common(dtypes: Collection[Any]) -> Any:
+def common(dtypes: Collection[DType]) -> DType:
     """The dtype that floating dtypes of this machine's byte order have in common; TypeError where there is none."""
     different = set(dtypes)
     if len(different) == 1 or len({dtype.name for dtype in different}) == 1:
@@ -100,7 +107,7 @@ def common(dtypes: Collection[Any]) -> Any:
     return np.result_type(*different)
 
 
-def castable(dtype: Any, other: Any) -> bool:
+def castable(dtype: DType, other: DType) -> bool:
     """Whether NumPy would cast numbers of one dtype to the other, of the same kind, when it assigns them."""
     if isinstance(other, BFloat16):
         return True

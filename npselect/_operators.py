@@ -1,6 +1,7 @@
 """The family, declared once: what a tier computes of rows, and which of that each operator offers.
 
-Plain data. The way in (`npselect._call`), the tiers' wrappers, the vectors, the benchmarks and the tests follow from it.
+Plain data. The way in (`npselect._call`), the tiers' wrappers, the vectors, the benchmarks and the tests follow from
+it.
 """
 
 from __future__ import annotations
@@ -8,9 +9,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 from types import MappingProxyType
 
-__all__ = ["OPERATORS", "Operator", "Result", "RowFunction"]
+__all__ = [
+    "BACKWARD",
+    "BACKWARD_TEMP",
+    "DOUBLE_BACKWARD",
+    "INDEX",
+    "JVP",
+    "MASK",
+    "OPERATORS",
+    "SOFT",
+    "Operator",
+    "Result",
+    "RowFunction",
+]
 
 
 class Result(Enum):
@@ -23,18 +37,20 @@ class Result(Enum):
 
 @dataclass(frozen=True)
 class RowFunction:
-    """What a tier computes of rows x choices: every tier has a function of this name, with the same parameters.
+    """What a tier computes of rows x choices: every tier has a function of this name.
+
+    Its parameters are `cotangents`, then `reads`, then an array for each of `results`.
 
     Attributes
     ----------
     name : str
         Of the tiers' function.
     cotangents : tuple of str
-        What is taken before the logits, in the tiers' order, by the names that callers know.
+        Arrays like the logits, in the tiers' order, by the names that callers know.
     results : tuple of Result
         What is filled, in order.
-    takes_temp : bool
-        Whether the result depends on the temperature.
+    reads : tuple of str
+        The other operands, in order.
     formula : str
         One line, which the docstrings and the reference quote.
     """
@@ -42,8 +58,18 @@ class RowFunction:
     name: str
     cotangents: tuple[str, ...] = ()
     results: tuple[Result, ...] = (Result.LIKE_LOGITS,)
-    takes_temp: bool = True
+    reads: tuple[str, ...] = ("logits", "noise", "temp", "where")
     formula: str = ""
+
+    @cached_property
+    def takes_temp(self) -> bool:
+        """Whether the result depends on the temperature."""
+        return "temp" in self.reads
+
+    @cached_property
+    def per_temp(self) -> bool:
+        """Whether the result is a sum over the rows that share a temperature."""
+        return Result.PER_TEMP in self.results
 
 
 @dataclass(frozen=True)
@@ -65,10 +91,13 @@ class Operator:
     functions: Mapping[str, RowFunction]
 
 
-MASK = RowFunction("mask", takes_temp=False, formula="mask = one_hot(argmax(w))")
-INDEX = RowFunction("index", results=(Result.INDEX,), takes_temp=False, formula="index = argmax(w)")
-SOFT = RowFunction("soft", formula="p_i = exp(t_i) / s")
+_WITHOUT_TEMP = ("logits", "noise", "where")
+
+MASK = RowFunction("mask", reads=_WITHOUT_TEMP, formula="mask = one_hot(argmax(w))")
+INDEX = RowFunction("index", results=(Result.INDEX,), reads=_WITHOUT_TEMP, formula="index = argmax(w)")
+SOFT = RowFunction("soft", formula="p_i = e_i / s")
 BACKWARD = RowFunction("backward", ("grad_mask",), formula="grad_logits_i = p_i (h_i - d) / temp")
+JVP = replace(BACKWARD, cotangents=("tangent",))  # the Jacobian is symmetric
 BACKWARD_TEMP = RowFunction(
     "backward_temp", ("grad_mask",), (Result.PER_TEMP,), formula="grad_temp = -sum_i grad_logits_i t_i"
 )
@@ -85,7 +114,7 @@ _SURROGATE = MappingProxyType(
         "backward": BACKWARD,
         "soft": SOFT,
         "index": INDEX,
-        "jvp": replace(BACKWARD, cotangents=("tangent",)),  # the Jacobian is symmetric
+        "jvp": JVP,
         "backward_temp": BACKWARD_TEMP,
         "double_backward": DOUBLE_BACKWARD,
     }

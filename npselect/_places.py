@@ -1,18 +1,20 @@
-"""Where an array lives, before anything of it is read: in the host's memory or on a GPU."""
+"""Where an array lives, before anything of it is read: in the host's memory or on a GPU; and what never is there."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from npselect._dtypes import ml_dtypes_bfloat16
 
-__all__ = ["as_numpy_sees", "on_device"]
+__all__ = ["as_numpy_sees", "names_on_gpu", "on_device", "refuse_lazy"]
 
 _HOST_TYPES = frozenset({np.ndarray, type(None), float, int, list, np.float64, np.float32})
 _GPU = (2, 13)  # DLPack's CUDA memory, and its managed memory
+_LAZY = ("dask", "cubed")
 
 
 def on_device(values: Any) -> bool:
@@ -31,6 +33,11 @@ def on_device(values: Any) -> bool:
         return False
 
 
+def names_on_gpu(arrays: Mapping[str, object]) -> list[str]:
+    """The names of those arrays that live on a GPU."""
+    return [name for name, values in arrays.items() if on_device(values)]
+
+
 def as_numpy_sees(values: Any) -> Any:
     """A torch tensor on the host as a NumPy array that shares its memory; everything else as it is.
 
@@ -44,3 +51,15 @@ def as_numpy_sees(values: Any) -> Any:
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(ml_dtypes_bfloat16())
     return tensor.numpy()
+
+
+def refuse_lazy(values: Any, name: str) -> None:
+    """TypeError for an array that is yet to be computed: NumPy would compute the whole of it, in silence."""
+    library = type(values).__module__.partition(".")[0]
+    graph = None if library in _LAZY else getattr(values, "__dask_graph__", None)  # xarray's, whatever they hold
+    if library in _LAZY or (callable(graph) and graph() is not None):
+        kind = library if library in _LAZY else f"{library} array on dask"
+        raise TypeError(
+            f"{name} is a lazy array ({kind}), and npselect does not compute lazily; give {name}.compute(), which is "
+            "the whole of it in memory, or call npselect for one block at a time"
+        )

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["Draws", "Stream"]
+from npselect._dtypes import Array, DType, Shape
 
-Array = npt.NDArray[Any]
+__all__ = ["Stream", "StreamNumbers"]
 
 
 class Stream(NamedTuple):
@@ -26,17 +25,17 @@ class Stream(NamedTuple):
             raise ValueError(f"{numbers}; their sum must not exceed 2**64, where the stream ends")
 
 
-class Draws(NamedTuple):
-    """The noise of logits as rows x choices, yet to be drawn: each entry's number is offset + its place as given."""
+class StreamNumbers(NamedTuple):
+    """Noise of logits as rows x choices, yet to be drawn: an entry takes number offset + its position as given."""
 
     seed: int
     offset: int
-    shape: tuple[int, ...]  # of the logits as given
-    order: tuple[int, ...]  # of their axes: those of the rows, then that of the choices
-    dtype: np.dtype[Any]  # of the noise
+    shape: Shape  # of the logits as given
+    order: Shape  # of their axes: those of the rows, then that of the choices
+    dtype: DType  # of the noise
 
     @classmethod
-    def of(cls, stream: Stream, shape: tuple[int, ...], order: tuple[int, ...], dtype: np.dtype[Any]) -> Draws:
+    def of(cls, stream: Stream, shape: Shape, order: Shape, dtype: DType) -> StreamNumbers:
         """From a stream, which must be long enough."""
         stream.check_size(math.prod(shape))
         return cls(*stream, shape, order, dtype)

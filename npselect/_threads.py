@@ -15,37 +15,50 @@ from contextlib import suppress
 from functools import lru_cache
 from itertools import pairwise
 
+from npselect._tuning import LEAST_RANGE, MOST_AT_ONCE, RANGES_PER_THREAD, WORTH_THREADS
+
 __all__ = ["VARIABLE", "over_rows", "thread_count"]
 
 VARIABLE = "NPSELECT_NUM_THREADS"
-_WORTH_THREADS = 1 << 18  # elements; below, handing work over costs more than it saves
-_LEAST = 1 << 15  # elements of a range
-_AT_A_TIME = 1 << 24  # elements; no call of a kernel keeps an interrupt waiting for longer than that takes
+_OPENMP = "OMP_NUM_THREADS"  # which schedulers of clusters and containers set
 
 
 def thread_count() -> int:
-    """How many threads a large batch is split over: NPSELECT_NUM_THREADS, or the usable processors."""
+    """How many threads a large batch is split over.
+
+    NPSELECT_NUM_THREADS says it, or else OMP_NUM_THREADS, or else it is the number of usable processors.
+    OMP_NUM_THREADS may have levels ("4,2"), of which the first counts. It is meant for others too, so a value that is
+    no number is ignored.
+    """
     given = os.environ.get(VARIABLE)
-    if not given:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not given.isascii() or not given.isdigit() or int(given) == 0:
-        raise ValueError(f"the environment variable {VARIABLE} is {given!r}; it takes a positive whole number")
-    return int(given)
+    if given:
+        number = _positive(given)
+        if number is None:
+            raise ValueError(f"the environment variable {VARIABLE} is {given!r}; it takes a positive whole number")
+        return number
+    openmp = _positive(os.environ.get(_OPENMP, "").partition(",")[0].strip())
+    if openmp is not None:
+        return openmp
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _positive(text: str) -> int | None:
+    return int(text) or None if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None:
     """Call ``part(start, stop)`` so that the ranges cover all rows; small batches stay in this thread.
 
-    Four ranges a thread, so that a thread on a busy processor is not waited for by all the others; this thread takes
-    ranges too. Whether it returns or raises, an interrupt included, no range is still being worked on.
+    A thread takes several ranges, one after another; this thread takes ranges too. Whether it returns or raises, an
+    interrupt included, no range is still being worked on.
     """
     size = rows * choices
-    if size < _WORTH_THREADS:
+    if size < WORTH_THREADS:
         part(0, rows)
         return
     threads = thread_count()
-    parts = 1 if threads == 1 else min(4 * threads, size // _LEAST)
-    parts = min(max(parts, size // _AT_A_TIME), rows)
+    parts = 1 if threads == 1 else min(RANGES_PER_THREAD * threads, size // LEAST_RANGE)
+    parts = min(max(parts, size // MOST_AT_ONCE), rows)
     ranges = pairwise([rows * i // parts for i in range(parts + 1)])  # whoever is free takes the next
 
     def work() -> None:

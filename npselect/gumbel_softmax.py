@@ -20,19 +20,17 @@ and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete r
 from __future__ import annotations
 
 import sys
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
-import numpy as np
 import numpy.typing as npt
 
-from npselect._call.arguments import stream_of
-from npselect._call.fast import plain
-from npselect._call.layout import arrange
+from npselect._call.arguments import noise_of
+from npselect._call.call import call, call_for_two
 from npselect._call.module import OperatorModule
+from npselect._dtypes import Array
+from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, JVP, MASK, SOFT
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
-
-Array = npt.NDArray[Any]
 
 
 def forward(
@@ -94,12 +92,7 @@ def forward(
            [0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    added = _added(seed, noise, offset)
-    mask: Array | None = plain("mask", (logits,), temp, axis, where, nan_policy, out, backend, added)
-    if mask is not None:
-        return mask
-    rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.mask(out)
+    return call(MASK, (logits,), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -145,16 +138,9 @@ def backward(
     >>> gumbel_softmax.backward(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    added = _added(seed, noise, offset)
-    grad_logits: Array | None = plain(
-        "backward", (grad_mask, logits), temp, axis, where, nan_policy, out, backend, added
+    return call(
+        BACKWARD, (grad_mask, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend
     )
-    if grad_logits is not None:
-        return grad_logits
-    rows = arrange(
-        backend, logits, {"grad_mask": grad_mask}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
-    )
-    return rows.backward(out)
 
 
 def soft(
@@ -194,12 +180,7 @@ def soft(
     >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
     array([0.5, 0.5])
     """
-    added = _added(seed, noise, offset)
-    probs: Array | None = plain("soft", (logits,), temp, axis, where, nan_policy, out, backend, added)
-    if probs is not None:
-        return probs
-    rows = arrange(backend, logits, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.soft(out)
+    return call(SOFT, (logits,), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def index(
@@ -239,12 +220,7 @@ def index(
     >>> float(sample.mean().round(2))
     0.75
     """
-    added = _added(seed, noise, offset)
-    selected: Array | None = plain("index", (logits,), 1.0, axis, where, nan_policy, out, backend, added)
-    if selected is not None:
-        return selected
-    rows = arrange(backend, logits, noise=added, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.index(out)
+    return call(INDEX, (logits,), 1.0, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def jvp(
@@ -287,14 +263,7 @@ def jvp(
     >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    added = _added(seed, noise, offset)
-    tangent_out: Array | None = plain("backward", (tangent, logits), temp, axis, where, nan_policy, out, backend, added)
-    if tangent_out is not None:
-        return tangent_out
-    rows = arrange(
-        backend, logits, {"tangent": tangent}, noise=added, temp=temp, axis=axis, where=where, nan_policy=nan_policy
-    )
-    return rows.backward(out)
+    return call(JVP, (tangent, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
 
 
 def backward_temp(
@@ -335,19 +304,9 @@ def backward_temp(
     >>> float(gumbel_softmax.backward_temp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), noise=np.array([1.0, 0.0])))
     0.0
     """
-    added = _added(seed, noise, offset)
-    rows = arrange(
-        backend,
-        logits,
-        {"grad_mask": grad_mask},
-        noise=added,
-        temp=temp,
-        axis=axis,
-        where=where,
-        nan_policy=nan_policy,
-        by_temp=True,
+    return call(
+        BACKWARD_TEMP, (grad_mask, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend
     )
-    return rows.backward_temp(out, np.shape(temp))
 
 
 def double_backward(
@@ -399,36 +358,17 @@ def double_backward(
     >>> gumbel_softmax.double_backward(v, g, np.array([0.0, 1.0]), temp=1.0, noise=np.array([1.0, 0.0]))
     (array([ 0.25, -0.25]), array([0., 0.]))
     """
-    added = _added(seed, noise, offset)
-    grads: tuple[Array, Array] | None = plain(
-        "double_backward", (grad_grad_logits, grad_mask, logits), temp, axis, where, nan_policy, out, backend, added
-    )
-    if grads is not None:
-        return grads
-    rows = arrange(
+    return call_for_two(
+        DOUBLE_BACKWARD,
+        (grad_grad_logits, grad_mask, logits),
+        temp,
+        noise_of(seed, noise, offset),
+        axis,
+        where,
+        nan_policy,
+        out,
         backend,
-        logits,
-        {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask},
-        noise=added,
-        temp=temp,
-        axis=axis,
-        where=where,
-        nan_policy=nan_policy,
     )
-    return rows.double_backward(out)
-
-
-def _added(seed: Any, noise: Any, offset: Any) -> Any:
-    """What is added to the logits: an array, or the numbers of a seed's stream."""
-    if (seed is None) == (noise is None):
-        given = "neither was" if seed is None else "both were"
-        raise TypeError(f"exactly one of seed= and noise= must be given; {given}")
-    stream = stream_of(0 if seed is None else seed, offset)
-    if noise is None:
-        return stream
-    if stream.offset != 0:
-        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with noise=")
-    return noise
 
 
 sys.modules[__name__].__class__ = OperatorModule

@@ -13,18 +13,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from npselect._call.arguments import outs, stream_of, whole
-from npselect._call.layout import deliver, place
-from npselect._dtypes import dtype_name
+from npselect._call.layout import Form, fill_results, tier_and_memory
+from npselect._dtypes import Array, Shape, dtype_name
+from npselect._places import names_on_gpu
 
 __all__ = ["gumbel"]
-
-Array = npt.NDArray[Any]
 
 
 def gumbel(
@@ -94,18 +93,19 @@ def gumbel(
     name = dtype_name(np.float32 if dtype is None else dtype)
     if name not in ("float32", "float64"):
         raise TypeError(f"dtype is {name}; noise is drawn in float32 or float64")
-    kind = np.dtype(name)
-    given = outs(out, 1)
-    tier, memory = place(backend, {"out": given[0]}, {})
-    holds = kind if given[0] is None else memory.writable(given[0]).dtype
-    if holds.newbyteorder("=") != kind:
-        raise TypeError(f"out has dtype {holds} and the noise is to be {kind}; give out's dtype as dtype=")
+    drawn = np.dtype(name)
+    given = {"out": outs(out, 1)[0]}
+    tier, memory = tier_and_memory(backend, given, {}, names_on_gpu(given))
+    holds = drawn if given["out"] is None else memory.writable(given["out"]).dtype
+    if holds.newbyteorder("=") != drawn:
+        raise TypeError(f"out has dtype {holds} and the noise is to be {drawn}; give out's dtype as dtype=")
+    form = Form(lengths, range(len(lengths)), (size,), drawn)
     result: Array
-    (result,) = deliver(memory, partial(tier.gumbel, *stream), given, lengths, range(len(lengths)), (size,), kind)
+    (result,) = fill_results(memory, partial(tier.gumbel, *stream), [given["out"]], [form])
     return result
 
 
-def _lengths(shape: Any) -> tuple[int, ...]:
+def _lengths(shape: SupportsIndex | Sequence[SupportsIndex]) -> Shape:
     try:
         if isinstance(shape, (str, bytes)):
             raise TypeError

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,16 +30,16 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect import straight_through
-from npselect._call import on_host as _host
+from npselect._call import on_host
 from npselect._call.arguments import computed_in, promoted, temperatures
-from npselect._call.layout import place
+from npselect._call.layout import tier_and_memory
+from npselect._call.memory import AnyArray, AnyMemory
+from npselect._dtypes import Array, Shape
 from npselect._modes import in_usual_modes
-from npselect._places import on_device
-from npselect.tiers.cpu.gather import Rows
+from npselect._places import names_on_gpu
+from npselect.tiers.cpu.gather import Selected
 
 __all__ = ["backward", "forward"]
-
-Array = npt.NDArray[Any]
 
 
 @in_usual_modes
@@ -102,12 +102,12 @@ def forward(
            [5., 6.]])
     """
     _check_operator(operator, operator_options)
-    memory, arrays = _read({"x": x, "logits": logits}, {"where": where, "temp": temp}, operator_options)
+    memory, arrays = _read({"x": x, "logits": logits}, {"where": where, "temp": temp}, operator_options.get("backend"))
     batch = _batch(arrays["x"].shape, arrays["logits"].shape)
     _temperatures(memory, temp, arrays)
-    rows = _select(memory, arrays, where, operator, operator_options, batch, reduce)
+    selected = _select(memory, arrays, where, operator, operator_options, batch, reduce)
     # chosen = x[m]
-    chosen: Array = memory.vectors.taken(arrays["x"], rows, _chosen_shape(batch, arrays["x"].shape, reduce))
+    chosen: Array = memory.vectors.gather(arrays["x"], selected, _chosen_shape(batch, arrays["x"].shape, reduce))
     memory.finish()
     return chosen
 
@@ -170,24 +170,24 @@ def backward(
     """
     _check_operator(operator, operator_options)
     given = {"x": x, "logits": logits, "grad_chosen": grad_chosen}
-    memory, arrays = _read(given, {"where": where, "temp": temp}, operator_options)
+    memory, arrays = _read(given, {"where": where, "temp": temp}, operator_options.get("backend"))
     x_there, logits_there, grad = arrays.values()
     batch = _batch(x_there.shape, logits_there.shape)
     shape = _chosen_shape(batch, x_there.shape, reduce)
     if grad.shape != shape:
         raise ValueError(f"grad_chosen has shape {grad.shape} and chosen has shape {shape}; the two must be equal")
     dtype = promoted(arrays)
-    rows = _select(memory, arrays, where, operator, operator_options, batch, reduce)
+    selected = _select(memory, arrays, where, operator, operator_options, batch, reduce)
     # chosen = x[m]
-    grad_x = memory.vectors.added(grad, x_there, rows, promoted({"x": x_there, "grad_chosen": grad}))
+    grad_x = memory.vectors.scatter_add(grad, x_there, selected, promoted({"x": x_there, "grad_chosen": grad}))
     # chosen = sum_j mask_j x_j
     compute = np.dtype(np.float64 if operator_options.get("backend") == "reference" else computed_in(dtype))
-    product = partial(memory.vectors.product, compute=compute)
+    dot = partial(memory.vectors.batched_dot, compute=compute)
     if reduce:
-        g = _dots(product, grad, x_there, logits_there.shape)
+        g = _dots(dot, grad, x_there, logits_there.shape)
     else:
         apart = x_there.reshape((*x_there.shape[:-1], 1, x_there.shape[-1]))
-        g = _dots(product, grad, apart, (*logits_there.shape, 1)).reshape(logits_there.shape)
+        g = _dots(dot, grad, apart, (*logits_there.shape, 1)).reshape(logits_there.shape)
     temps = _temperatures(memory, temp, arrays)  # whatever the type of g
     result = operator.backward(g, logits_there, temps, where=where, **operator_options)
     grad_logits = memory.vectors.rounded(memory.floating(result, "operator.backward's result"), dtype)
@@ -195,28 +195,30 @@ def backward(
     return grad_x, grad_logits
 
 
-def _read(arrays: dict[str, Any], beside: dict[str, Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _read(
+    arrays: Mapping[str, object], beside: Mapping[str, object], backend: str | None
+) -> tuple[AnyMemory, dict[str, AnyArray]]:
     """Where arrays are, all of which must be on one side, and what they are there."""
-    memory: Any = _host
-    if any(map(on_device, (*arrays.values(), *beside.values()))):
-        _, memory = place(options.get("backend"), arrays, beside)
+    memory: AnyMemory = on_host
+    if on_gpu := names_on_gpu({**arrays, **beside}):
+        _, memory = tier_and_memory(backend, arrays, beside, on_gpu)
     return memory, {name: memory.floating(values, name) for name, values in arrays.items()}
 
 
-def _temperatures(memory: Any, temp: Any, arrays: dict[str, Any]) -> Array:
+def _temperatures(memory: AnyMemory, temp: object, arrays: dict[str, AnyArray]) -> Array:
     logits = arrays["logits"]
     return temperatures(memory.to_host(temp), promoted(arrays), logits.shape, logits.ndim - 1)
 
 
 def _select(
-    memory: Any,
-    arrays: dict[str, Any],
+    memory: AnyMemory,
+    arrays: dict[str, AnyArray],
     where: npt.ArrayLike | None,
     operator: Any,
     options: dict[str, Any],
-    batch: tuple[int, ...],
+    batch: Shape,
     reduce: bool,
-) -> Rows:
+) -> Selected:
     x_shape, logits = arrays["x"].shape, arrays["logits"]
     index = np.asarray(memory.to_host(operator.index(logits, where=where, **options)))
     if index.shape != logits.shape[:-1] or index.dtype.kind not in "iu" or np.any(index >= logits.shape[-1]):
@@ -228,12 +230,12 @@ def _select(
     *x_batch, choices, _ = x_shape
     items = np.broadcast_to(np.arange(math.prod(x_batch)).reshape(x_batch), batch)
     index, spoilt = np.broadcast_to(index, batch), np.broadcast_to(spoilt, batch)
-    selected = index >= 0
-    m, rows = index[selected], np.flatnonzero(selected)
-    return Rows(items[selected] * choices + m, rows if reduce else rows * choices + m, items, spoilt)
+    selects = index >= 0
+    m, rows = index[selects], np.flatnonzero(selects)
+    return Selected(items[selects] * choices + m, rows if reduce else rows * choices + m, items, spoilt)
 
 
-def _dots(product: Callable[..., Any], grad: Any, x: Any, logits_shape: tuple[int, ...]) -> Any:
+def _dots(dot: Callable[..., AnyArray], grad: AnyArray, x: AnyArray, logits_shape: Shape) -> AnyArray:
     """``g_j = <grad_chosen, x_j>``, summed over the batch axes that the logits lack.
 
     One matrix product for each item that neither `x` nor the logits lack: what shares an `x` are the rows of it, and
@@ -250,7 +252,7 @@ def _dots(product: Callable[..., Any], grad: Any, x: Any, logits_shape: tuple[in
     items, rows, length = (math.prod(batch[i] for i in part) for part in (each, sharing_x, sharing_logits))
     left = grad.transpose((*order, axes)).reshape((items, rows, length * features))
     right = x.transpose((*each, *sharing_x, axes, *sharing_logits, axes + 1))
-    g = product(left, right.reshape((items, choices, length * features)))
+    g = dot(left, right.reshape((items, choices, length * features)))
     g = g.reshape((*(logits_batch[i] for i in order), choices))
     return g.transpose((*(int(i) for i in np.argsort(order)), axes)).reshape(logits_shape)
 
@@ -278,7 +280,7 @@ def _check_operator(operator: Any, options: dict[str, Any]) -> None:
         raise TypeError("selection takes no out: its results are new arrays")
 
 
-def _batch(x: tuple[int, ...], logits: tuple[int, ...]) -> tuple[int, ...]:
+def _batch(x: Shape, logits: Shape) -> Shape:
     """The shape of the batch, given the shapes of `x` and the logits."""
     shapes = f"x has shape {x} and logits has shape {logits}"
     if len(x) < 2 or len(logits) < 1 or x[-2] != logits[-1]:
@@ -289,5 +291,5 @@ def _batch(x: tuple[int, ...], logits: tuple[int, ...]) -> tuple[int, ...]:
         raise ValueError(f"{shapes}; {x[:-2]} and {logits[:-1]}, what is before K, must broadcast") from None
 
 
-def _chosen_shape(batch: tuple[int, ...], x: tuple[int, ...], reduce: bool) -> tuple[int, ...]:
+def _chosen_shape(batch: Shape, x: Shape, reduce: bool) -> Shape:
     return (*batch, x[-1]) if reduce else (*batch, *x[-2:])

@@ -13,18 +13,15 @@ for conditional computation", arXiv:1308.3432, 2013.
 from __future__ import annotations
 
 import sys
-from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from npselect._call.fast import plain
-from npselect._call.layout import arrange
+from npselect._call.call import call, call_for_two
 from npselect._call.module import OperatorModule
+from npselect._dtypes import Array
+from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, JVP, MASK, SOFT
 
 __all__ = ["backward", "backward_temp", "double_backward", "forward", "index", "jvp", "soft"]
-
-Array = npt.NDArray[Any]
 
 
 def forward(
@@ -88,11 +85,7 @@ def forward(
     >>> straight_through.forward(np.array([0.5, 2.0, -1.0], dtype=np.float32))
     array([0., 1., 0.], dtype=float32)
     """
-    mask: Array | None = plain("mask", (logits,), temp, axis, where, nan_policy, out, backend)
-    if mask is not None:
-        return mask
-    rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.mask(out)
+    return call(MASK, (logits,), temp, None, axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -146,11 +139,7 @@ def backward(
     >>> straight_through.backward(np.array([1.0, 0.0]), logits, temp=0.5)
     array([ 0.5, -0.5])
     """
-    grad_logits: Array | None = plain("backward", (grad_mask, logits), temp, axis, where, nan_policy, out, backend)
-    if grad_logits is not None:
-        return grad_logits
-    rows = arrange(backend, logits, {"grad_mask": grad_mask}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.backward(out)
+    return call(BACKWARD, (grad_mask, logits), temp, None, axis, where, nan_policy, out, backend)
 
 
 def soft(
@@ -187,11 +176,7 @@ def soft(
     >>> straight_through.soft(np.array([0.0, 0.0, -np.inf, 0.0, 0.0]))
     array([0.25, 0.25, 0.  , 0.25, 0.25])
     """
-    probs: Array | None = plain("soft", (logits,), temp, axis, where, nan_policy, out, backend)
-    if probs is not None:
-        return probs
-    rows = arrange(backend, logits, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.soft(out)
+    return call(SOFT, (logits,), temp, None, axis, where, nan_policy, out, backend)
 
 
 def index(
@@ -227,11 +212,7 @@ def index(
     >>> straight_through.index(np.array([[1.0, 3.0, 3.0], [np.nan, 0.0, 1.0]]))
     array([ 1, -1])
     """
-    selected: Array | None = plain("index", (logits,), 1.0, axis, where, nan_policy, out, backend)
-    if selected is not None:
-        return selected
-    rows = arrange(backend, logits, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.index(out)
+    return call(INDEX, (logits,), 1.0, None, axis, where, nan_policy, out, backend)
 
 
 def jvp(
@@ -271,11 +252,7 @@ def jvp(
     >>> straight_through.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), temp=0.5)
     array([ 0.5, -0.5])
     """
-    tangent_out: Array | None = plain("backward", (tangent, logits), temp, axis, where, nan_policy, out, backend)
-    if tangent_out is not None:
-        return tangent_out
-    rows = arrange(backend, logits, {"tangent": tangent}, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.backward(out)
+    return call(JVP, (tangent, logits), temp, None, axis, where, nan_policy, out, backend)
 
 
 def backward_temp(
@@ -320,17 +297,7 @@ def backward_temp(
     >>> float(straight_through.backward_temp(np.array([1.0, 0.0]), np.array([0.0, 0.0])))
     0.0
     """
-    rows = arrange(
-        backend,
-        logits,
-        {"grad_mask": grad_mask},
-        temp=temp,
-        axis=axis,
-        where=where,
-        nan_policy=nan_policy,
-        by_temp=True,
-    )
-    return rows.backward_temp(out, np.shape(temp))
+    return call(BACKWARD_TEMP, (grad_mask, logits), temp, None, axis, where, nan_policy, out, backend)
 
 
 def double_backward(
@@ -387,14 +354,9 @@ def double_backward(
     >>> grad_grad_mask, grad_logits
     (array([ 0.25,  0.  , -0.25]), array([0., 0., 0.]))
     """
-    grads: tuple[Array, Array] | None = plain(
-        "double_backward", (grad_grad_logits, grad_mask, logits), temp, axis, where, nan_policy, out, backend
+    return call_for_two(
+        DOUBLE_BACKWARD, (grad_grad_logits, grad_mask, logits), temp, None, axis, where, nan_policy, out, backend
     )
-    if grads is not None:
-        return grads
-    cotangents = {"grad_grad_logits": grad_grad_logits, "grad_mask": grad_mask}
-    rows = arrange(backend, logits, cotangents, temp=temp, axis=axis, where=where, nan_policy=nan_policy)
-    return rows.double_backward(out)
 
 
 sys.modules[__name__].__class__ = OperatorModule

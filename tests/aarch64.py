@@ -109,21 +109,20 @@ def arrays(dtype: str) -> dict[str, Any]:
 
 def kernels() -> dict[str, tuple[Any, list[str]]]:
     """All of them by name, each with the names of its arguments in `arrays`."""
-    from npselect._arithmetic import gumbel
-    from npselect.tiers.cpu import long_rows as kernels
-    from npselect.tiers.cpu import short_rows as tiles
+    from npselect.tiers.cpu import long_rows, noise, short_rows
 
-    outs = {"index_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
+    outs = {"index_rows": "index", "choice_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
     found = {}
-    for module in (tiles, kernels):
-        for name, kernel in vars(module).items():
-            if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__:
+    for module in (short_rows, long_rows):
+        for name in module.__all__:
+            kernel = getattr(module, name)
+            if isinstance(kernel, Dispatcher):
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
-                named = {"start": "int", "stop": "int", "x": "wide"}
+                named = {"start": "int", "stop": "int", "x": "wide", "choice": "index"}
                 named |= {"out": outs[name]} if name in outs else {}
-                place = module.__name__.rpartition(".")[2]
-                found[f"{place}.{name}"] = kernel, [named.get(each, each) for each in arguments]
+                room = module.__name__.rpartition(".")[2]
+                found[f"{room}.{name}"] = kernel, [named.get(each, each) for each in arguments]
     others = {
         "draw": ["number", "number", "wide_row"],
         "draw_at": ["number", "numbers", "wide_row"],
@@ -131,7 +130,7 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
         "perturb_at": ["row", "number", "numbers", "wide_row"],
         "add_rows": ["logits", "wide", "wide"],
     }
-    return found | {f"gumbel.{name}": (getattr(gumbel, name), names) for name, names in others.items()}
+    return found | {f"noise.{name}": (getattr(noise, name), names) for name, names in others.items()}
 
 
 def main(folder: Path, dtypes: list[str]) -> None:

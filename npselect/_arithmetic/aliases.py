@@ -13,21 +13,31 @@ __all__ = [
     "Code",
     "Column",
     "Columns",
+    "CompileResult",
     "Constants",
     "Context",
+    "Description",
     "Flag",
     "GradMask",
     "Index",
+    "Indices",
     "Lanes",
+    "Library",
+    "LlvmType",
     "Logits",
+    "Manager",
+    "Module",
     "NumbaType",
     "Number",
+    "Operation",
     "Out",
     "Row",
     "Scratch",
     "Signature",
+    "Table",
     "Tile",
     "Typing",
+    "Value",
     "Values",
     "Vector",
     "Where",
@@ -67,6 +77,8 @@ Lanes: TypeAlias = Any
 """Part of the scratch memory: the partial sums of `npselect._arithmetic.order`."""
 Tile: TypeAlias = Any
 """Part of the scratch memory: the columns of sixteen rows, one after another."""
+Table: TypeAlias = Any
+"""A tuple or an array of constants."""
 Array: TypeAlias = Any
 """Any array, of any storage."""
 
@@ -80,6 +92,8 @@ Choices: TypeAlias = Any
 """A number of columns."""
 Index: TypeAlias = Any
 """A selected candidate's column, or `EMPTY`, or `INVALID`; for sixteen rows, a SIMD vector of them."""
+Indices: TypeAlias = Any
+"""An int64 array: of each row the `Index`. Of length 0 if there is none."""
 Columns: TypeAlias = Any
 """A SIMD vector of columns, one a row."""
 
@@ -91,11 +105,27 @@ Typing: TypeAlias = Any
 """numba's typing context, which an intrinsic takes first."""
 Context: TypeAlias = Any
 """numba's target context."""
+Manager: TypeAlias = Any
+"""numba's manager of data models."""
 Builder: TypeAlias = Any
-"""llvmlite's builder, or a value or type of its."""
-Chosen: TypeAlias = Any
-"""The function that an overload chooses for its arguments' types; None, if it does not serve them."""
+"""llvmlite's IRBuilder."""
+Value: TypeAlias = Any
+"""llvmlite's value or constant."""
+LlvmType: TypeAlias = Any
+"""llvmlite's type of a value."""
+Operation: TypeAlias = Any
+"""A function of the module `operator`."""
 Signature: TypeAlias = Any
 """numba's signature of a call."""
 Code: TypeAlias = Any
-"""A signature, and the function that generates code for it: what an intrinsic returns."""
+"""A signature and the function that generates code for it: what an intrinsic returns."""
+Chosen: TypeAlias = Any
+"""The function that an overload chooses for its arguments' types; None if it does not serve them."""
+Library: TypeAlias = Any
+"""numba's library of the code of a function."""
+Module: TypeAlias = Any
+"""llvmlite's module."""
+Description: TypeAlias = Any
+"""numba's descriptor of a function: its types and names."""
+CompileResult: TypeAlias = Any
+"""What numba makes of a function for types of arguments."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from npselect._dtypes import FLOATING, castable, common, computed_in, is_floating
-from npselect._places import as_numpy_sees, on_device
+from npselect._call.memory import AnyArray
+from npselect._dtypes import FLOATING, Array, DType, Shape, castable, common, computed_in, is_floating
+from npselect._places import as_numpy_sees, refuse_lazy
 from npselect._stream import Stream
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "computed_in",
     "fitting",
     "floating",
+    "noise_of",
     "outs",
     "promoted",
     "stream_of",
@@ -29,23 +30,20 @@ __all__ = [
     "whole",
 ]
 
-Array = npt.NDArray[Any]
 
-
-def floating(values: Any, name: str) -> Array:
+def floating(values: object, name: str) -> Array:
     """An array of one of the four floating dtypes."""
     array = values if type(values) is np.ndarray else _as_array(values, name)
     return array if is_floating(array.dtype) else as_float64(array, name)
 
 
-def _as_array(values: Any, name: str) -> Array:
+def _as_array(values: object, name: str) -> Array:
     if isinstance(values, np.ma.MaskedArray):
         how = (
             "fill it" if name in ("temp", "noise") else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
         )
         raise TypeError(f"{name} is a masked array, whose mask would be lost; {how}")
-    if on_device(values):
-        raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
+    refuse_lazy(values, name)
     try:
         if not hasattr(values, "__array__") and hasattr(values, "__dlpack__"):
             values = np.from_dlpack(values)
@@ -55,7 +53,7 @@ def _as_array(values: Any, name: str) -> Array:
         raise
 
 
-def as_float64(array: Any, name: str, to_host: Callable[[Any], Array] = np.asarray) -> Any:
+def as_float64(array: AnyArray, name: str, to_host: Callable[[AnyArray], Array] = np.asarray) -> AnyArray:
     """Integers and bools in float64; TypeError for what is none of them, nor floating.
 
     ValueError for an integer that float64 does not hold: rounded, it could equal another, or pass it.
@@ -80,24 +78,23 @@ def _check_held(integers: Array, name: str) -> None:
         )
 
 
-def bools(values: Any, name: str) -> Array:
+def bools(values: object, name: str) -> Array:
     """An array of plain bools."""
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; it takes plain bools, True for the candidates")
-    if on_device(values):
-        raise TypeError(f"{name} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
+    refuse_lazy(values, name)
     array = np.asarray(as_numpy_sees(values))
     check_bools(array, name)
     return array
 
 
-def check_bools(array: Any, name: str) -> None:
+def check_bools(array: AnyArray, name: str) -> None:
     """TypeError for every dtype but bool."""
     if array.dtype != np.bool_:
         raise TypeError(f"{name} has dtype {array.dtype}; it takes plain bools, True for the candidates")
 
 
-def promoted(arrays: Mapping[str, Any]) -> Any:
+def promoted(arrays: Mapping[str, AnyArray]) -> DType:
     """The dtype that arrays have in common."""
     try:
         return common({array.dtype.newbyteorder("=") for array in arrays.values()})
@@ -120,19 +117,32 @@ def whole(value: Any, name: str) -> int:
         raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it takes an integer") from None
 
 
-def stream_of(seed: Any, offset: Any) -> Stream:
+def stream_of(seed: object, offset: object) -> Stream:
     """The numbers of a seed's stream from `offset` on."""
     return Stream(_word(seed, "seed"), _word(offset, "offset"))
 
 
-def _word(value: Any, name: str) -> int:
+def noise_of(seed: object, noise: object, offset: object) -> object:
+    """What is added to the logits: exactly one of the numbers of a seed's stream and an array."""
+    if (seed is None) == (noise is None):
+        given = "neither was" if seed is None else "both were"
+        raise TypeError(f"exactly one of seed= and noise= must be given; {given}")
+    stream = stream_of(0 if seed is None else seed, offset)
+    if noise is None:
+        return stream
+    if stream.offset != 0:
+        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with noise=")
+    return noise
+
+
+def _word(value: object, name: str) -> int:
     number = whole(value, name)
     if not 0 <= number < 2**64:
         raise ValueError(f"{name} is {number}; it must be at least 0 and less than 2**64")
     return number
 
 
-def temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: int) -> Array:
+def temperatures(temp: object, dtype: DType, shape: Shape, axis: int) -> Array:
     """The temperatures in the type they are used in: a single one, or an array with the logits' number of axes."""
     given = floating(temp, "temp")
     compute = computed_in(dtype)
@@ -156,14 +166,14 @@ def temperatures(temp: Any, dtype: np.dtype[Any], shape: tuple[int, ...], axis: 
     return padded
 
 
-def _padded(array: Any, shape: tuple[int, ...]) -> Any:
+def _padded(array: AnyArray, shape: Shape) -> AnyArray | None:
     """With leading axes of length 1, as many axes as `shape`; None if it does not broadcast to that."""
     padded = array.reshape((1,) * (len(shape) - array.ndim) + array.shape)
     fits = padded.ndim == len(shape) and all(n in (1, m) for n, m in zip(padded.shape, shape, strict=True))
     return padded if fits else None
 
 
-def broadcastable(array: Any, name: str, shape: tuple[int, ...]) -> Any:
+def broadcastable(array: AnyArray, name: str, shape: Shape) -> AnyArray:
     """With as many axes as the logits."""
     padded = _padded(array, shape)
     if padded is None:
@@ -173,7 +183,7 @@ def broadcastable(array: Any, name: str, shape: tuple[int, ...]) -> Any:
     return padded
 
 
-def check_nan_policy(nan_policy: str, *arrays: Any, to_host: Callable[[Any], Any]) -> None:
+def check_nan_policy(nan_policy: str, *arrays: AnyArray, to_host: Callable[[AnyArray], AnyArray]) -> None:
     """Under "raise", that no candidate's logit, noise included, is NaN or +inf; `arrays` are those and where."""
     if nan_policy not in ("propagate", "raise"):
         raise ValueError(f"nan_policy is {nan_policy!r}; it takes 'propagate' or 'raise'")
@@ -188,7 +198,7 @@ def check_nan_policy(nan_policy: str, *arrays: Any, to_host: Callable[[Any], Any
             raise ValueError(f"{name}{list(position)} is {w[position]}, and nan_policy is 'raise'")
 
 
-def outs(out: Any, count: int) -> tuple[Any, ...]:
+def outs(out: object, count: int) -> tuple[object, ...]:
     """`out` as NumPy has it: None, an array, or a tuple of as many of either as there are results."""
     if not isinstance(out, tuple):
         if out is not None and count > 1:
@@ -199,7 +209,7 @@ def outs(out: Any, count: int) -> tuple[Any, ...]:
     return out
 
 
-def fitting(array: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+def fitting(array: AnyArray, shape: Shape, dtype: DType) -> AnyArray:
     """An array of `out`, which must have the result's shape and be able to hold its numbers."""
     if array.shape != shape:
         raise ValueError(f"out has shape {array.shape} and the result has shape {shape}; the two must be equal")

@@ -1,25 +1,26 @@
-"""Arrays on a GPU for the short way: those that a kernel can take where they are, on one device and one stream.
+"""Arrays on a GPU for the fast path, which a kernel can take where they are, on one device and one stream.
 
-The functions of the short way in `npselect._call.on_host`.
+A `FastMemory` (see `npselect._call.memory`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from npselect._call.memory import AnyArray, Fill
+from npselect._dtypes import DType, Shape
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.driver import gpu
 from npselect._gpu.foreign import where_it_is
 
-__all__ = ["are_apart", "fits", "new", "plain", "run"]
+__all__ = ["are_apart", "fits", "new", "run", "usable"]
 
 
-def plain(values: Any) -> DeviceArray | None:
+def usable(values: object) -> DeviceArray | None:
     """An array that a tier can take, read and write, but for the number of its axes; None if it cannot."""
     try:
         found = where_it_is(values)
-    except Exception:  # which the long way raises again, with the argument's name
+    except Exception:  # which the other path raises again, with the argument's name
         return None
     if found is None:
         return None
@@ -27,7 +28,7 @@ def plain(values: Any) -> DeviceArray | None:
     return view if view.c_contiguous and view.size and view.shape and not view.read_only else None
 
 
-def fits(array: DeviceArray, shape: tuple[int, ...], dtype: Any, beside: DeviceArray) -> bool:
+def fits(array: DeviceArray, shape: Shape, dtype: DType, beside: DeviceArray) -> bool:
     """Whether an array has a shape and a dtype, and is where another is."""
     return (
         array.dtype == dtype
@@ -37,7 +38,7 @@ def fits(array: DeviceArray, shape: tuple[int, ...], dtype: Any, beside: DeviceA
     )
 
 
-def new(shape: tuple[int, ...], dtype: Any, beside: DeviceArray) -> DeviceArray:
+def new(shape: Shape, dtype: DType, beside: DeviceArray) -> DeviceArray:
     """A new array where another is."""
     return DeviceArray.empty(shape, dtype, beside.stream, beside.device)
 
@@ -51,7 +52,7 @@ def are_apart(array: DeviceArray, others: Sequence[DeviceArray]) -> bool:
     return True
 
 
-def run(fill: Callable[..., None], arguments: Sequence[Any]) -> None:
+def run(fill: Fill, arguments: Sequence[AnyArray]) -> None:
     """Let a tier fill the last of the arrays, and those who come after see it, as soon as it is done."""
     result = arguments[-1]
     with gpu().current(result.device):

@@ -1,23 +1,22 @@
-"""The one way in and out: arrays of any shape and layout -> rows x choices -> a tier -> arrays again.
+"""Arrays of any shape and layout -> rows x choices -> a tier -> arrays again.
 
-`arrange` takes what a caller gave, has it checked (`npselect._call.arguments`), and lays it out as the tiers want it
-(see `npselect.tiers`); the functions of `Rows` let the tier fill a result and bring that into the caller's shape.
+`lay_out` takes what a caller gave, has it checked (`npselect._call.arguments`), and lays it out as the tiers want it
+(see `npselect.tiers`); `Batch.results` lets the tier fill the results and brings those into the caller's shape.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import MappingProxyType
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numpy.lib.array_utils import normalize_axis_index
 
-from npselect._call import on_host as _host
+from npselect._call import on_host
 from npselect._call.arguments import (
     broadcastable,
     check_nan_policy,
@@ -28,202 +27,190 @@ from npselect._call.arguments import (
     temperatures,
     whole,
 )
+from npselect._call.memory import AnyArray, AnyMemory, Fill
+from npselect._dtypes import Array, DType, Shape
 from npselect._modes import in_usual_modes
-from npselect._places import on_device
-from npselect._stream import Draws, Stream
-from npselect.tiers import choose
+from npselect._operators import Result, RowFunction
+from npselect._places import names_on_gpu
+from npselect._stream import Stream, StreamNumbers
+from npselect.tiers import RowFunctions, choose
 
-__all__ = ["Rows", "arrange", "deliver", "place"]
+__all__ = ["Batch", "Form", "fill_results", "lay_out", "tier_and_memory"]
 
-Array = npt.NDArray[Any]
+
+class Form(NamedTuple):
+    """A result as its caller sees it and as a tier fills it."""
+
+    shape: Shape
+    order: Sequence[int]  # of its axes, which leads to that of the rows
+    rows: Shape  # of what the tier fills
+    dtype: DType
 
 
 @dataclass(slots=True, eq=False)
-class Rows:
-    """One call's arrays as rows x choices, and what leads back; its functions are the operators' results."""
+class Batch:
+    """One call's arrays as rows x choices, and what leads back."""
 
-    tier: Any  # the module of row functions
-    memory: Any  # where the arrays are: `npselect._call.on_host`, or the same functions for a GPU
-    logits: Array  # (rows, K), C-contiguous
-    noise: Array | Draws | None  # (rows, K) or (1, K), in the type that it is added in; or how to draw that
-    cotangents: list[Array]  # (rows, K), C-contiguous, in the results' dtype
+    tier: RowFunctions
+    memory: AnyMemory
+    cotangents: list[AnyArray]  # (rows, K), C-contiguous, in the results' dtype
+    logits: AnyArray  # (rows, K), C-contiguous
+    noise: AnyArray | StreamNumbers | None  # (rows, K) or (1, K), in the type that it is added in
     temp: Array  # (rows,) or (1,)
-    where: Array | None  # (rows, K) or (1, K)
-    shape: tuple[int, ...]  # of the logits as given
-    order: tuple[int, ...]  # of the logits' axes: those of the rows, then that of the choices
-    dtype: np.dtype[Any]  # of the results
+    where: AnyArray | None  # (rows, K) or (1, K)
+    shape: Shape  # of the logits as given
+    order: Shape  # of the logits' axes: those of the rows, then that of the choices
+    dtype: DType  # of the results
+    temp_shape: Shape  # of the temperatures as given
 
-    def mask(self, out: Any) -> Array:
-        (mask,) = self._like_logits(partial(self.tier.mask, self.logits, self.noise, self.where), out, 1)
-        return mask
+    def form(self, result: Result) -> Form:
+        """What a result is like."""
+        if result is Result.INDEX:
+            shape = tuple(self.shape[axis] for axis in self.order[:-1])
+            return Form(shape, range(len(shape)), self.logits.shape[:1], np.dtype(np.int64))
+        if result is Result.PER_TEMP:
+            shape = self.temp_shape
+            return Form(shape, range(len(shape)), (math.prod(shape),), self.dtype)
+        return Form(self.shape, self.order, self.logits.shape, self.dtype)
 
-    def soft(self, out: Any) -> Array:
-        (probs,) = self._like_logits(partial(self.tier.soft, self.logits, self.noise, self.temp, self.where), out, 1)
-        return probs
-
-    def index(self, out: Any) -> Array:
-        fill = partial(self.tier.index, self.logits, self.noise, self.where)
-        shape = tuple(self.shape[axis] for axis in self.order[:-1])
-        (index,) = self._deliver(fill, out, 1, shape, range(len(shape)), self.logits.shape[:1], np.dtype(np.int64))
-        return index
-
-    def backward(self, out: Any) -> Array:
-        arguments = *self.cotangents, self.logits, self.noise, self.temp, self.where
-        (grad_logits,) = self._like_logits(partial(self.tier.backward, *arguments), out, 1)
-        return grad_logits
-
-    def backward_temp(self, out: Any, shape: tuple[int, ...]) -> Array:
-        """One number a temperature, in their shape; `arrange` was told `by_temp`."""
-        arguments = *self.cotangents, self.logits, self.noise, self.temp, self.where
-        of_no_rows = partial(self.memory.fill_with, 0)
-        fill = partial(self.tier.backward_temp, *arguments) if self.logits.size else of_no_rows
-        (grad_temp,) = self._deliver(fill, out, 1, shape, range(len(shape)), (math.prod(shape),), self.dtype)
-        return grad_temp
-
-    def double_backward(self, out: Any) -> tuple[Array, Array]:
-        arguments = *self.cotangents, self.logits, self.noise, self.temp, self.where
-        grad_grad_mask, grad_logits = self._like_logits(partial(self.tier.double_backward, *arguments), out, 2)
-        return grad_grad_mask, grad_logits
-
-    def _like_logits(self, fill: Callable[..., None], out: Any, count: int) -> list[Array]:
-        return self._deliver(fill, out, count, self.shape, self.order, self.logits.shape, self.dtype)
-
-    def _deliver(
-        self,
-        fill: Callable[..., None],
-        out: Any,
-        count: int,
-        shape: tuple[int, ...],
-        order: Sequence[int],
-        rows_shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-    ) -> list[Array]:
-        inputs = [self.logits, self.noise, *self.cotangents, self.temp, self.where]
-        read = [array for array in inputs if array is not None and not isinstance(array, Draws)]
-        return deliver(self.memory, fill, outs(out, count), shape, order, rows_shape, dtype, read)
+    def results(self, function: RowFunction, out: object) -> list[AnyArray]:
+        """What the function makes of the batch; sums over no rows are 0."""
+        operands = [*self.cotangents, *(getattr(self, name) for name in function.reads)]
+        fill = partial(getattr(self.tier, function.name), *operands)
+        if not self.logits.size:
+            fill = partial(self.memory.fill_with, 0)
+        read = [array for array in operands if array is not None and not isinstance(array, StreamNumbers)]
+        forms = [self.form(result) for result in function.results]
+        return fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
 
 
 @in_usual_modes
-def deliver(
-    memory: Any,
-    fill: Callable[..., None],
-    outs: Sequence[Any],
-    shape: tuple[int, ...],
-    order: Sequence[int],
-    rows_shape: tuple[int, ...],
-    dtype: Any,
-    read: Sequence[Any] = (),
-) -> list[Any]:
-    """One result for each of `outs`, those themselves or, for None, new arrays of some shape and dtype.
+def fill_results(
+    memory: AnyMemory, fill: Fill, outs: Sequence[object], forms: Sequence[Form], read: Sequence[AnyArray] = ()
+) -> list[AnyArray]:
+    """One result for each of `outs`: those themselves or, for None, new arrays.
 
-    `fill` takes as many arrays of that dtype and of shape `rows_shape`, which is that of the transposed result's rows;
-    what it has yet to read must not be overwritten.
+    What `fill` has yet to read must not be overwritten: where an array of `out` may share memory with that, or is laid
+    out otherwise than the tiers have it, other memory is filled, and then copied.
     """
-    views = [None if out is None else fitting(memory.writable(out), shape, dtype) for out in outs]
-    if len(views) > 1 and views[0] is not None and views[1] is not None and memory.shares(*views):
+    views = [
+        None if out is None else fitting(memory.writable(out), form.shape, form.dtype)
+        for out, form in zip(outs, forms, strict=True)
+    ]
+    if len(views) > 1 and views[0] is not None and views[1] is not None and memory.shares(views[0], views[1]):
         raise ValueError("the two arrays of out share memory; each result needs its own")
-    straight = all(i == axis for i, axis in enumerate(order))
-    results, arranged, moves = [], [], []
-    for out in views:
-        result = memory.empty(shape, dtype) if out is None else out
-        usable = out is None or (
-            out.dtype == dtype and memory.is_plain(out) and not any(memory.may_share(out, array) for array in read)
+    results, filled, copies = [], [], []
+    for view, form in zip(views, forms, strict=True):
+        result = memory.empty(form.shape, form.dtype) if view is None else view
+        direct = all(i == axis for i, axis in enumerate(form.order)) and (
+            view is None
+            or (
+                view.dtype == form.dtype
+                and memory.is_contiguous(view)
+                and not any(memory.may_share(view, array) for array in read)
+            )
         )
-        rows = result.reshape(rows_shape) if straight and usable else memory.empty(rows_shape, dtype)
-        if not (straight and usable):
-            moves.append((result, rows))
+        rows = result.reshape(form.rows) if direct else memory.empty(form.rows, form.dtype)
+        if not direct:
+            copies.append((result.transpose(form.order), rows))
         results.append(result)
-        arranged.append(rows)
-    if 0 not in shape:
+        filled.append(rows)
+    if all(0 not in form.shape for form in forms):
         try:
-            memory.run(fill, arranged)
-            for result, rows in moves:
-                memory.copy_into(result.transpose(order), rows)
+            memory.run(fill, filled)
+            for moved, rows in copies:
+                memory.copy_into(moved, rows)
         finally:
             memory.finish()
     return [memory.result(result) if out is None else out for result, out in zip(results, outs, strict=True)]
 
 
-def place(backend: str | None, arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> tuple[Any, Any]:
+def tier_and_memory(
+    backend: str | None, arrays: Mapping[str, object], beside: Mapping[str, object], on_gpu: list[str]
+) -> tuple[RowFunctions, AnyMemory]:
     """The tier that was named or that the arrays call for, and where they are: all of `arrays` must be there.
 
-    What is `beside` them is small, and may be on the host where they are on a GPU.
+    What is `beside` them is small, and may be on the host where they are on a GPU. `on_gpu` names those that are.
     """
-    on_gpu = any(map(on_device, (*arrays.values(), *beside.values())))
-    tier = choose(backend, on_gpu)
-    if not on_gpu or backend in ("reference", "cpu"):
-        return tier, _host
-    from npselect._call.on_gpu import OnDevice  # which loads numba-cuda
+    tier = choose(backend, bool(on_gpu))
+    if not on_gpu:
+        return tier, on_host
+    if backend in ("reference", "cpu"):
+        raise TypeError(f"{on_gpu[0]} lives on a GPU; copy it to the host, or leave the choice of backend to the data")
+    from npselect._call.on_gpu import OnGpu  # which loads numba-cuda
 
-    return tier, OnDevice.of(arrays, beside)
+    return tier, OnGpu.of(arrays, beside, on_gpu)
 
 
 @in_usual_modes
-def arrange(
+def lay_out(
+    function: RowFunction,
+    arrays: tuple[object, ...],
+    temp: npt.ArrayLike,
+    noise: object,
+    axis: int,
+    where: object,
+    nan_policy: str,
     backend: str | None,
-    logits: npt.ArrayLike,
-    cotangents: Mapping[str, npt.ArrayLike] = MappingProxyType({}),
-    *,
-    noise: Stream | npt.ArrayLike | None = None,
-    temp: npt.ArrayLike = 1.0,
-    axis: int = -1,
-    where: npt.ArrayLike | None = None,
-    nan_policy: str = "propagate",
-    by_temp: bool = False,
-) -> Rows:
+    logits_on_gpu: bool,
+) -> Batch:
     """Check what was given and lay it out as rows x choices.
 
-    `cotangents` are what the tier takes before the logits, in its order, by the names that the caller knows. With
-    `by_temp`, rows that share a temperature become neighbours, in the order of the temperatures. Logits that noise is
-    added to keep their own dtype, and so does the sum: the choice must not depend on what dtype a cotangent has.
+    Where the function sums over the rows that share a temperature, they become neighbours, in the order of the
+    temperatures. Logits that noise is added to keep their own dtype, and so does the sum: the choice must not depend on
+    what dtype a cotangent has.
     """
     stream = noise if isinstance(noise, Stream) else None
-    given = None if stream is not None else noise
-    data: dict[str, Any] = {"logits": logits, **cotangents}
-    tier, memory = place(backend, data, {"noise": given, "where": where, "temp": temp})
-    arrays = {name: memory.floating(values, name) for name, values in data.items()}
-    given_logits = arrays["logits"]
-    shape = given_logits.shape
-    for name, array in arrays.items():
+    noise = None if stream is not None else noise
+    data = {"logits": arrays[-1], **dict(zip(function.cotangents, arrays[:-1], strict=True))}
+    beside = {"noise": noise, "where": where, "temp": temp}
+    others = {name: values for name, values in {**data, **beside}.items() if name != "logits"}
+    on_gpu = ["logits"] * logits_on_gpu + names_on_gpu(others)
+    tier, memory = tier_and_memory(backend, data, beside, on_gpu)
+    read = {name: memory.floating(values, name) for name, values in data.items()}
+    logits = read["logits"]
+    shape: Shape = logits.shape
+    for name, array in read.items():
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape} and logits has shape {shape}; the two must be equal")
-    own = given_logits.dtype.newbyteorder("=")
-    dtype = promoted(arrays) if cotangents else own
+    own = logits.dtype.newbyteorder("=")
+    dtype = promoted(read) if function.cotangents else own
     axis = normalize_axis_index(whole(axis, "axis"), len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
     temps = temperatures(memory.to_host(temp), dtype, shape, axis)
     offers = None if where is None else broadcastable(memory.bools(where, "where"), "where", shape)
     noises = None
-    if given is not None:
-        noises = memory.floating(given, "noise").astype(computed_in(own), copy=False)
+    if noise is not None:
+        noises = memory.floating(noise, "noise").astype(computed_in(own), copy=False)
         noises = broadcastable(noises, "noise", shape)
-    check_nan_policy(nan_policy, given_logits, noises, offers, to_host=memory.to_host)
+    check_nan_policy(nan_policy, logits, noises, offers, to_host=memory.to_host)
 
-    order = [i for i in range(len(shape)) if i != axis]
-    if by_temp and temps.size > 1:
-        order.sort(key=lambda i: bool(temps.shape[i] == 1))
-    order.append(axis)
-    added: Any = None
+    lead = [i for i in range(len(shape)) if i != axis]
+    if function.per_temp and temps.size > 1:
+        lead.sort(key=lambda i: bool(temps.shape[i] == 1))
+    order = (*lead, axis)
+    added: AnyArray | StreamNumbers | None = None
     if stream is not None:
-        added = Draws.of(stream, shape, tuple(order), computed_in(own))
+        added = StreamNumbers.of(stream, shape, order, computed_in(own))
     elif noises is not None:
         added = _rows_or_one(memory, noises, shape, order, shape[axis])
-    return Rows(
+    return Batch(
         tier,
         memory,
-        memory.as_rows(given_logits.transpose(order), dtype if noise is None else own),
+        [memory.as_rows(read[name].transpose(order), dtype) for name in function.cotangents],
+        memory.as_rows(logits.transpose(order), dtype if added is None else own),
         added,
-        [memory.as_rows(arrays[name].transpose(order), dtype) for name in cotangents],
-        _rows_or_one(_host, temps, shape, order, 1)[:, 0],
+        _rows_or_one(on_host, temps, shape, order, 1)[:, 0],
         None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis]),
         shape,
-        tuple(order),
+        order,
         dtype,
+        np.shape(temp),
     )
 
 
-def _rows_or_one(memory: Any, array: Any, shape: tuple[int, ...], order: Sequence[int], choices: int) -> Any:
+def _rows_or_one(memory: AnyMemory, array: AnyArray, shape: Shape, order: Shape, choices: int) -> AnyArray:
     """An array that broadcasts to `shape`, `choices` along the last of `order`, as (rows, choices) or (1, choices)."""
     if array.size == 1:
         return memory.full((1, choices), array)

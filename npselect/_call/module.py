@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
-from typing import Any
 
 __all__ = ["OperatorModule"]
 
@@ -16,5 +16,5 @@ class OperatorModule(ModuleType):
     manual, "Customizing module attribute access").
     """
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[str], ModuleType], tuple[str]]:
         return import_module, (self.__name__,)

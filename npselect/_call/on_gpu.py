@@ -1,4 +1,4 @@
-"""Arrays on a GPU, for one call: read, laid out as rows and written by the functions of `npselect._call.on_host`.
+"""Arrays on a GPU, for one call: a `Memory` (see `npselect._call.memory`).
 
 All that a call reads and writes is on one device, and is used on one stream: the caller's, which the first array that
 has one names. Where another array comes with another stream, the call's waits for that one before, and that one for the
@@ -8,57 +8,62 @@ call's afterwards. What DLPack lends may be taken back as soon as the call retur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from npselect._call import arguments as _arguments
-from npselect._dtypes import is_floating
+from npselect._call.memory import AnyArray, Fill
+from npselect._dtypes import Array, DType, Shape, is_floating
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.driver import LEGACY, gpu
 from npselect._gpu.foreign import Foreign, from_foreign
 from npselect._places import on_device
-from npselect.tiers.cuda import gather as device_selection
+from npselect.tiers.cuda import gather
 
-__all__ = ["OnDevice"]
+__all__ = ["OnGpu"]
 
 
-class OnDevice:
+class OnGpu:
     """Where the arrays of one call are."""
 
-    vectors = device_selection
+    vectors = gather
 
-    def __init__(self, device: int, stream: int) -> None:
+    def __init__(self, device: int, stream: int, asked: Mapping[int, bool]) -> None:
         self.device, self.stream = device, stream
+        self._asked = asked  # by the id of what was given: whether it is on a GPU
         self._others: list[int] = []  # streams of arrays that came with one of their own
         self._borrowed = False
-        self._views: dict[int, tuple[Any, DeviceArray]] = {}  # by the id of what was given, which they keep
+        self._views: dict[int, tuple[object, DeviceArray]] = {}  # by the id of what was given, which they keep
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Any], beside: Mapping[str, Any]) -> OnDevice:
+    def of(cls, arrays: Mapping[str, object], beside: Mapping[str, object], on_gpu: Sequence[str]) -> OnGpu:
         """That of the arrays, all of which must be on one GPU; so must be those beside them that are on any."""
-        names = [name for name, values in {**arrays, **beside}.items() if on_device(values)]
+        every = {**arrays, **beside}
         for name in arrays:
-            if name not in names:
-                where = f"{names[0]} lives on a GPU and {name} on the host"
-                raise TypeError(f"{where}; copy {name} to the GPU, or {names[0]} to the host")
-        found: dict[str, tuple[Any, Foreign]] = {}
+            if name not in on_gpu:
+                where = f"{on_gpu[0]} lives on a GPU and {name} on the host"
+                raise TypeError(f"{where}; copy {name} to the GPU, or {on_gpu[0]} to the host")
+        found: dict[str, Foreign] = {}
         stream: int | None = None
-        for name in names:
-            values = arrays[name] if name in arrays else beside[name]
-            found[name] = values, from_foreign(values, name, stream or LEGACY)
-            stream = stream or found[name][1].stream
-        place = cls(found[names[0]][1].view.device, stream or LEGACY)
-        for name, (values, foreign) in found.items():
-            place._take(values, foreign, name)
-        return place
+        for name in on_gpu:
+            found[name] = from_foreign(every[name], name, stream or LEGACY)
+            stream = stream or found[name].stream
+        asked = {id(values): name in on_gpu for name, values in every.items()}
+        memory = cls(found[on_gpu[0]].view.device, stream or LEGACY, asked)
+        for name, foreign in found.items():
+            memory._take(every[name], foreign, name)
+        return memory
 
-    def _view(self, values: Any, name: str) -> DeviceArray:
+    def _is_on_gpu(self, values: object) -> bool:
+        known = self._asked.get(id(values))
+        return on_device(values) if known is None else known
+
+    def _view(self, values: object, name: str) -> DeviceArray:
         known = self._views.get(id(values))
         return self._take(values, from_foreign(values, name, self.stream), name) if known is None else known[1]
 
-    def _take(self, values: Any, foreign: Foreign, name: str) -> DeviceArray:
+    def _take(self, values: object, foreign: Foreign, name: str) -> DeviceArray:
         view = foreign.view
         if view.device != self.device:
             raise ValueError(
@@ -76,64 +81,64 @@ class OnDevice:
 
     # ---------------------------------------------------------------------------------------- what comes in
 
-    def floating(self, values: Any, name: str) -> DeviceArray:
+    def floating(self, values: object, name: str) -> DeviceArray:
         """An array of one of the four floating dtypes."""
-        if not on_device(values):
+        if not self._is_on_gpu(values):
             return self._upload(_arguments.floating(values, name))
         view = self._view(values, name)
         return view if is_floating(view.dtype) else _arguments.as_float64(view, name, DeviceArray.to_host)
 
-    def bools(self, values: Any, name: str) -> DeviceArray:
+    def bools(self, values: object, name: str) -> DeviceArray:
         """An array of plain bools."""
-        if not on_device(values):
+        if not self._is_on_gpu(values):
             return self._upload(_arguments.bools(values, name))
         view = self._view(values, name)
         _arguments.check_bools(view, name)
         return view
 
-    def to_host(self, values: Any) -> Any:
+    def to_host(self, values: AnyArray) -> AnyArray:
         """The numbers where NumPy can look at them; bfloat16, which it does not know, in float32."""
-        if not on_device(values):
+        if not self._is_on_gpu(values):
             return values
         view = self._view(values, "temp")
         return (view.astype(np.dtype(np.float32)) if view.dtype.name == "bfloat16" else view).to_host()
 
-    def writable(self, out: Any) -> DeviceArray:
+    def writable(self, out: object) -> DeviceArray:
         """`out`, which must be on the same device."""
-        if not on_device(out):
+        if not self._is_on_gpu(out):
             raise TypeError(f"out is a {type(out).__name__}; it takes an array on the GPU, as the other arrays are")
         view = self._view(out, "out")
         if view.read_only:
             raise ValueError("out is read-only")
         return view
 
-    def _upload(self, values: Any) -> DeviceArray:
+    def _upload(self, values: Array) -> DeviceArray:
         return DeviceArray.from_host(values, self.stream, self.device)
 
     # ---------------------------------------------------------------------------------------- layouts
 
-    def empty(self, shape: Sequence[int], dtype: Any) -> DeviceArray:
+    def empty(self, shape: Shape, dtype: DType) -> DeviceArray:
         """A new array."""
         return DeviceArray.empty(shape, dtype, self.stream, self.device)
 
-    def full(self, shape: Sequence[int], one: DeviceArray) -> DeviceArray:
+    def full(self, shape: Shape, one: DeviceArray) -> DeviceArray:
         """An array all of whose elements are the one that was given."""
         return one.reshape(()).broadcast_to(shape).copy()
 
-    def broadcast_to(self, array: DeviceArray, shape: Sequence[int]) -> DeviceArray:
+    def broadcast_to(self, array: DeviceArray, shape: Shape) -> DeviceArray:
         """A larger shape, in which elements are repeated."""
         return array.broadcast_to(shape)
 
-    def as_rows(self, moved: DeviceArray, dtype: Any) -> DeviceArray:
+    def as_rows(self, moved: DeviceArray, dtype: DType) -> DeviceArray:
         """Shape (rows, K), C-contiguous, in a dtype; a view wherever that can be had."""
         whole = moved if moved.dtype == dtype and moved.c_contiguous else moved.astype(dtype)
         return whole.reshape((math.prod(moved.shape[:-1]), moved.shape[-1]))
 
-    def is_plain(self, array: DeviceArray) -> bool:
-        """Whether elements lie as the tier takes them."""
+    def is_contiguous(self, array: DeviceArray) -> bool:
+        """Whether elements lie as the tiers take them."""
         return array.c_contiguous
 
-    def may_share(self, one: DeviceArray, other: Any) -> bool:
+    def may_share(self, one: DeviceArray, other: DeviceArray | Array) -> bool:
         """Whether the memory between the first and the last elements of two arrays overlaps."""
         if not isinstance(other, DeviceArray) or not (one.size and other.size):
             return False
@@ -146,10 +151,10 @@ class OnDevice:
 
     # ---------------------------------------------------------------------------------------- results
 
-    def run(self, fill: Callable[..., None], arrays: Sequence[DeviceArray]) -> None:
-        """Let a tier fill arrays."""
+    def run(self, fill: Fill, arguments: Sequence[AnyArray]) -> None:
+        """Let a tier fill the last of the arrays."""
         with gpu().current(self.device):
-            fill(*arrays)
+            fill(*arguments)
 
     def fill_with(self, value: int, *arrays: DeviceArray) -> None:
         """Write one number everywhere."""
@@ -196,5 +201,5 @@ class _Outline:
         }
 
 
-def _outline(array: DeviceArray) -> Any:
+def _outline(array: DeviceArray) -> Array:
     return np.asarray(_Outline(array))

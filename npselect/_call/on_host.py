@@ -1,20 +1,17 @@
-"""Arrays in the host's memory: how they are read, laid out as rows and written, for `npselect._call.layout`.
-
-`npselect._call.on_gpu` has the same functions, under the same names, for arrays on a GPU.
-"""
+"""Arrays in the host's memory: a `Memory` and a `FastMemory` (see `npselect._call.memory`)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect._call.arguments import bools, floating
+from npselect._call.memory import AnyArray, Fill
+from npselect._dtypes import Array, DType, Shape
 from npselect._places import as_numpy_sees, on_device
-from npselect.tiers.cpu import gather as _vectors
+from npselect.tiers.cpu import gather as vectors
 
 __all__ = [
     "are_apart",
@@ -28,49 +25,25 @@ __all__ = [
     "fits",
     "floating",
     "full",
-    "is_plain",
+    "is_contiguous",
     "may_share",
     "new",
-    "plain",
     "result",
     "run",
     "shares",
     "to_host",
+    "usable",
     "vectors",
     "writable",
 ]
 
-Array = npt.NDArray[Any]
 
-broadcast_to = np.broadcast_to
-empty = np.empty
-may_share = np.may_share_memory
-shares = np.shares_memory
-vectors = _vectors
-
-
-def to_host(values: Any) -> Any:
+def to_host(values: AnyArray) -> AnyArray:
     """The numbers where NumPy can look at them."""
     return values
 
 
-def as_rows(moved: Array, dtype: np.dtype[Any]) -> Array:
-    """Shape (rows, K), C-contiguous, in a dtype; a view wherever that can be had."""
-    rows = moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
-    return rows if rows.dtype == dtype and is_plain(rows) else np.require(rows, dtype, ["C", "A"])
-
-
-def full(shape: Sequence[int], one: Array) -> Array:
-    """An array all of whose elements are the one that was given."""
-    return np.full(shape, one.reshape(()), one.dtype)
-
-
-def is_plain(array: Array) -> bool:
-    """Whether elements lie as the tiers take them."""
-    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
-
-
-def writable(out: Any) -> Array:
+def writable(out: object) -> Array:
     """`out`, as an array of no subclass; a torch tensor's memory is written to, whatever autograd knows of it."""
     out = as_numpy_sees(out)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
@@ -82,9 +55,51 @@ def writable(out: Any) -> Array:
     return np.asarray(out)
 
 
-def run(fill: Callable[..., None], arrays: Sequence[Array]) -> None:
-    """Let a tier fill arrays."""
-    fill(*arrays)
+# ------------------------------------------------------------------------------------------------ layouts
+
+
+def empty(shape: Shape, dtype: DType) -> Array:
+    """A new array."""
+    return np.empty(shape, dtype)
+
+
+def full(shape: Shape, one: Array) -> Array:
+    """An array all of whose elements are the one that was given."""
+    return np.full(shape, one.reshape(()), one.dtype)
+
+
+def broadcast_to(array: Array, shape: Shape) -> Array:
+    """A larger shape, in which elements are repeated."""
+    return np.broadcast_to(array, shape)
+
+
+def as_rows(moved: Array, dtype: DType) -> Array:
+    """Shape (rows, K), C-contiguous, in a dtype; a view wherever that can be had."""
+    rows = moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
+    return rows if rows.dtype == dtype and is_contiguous(rows) else np.require(rows, dtype, ["C", "A"])
+
+
+def is_contiguous(array: Array) -> bool:
+    """Whether elements lie as the tiers take them."""
+    return array.flags.c_contiguous and array.flags.aligned and array.dtype.isnative
+
+
+def may_share(one: Array, other: Array) -> bool:
+    """Whether the memory between the first and the last elements of two arrays overlaps."""
+    return np.may_share_memory(one, other)
+
+
+def shares(one: Array, other: Array) -> bool:
+    """Whether two arrays have an element in common."""
+    return np.shares_memory(one, other)
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+def run(fill: Fill, arguments: Sequence[AnyArray]) -> None:
+    """Let a tier fill the last of the arrays."""
+    fill(*arguments)
 
 
 def fill_with(value: int, *arrays: Array) -> None:
@@ -98,31 +113,32 @@ def copy_into(moved: Array, rows: Array) -> None:
     np.copyto(moved, rows.reshape(moved.shape), casting="same_kind")
 
 
+def result(array: Array) -> Array:
+    """A new array as callers get it: a number where it has no axes."""
+    number: Array = array[()]
+    return number
+
+
 def finish() -> None:
     """Nothing is left to do."""
 
 
-def result(array: Array) -> Any:
-    """A new array as callers get it: a number where it has no axes."""
-    return array[()]
+# ------------------------------------------------------------------------------------------------ the fast path
 
 
-# ------------------------------------------------------------------------------------------------ the short way
-
-
-def plain(values: Any) -> Array | None:
+def usable(values: object) -> Array | None:
     """An array that a tier can take, read and write, but for the number of its axes; None if it cannot."""
     if type(values) is np.ndarray and values.flags.carray and values.size and values.ndim and values.dtype.isnative:
         return values
     return None
 
 
-def fits(array: Array, shape: tuple[int, ...], dtype: np.dtype[Any], beside: Array) -> bool:  # noqa: ARG001
+def fits(array: Array, shape: Shape, dtype: DType, beside: Array) -> bool:  # noqa: ARG001
     """Whether an array has a shape and a dtype, and is where another is."""
     return array.dtype is dtype and array.shape == shape
 
 
-def new(shape: tuple[int, ...], dtype: np.dtype[Any], beside: Array) -> Array:  # noqa: ARG001
+def new(shape: Shape, dtype: DType, beside: Array) -> Array:  # noqa: ARG001
     """A new array where another is."""
     return np.empty(shape, dtype)
 

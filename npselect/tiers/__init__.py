@@ -2,7 +2,7 @@
 
 A row function takes logits of shape (rows, K), C-contiguous, in float16, bfloat16, float32 or float64; `noise`, which
 is added to them in the type that their dtype is computed in (float64 for float64, else float32): an array in that type
-of shape (rows, K) or (1, K), or None, or an `npselect._stream.Draws` that says which numbers of which seed it is to be;
+of shape (rows, K) or (1, K), or None, or `npselect._stream.StreamNumbers`, which say what numbers of which seed it is;
 cotangents of the logits' shape, in the dtype of the results (without noise, that of the logits too); `temp` of shape
 (rows,) or (1,), in the type that this is computed in; `where` as bool of shape (rows, K) or (1, K), or None; and it
 fills the arrays `out`. The function `gumbel` takes a seed and the first number's place, and fills an array of one axis.
@@ -16,14 +16,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from npselect._forks import check, loading
 from npselect._modes import in_usual_modes
+from npselect._stream import StreamNumbers
 
-__all__ = ["Tier", "backends", "choose"]
+__all__ = ["RowFunctions", "Tier", "backends", "choose"]
+
+Rows: TypeAlias = Any  # numpy.ndarray or, on the tier "cuda", DeviceArray
+Noise: TypeAlias = Rows | StreamNumbers | None
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
+
+
+class RowFunctions(Protocol):
+    """What a tier's module has: the row functions of `npselect._operators`, and the noise."""
+
+    def mask(self, logits: Rows, noise: Noise, where: Rows | None, out: Rows) -> None:
+        """The exact one-hot of the selected candidate."""
+
+    def index(self, logits: Rows, noise: Noise, where: Rows | None, out: Rows) -> None:
+        """Index of the selected candidate, -1 where nothing is selected."""
+
+    def soft(self, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows) -> None:
+        """``probs = softmax(logits / temp)``."""
+
+    def backward(self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows) -> None:
+        """The softmax's Jacobian times `grad_mask`."""
+
+    def backward_temp(
+        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows
+    ) -> None:
+        """The gradient of each temperature, summed over the ``rows // temps`` rows that share it."""
+
+    def double_backward(
+        self,
+        grad_grad_logits: Rows,
+        grad_mask: Rows,
+        logits: Rows,
+        noise: Noise,
+        temp: Rows,
+        where: Rows | None,
+        out_grad_mask: Rows,
+        out_logits: Rows,
+    ) -> None:
+        """The gradient of `backward`."""
+
+    def gumbel(self, seed: int, first: int, out: Rows) -> None:
+        """The noise from number `first` on, into an array of one axis."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +126,7 @@ def _look(name: str) -> Tier:
     return Tier(name, True, f"numba {numba.__version__}, {threads} thread{'s' if threads > 1 else ''}")
 
 
-def choose(backend: str | None, on_gpu: bool = False) -> Any:
+def choose(backend: str | None, on_gpu: bool = False) -> RowFunctions:
     """The module of row functions that was named or, if none was, the one that the place of the data calls for.
 
     Raises
@@ -104,14 +145,14 @@ def choose(backend: str | None, on_gpu: bool = False) -> Any:
 
 @cache
 @in_usual_modes
-def _load(name: str) -> Any:
+def _load(name: str) -> RowFunctions:
     check()
     try:
         with loading:
             reason = _unavailable(name)
             if reason is not None:
                 raise ImportError(reason)
-            return import_module(_MODULES[name])
+            return cast(RowFunctions, import_module(_MODULES[name]))
     except ImportError as error:
         raise RuntimeError(f"backend {name!r} does not run here: {error}") from error
 
@@ -127,3 +168,11 @@ def _unavailable(name: str) -> str | None:
             "numba compiles nothing, as the environment variable NUMBA_DISABLE_JIT says; unset it, or name 'reference'"
         )
     return None
+
+
+if TYPE_CHECKING:  # every tier's module has what the protocol asks for
+    from npselect import reference
+    from npselect.tiers.cpu import rows as cpu
+    from npselect.tiers.cuda import rows as cuda
+
+    _tiers: tuple[RowFunctions, ...] = (reference, cpu, cuda)

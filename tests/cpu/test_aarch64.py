@@ -15,11 +15,14 @@ ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ["NUMBA_CACHE_DIR"]) / "aarch64"  # of these very sources, see conftest.py
 ROWS = [
     f"{module}.{function}_rows"
-    for module in ("tiles", "kernels")
-    for function in ("index", "mask", "sum", "soft", "backward", "backward_temp", "double_backward")
+    for module in ("short_rows", "long_rows")
+    for function in (
+        *("index", "mask", "choice", "mask_at", "sum", "soft"),
+        *("backward", "backward_temp", "double_backward", "reinmax"),
+    )
 ]
-KERNELS = [*ROWS, *(f"gumbel.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
-WITHOUT_FMA = re.compile(r"(index|mask|sum|add)_rows")
+KERNELS = [*ROWS, *(f"noise.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
+WITHOUT_FMA = re.compile(r"(index|mask|choice|mask_at|sum|add)_rows")
 
 CALL = re.compile(r"^\tbl?\t(?!\.L)(\S+)$", re.MULTILINE)
 OURS = re.compile(r"_ZN|NRT_|Py|_Py|numba_|mem(cpy|move|set)$")  # memory, the interpreter, functions of our own
@@ -91,7 +94,7 @@ _ZN8npselect4rows:
 	bl	memset
 	bl	NRT_incref
 	bl	PyErr_SetString
-	bl	_ZN8npselect8backends5tiles5_fold
+	bl	_ZN8npselect5tiers3cpu10short_rows5_fold
 entry:
 	mrs	x19, FPCR
 	msr	FPCR, xzr

@@ -82,7 +82,7 @@ def test_every_function(dtype: str, backend: str, kept: None) -> None:
 
 
 def test_what_is_not_protected_is_another() -> None:
-    """A kernel that is compiled without `Entered` has other bits in every mode: what is compared shows it."""
+    """A kernel compiled without `FloatModesCompiler` has other bits in every mode: what is compared shows it."""
     protected: Any = gumbel.add_rows
     unprotected = njit(nogil=True, error_model="numpy")(protected.py_func)
     rng = np.random.default_rng(5)

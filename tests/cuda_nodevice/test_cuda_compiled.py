@@ -206,7 +206,7 @@ def test_products(dtypes, device):
     rng, compute = np.random.default_rng(6), np.dtype("float64" if "float64" in dtypes else "float32")
     left, right = (rng.standard_normal(shape).astype(DTYPES[name])
                    for shape, name in zip(((2, 35, 70), (2, 33, 70)), dtypes, strict=True))  # fmt: skip
-    got = device_selection.product(on_device(device, left), on_device(device, right), compute)
+    got = device_selection.batched_dot(on_device(device, left), on_device(device, right), compute)
     a, b = left.astype(compute)[:, :, None], right.astype(compute)[:, None]
     total = np.zeros((2, 35, 33), compute)
     for start in range(0, 70, 32):

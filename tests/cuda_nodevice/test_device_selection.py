@@ -107,7 +107,7 @@ def test_sums_are_taken_in_float64_in_the_order_of_the_batch(device):
 def test_products(rows, choices, length, device):
     left, right = random((2, rows, length), "f4"), random((2, choices, length), "f2")
     arrays = (DeviceArray.from_host(array, 1, 0) for array in (left, right))
-    result = device_selection.product(*arrays, np.dtype("f8")).to_host()
+    result = device_selection.batched_dot(*arrays, np.dtype("f8")).to_host()
     np.testing.assert_allclose(result, left.astype("f8") @ right.astype("f8").mT, rtol=1e-13, atol=1e-13)
 
 

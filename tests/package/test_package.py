@@ -26,6 +26,7 @@ FACTS = {
     "npselect._places",
     "npselect._stream",
     "npselect._threads",
+    "npselect._tuning",
     "npselect._modes",
     "npselect._forks",
     "npselect._machine_code",
@@ -36,15 +37,15 @@ ROOMS = {
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
     "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
     "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
-    "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", *OPERATORS},
+    "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", "npselect._gpu", *OPERATORS},
     "npselect._commands": set(),
-    "npselect._warm_up": {"npselect._dtypes", "npselect.tiers", *OPERATORS},
-    "npselect.straight_through": {"npselect._call"},
-    "npselect.gumbel_softmax": {"npselect._call"},
-    "npselect.noise": {"npselect._call", "npselect._dtypes"},
+    "npselect._warm_up": {"npselect._dtypes", "npselect._operators", "npselect.tiers", *OPERATORS},
+    "npselect.straight_through": {"npselect._call", "npselect._dtypes", "npselect._operators"},
+    "npselect.gumbel_softmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
+    "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places"},
     "npselect.selection": {"npselect.straight_through", "npselect._call", "npselect.tiers.cpu", *FACTS},
     "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},
-    "npselect.tiers": {"npselect._gpu", *FACTS},
+    "npselect.tiers": {"npselect._gpu", "npselect.reference", "npselect.tiers.cpu", "npselect.tiers.cuda", *FACTS},
     "npselect.tiers.cpu": {"npselect._arithmetic", *FACTS},
     "npselect.tiers.cuda": {"npselect._arithmetic", "npselect._gpu", *FACTS},
     "npselect.reference": {"npselect._oracle", "npselect._modes"},
@@ -54,8 +55,9 @@ ROOMS = {
     "npselect._operators": set(),
     "npselect._dtypes": set(),
     "npselect._places": {"npselect._dtypes"},
-    "npselect._stream": set(),
-    "npselect._threads": set(),
+    "npselect._stream": {"npselect._dtypes"},
+    "npselect._threads": {"npselect._tuning"},
+    "npselect._tuning": set(),
     "npselect._modes": set(),
     "npselect._forks": set(),
     "npselect._machine_code": set(),
@@ -100,6 +102,43 @@ def test_rooms(path):
     if room_of(module) in ("npselect.reference", "npselect._oracle", "npselect._modes"):
         third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
         assert third_party <= {"numpy", "npselect"}
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circle(graph):
+    """A list of modules of which each imports the next, and the last the first; None if there is none."""
+    done = set()
+
+    def search(module, path):
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return None
+        found = next(filter(None, (search(other, [*path, module]) for other in sorted(graph.get(module, ())))), None)
+        done.add(module)
+        return found
+
+    return next(filter(None, (search(module, []) for module in sorted(graph))), None)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Neither at its top, nor in functions, nor for types alone."""
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d"]
+    modules = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {}
+    for module, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in modules else node.module
+                          for alias in node.names}  # fmt: skip
+        graph[module] = names & modules.keys() - {module}
+    assert circle(graph) is None
 
 
 def run(code, **environment):

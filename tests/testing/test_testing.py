@@ -35,7 +35,8 @@ from honest import (
 import npselect
 from npselect import bench, gumbel_softmax, noise, straight_through, testing
 from npselect.testing import tolerance
-from npselect.testing.compare import Allowed, within_rounding
+from npselect.testing.compare import within_rounding
+from npselect.testing.profile import Profile
 
 ROOT = Path(__file__).parents[2]
 OPERATORS = [straight_through, gumbel_softmax]
@@ -167,7 +168,7 @@ def second_within_rounding(w, temp):
     if not w.size:
         return mask
     case = testing.Case("a/case", "", w, w, temp)
-    close = within_rounding(case, Allowed("standard")) & (case.w < np.max(case.w, axis=-1, keepdims=True))
+    close = within_rounding(case, Profile("standard")) & (case.w < np.max(case.w, axis=-1, keepdims=True))
     sly = one_hot(np.argmax(np.where(close, case.w, -np.inf), axis=-1, keepdims=True), w)
     return np.where(np.any(close, axis=-1, keepdims=True), sly, mask).astype(w.dtype)
 

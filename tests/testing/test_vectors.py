@@ -32,9 +32,9 @@ from npselect import gumbel_softmax, straight_through, testing
 from npselect.cli import main
 from npselect.testing import tolerance
 from npselect.testing.cases import all_cases
-from npselect.testing.compare import Allowed
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.patterns import patterns, values
+from npselect.testing.profile import Profile
 from npselect.testing.vectors import LARGEST
 
 ROOT = Path(__file__).parents[2]
@@ -547,9 +547,9 @@ def test_round_trip(folder, operator, dtype):
             assert np.array_equal(np.isnan(case.bound), np.isnan(bound))
             assert not np.any(case.bound < bound)
             assert not np.any(case.bound > bound * (1 + 2.0**-15))
-            judged = original.judged(Allowed("standard"))
+            judged = original.judged(Profile("standard"))
             assert np.array_equal(
-                case.judged(Allowed("standard")), judged if len(case.w) == len(judged) else judged[rows]
+                case.judged(Profile("standard")), judged if len(case.w) == len(judged) else judged[rows]
             )
 
 
@@ -586,9 +586,9 @@ def test_npselect_passes(folder, operator, dtype, profile):
 def test_what_is_beyond_the_bound_is_refused(folder, operator, dtype):
     refused = 0
     for case in load(folder, operator, dtype):
-        if "error" in case.flags or not np.any(case.judged(Allowed("standard"))):
+        if "error" in case.flags or not np.any(case.judged(Profile("standard"))):
             continue
-        row = int(np.argmax(case.judged(Allowed("standard"))))
+        row = int(np.argmax(case.judged(Profile("standard"))))
         at = case.position(row, case.logits.shape[case.axis] - 1)
         mask, grad_logits = case.mask.copy(), case.grad_logits.copy()
         mask[at] = np.nan

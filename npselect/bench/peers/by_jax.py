@@ -64,7 +64,7 @@ def calls(problem: Problem) -> Calls:
         if problem.operator == "selection":
             function, given, cotangent = choose, [problem.x, problem.logits], jnp.array(problem.grad_chosen)
             extra: list[Any] = []
-        elif problem.operator == "straight_through":
+        elif not problem.draws:
             function, given, cotangent, extra = select, [problem.logits], jnp.array(problem.grad_mask), []
         else:
             drawn = ready(draw, key)

@@ -1,4 +1,4 @@
-"""Vectors of D numbers on the host: taken, added up and multiplied, for `npselect.selection`.
+"""Vectors of D numbers on the host: gathered, scattered and multiplied, for `npselect.selection`.
 
 `npselect.tiers.cuda.gather` has the same functions, under the same names, for arrays on a GPU.
 """
@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["Rows", "added", "product", "rounded", "taken"]
+from npselect._dtypes import Array, DType, Shape
 
-Array = npt.NDArray[Any]
+__all__ = ["Selected", "batched_dot", "gather", "rounded", "scatter_add"]
 
 
-class Rows(NamedTuple):
+class Selected(NamedTuple):
     """Where the selected vectors stand, in `x` and in what is chosen, both seen as vectors of D."""
 
     x: Array  # (selected,), in the order of the batch
@@ -25,37 +24,37 @@ class Rows(NamedTuple):
     spoilt: Array  # (*batch,): bool, whether its mask is NaN
 
 
-def taken(x: Array, rows: Rows, shape: tuple[int, ...]) -> Array:
+def gather(x: Array, selected: Selected, shape: Shape) -> Array:
     """What is chosen of `x`; 0 elsewhere, NaN in spoilt rows."""
     chosen = np.zeros(shape, x.dtype.newbyteorder("="))
-    _vectors(chosen)[rows.chosen] = x[np.unravel_index(rows.x, x.shape[:-1])]
-    chosen[rows.spoilt] = np.nan
+    _vectors(chosen)[selected.chosen] = x[np.unravel_index(selected.x, x.shape[:-1])]
+    chosen[selected.spoilt] = np.nan
     return chosen
 
 
-def added(grad: Array, x: Array, rows: Rows, dtype: np.dtype[Any]) -> Array:
+def scatter_add(grad: Array, x: Array, selected: Selected, dtype: DType) -> Array:
     """``grad_chosen`` at ``m``, summed over the rows that share an item of `x`."""
     grad_x = np.zeros(x.shape, dtype)
-    vectors, cotangents = _vectors(grad_x), _vectors(grad)[rows.chosen]
+    vectors, cotangents = _vectors(grad_x), _vectors(grad)[selected.chosen]
     *x_batch, choices, features = x.shape
-    if rows.items.size == math.prod(x_batch):
-        vectors[rows.x] = cotangents
+    if selected.items.size == math.prod(x_batch):
+        vectors[selected.x] = cotangents
     else:
-        selected, which = np.unique(rows.x, return_inverse=True)
+        taken, which = np.unique(selected.x, return_inverse=True)
         for d in range(features):  # bincount adds one after another, in float64
-            sums = np.bincount(which, cotangents[:, d].astype(np.float64), len(selected))
-            vectors[selected, d] = rounded(sums, grad_x.dtype)
-    spoilt = np.unique(rows.items[rows.spoilt])
+            sums = np.bincount(which, cotangents[:, d].astype(np.float64), len(taken))
+            vectors[taken, d] = rounded(sums, grad_x.dtype)
+    spoilt = np.unique(selected.items[selected.spoilt])
     grad_x.reshape(math.prod(x_batch), choices, features)[spoilt] = np.nan
     return grad_x
 
 
-def product(left: Array, right: Array, compute: np.dtype[Any]) -> Array:
+def batched_dot(left: Array, right: Array, compute: DType) -> Array:
     """Of items (R, L) and (K, L), the dot products: (R, K)."""
     return np.asarray(np.ascontiguousarray(left, compute) @ np.ascontiguousarray(right, compute).mT)
 
 
-def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+def rounded(values: Array, dtype: DType) -> Array:
     """In the dtype, rounded once: what becomes 16 bits may pass through float32 on its way, and is made odd there."""
     if values.dtype != np.float64 or dtype.itemsize > 2:
         return values.astype(dtype, copy=False)

@@ -1,4 +1,4 @@
-"""Vectors of D numbers on a GPU: taken, added up and multiplied; the functions of `npselect.tiers.cpu.gather`.
+"""Vectors of D numbers on a GPU: gathered, scattered and multiplied; the functions of `npselect.tiers.cpu.gather`.
 
 Which vector goes where is worked out on the host, from the index that the operator found, and sent over. Sums over the
 rows that share a vector are the CPU's: in float64, in the order of the batch, rounded once.
@@ -24,7 +24,7 @@ from npselect._gpu.elements import load, store
 from npselect._gpu.intrinsics import block, thread
 from npselect._gpu.launch import Kernel
 
-__all__ = ["added", "product", "rounded", "taken"]
+__all__ = ["batched_dot", "gather", "rounded", "scatter_add"]
 
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _NAN = {"float16": 0x7E00, "bfloat16": 0x7FC0, "float32": 0x7FC00000, "float64": 0x7FF8 << 48}
@@ -33,33 +33,33 @@ _PART = 32  # columns of a dot product that are added up for themselves
 _ACROSS, _DOWN = 16, 16  # threads of a block of dot products, each of which takes two columns and two rows
 
 
-def taken(x: DeviceArray, rows: Unknown, shape: tuple[int, ...]) -> DeviceArray:
+def gather(x: DeviceArray, selected: Unknown, shape: tuple[int, ...]) -> DeviceArray:
     """What is chosen of `x`; 0 elsewhere, NaN in spoilt rows."""
     sources = np.full(shape[:-1], _ZERO)
-    sources.reshape(-1)[rows.chosen] = rows.x
-    sources[rows.spoilt] = _SPOILT
+    sources.reshape(-1)[selected.chosen] = selected.x
+    sources[selected.spoilt] = _SPOILT
     return _gathered(x, sources, shape)
 
 
-def added(grad: DeviceArray, x: DeviceArray, rows: Unknown, dtype: DType) -> DeviceArray:
+def scatter_add(grad: DeviceArray, x: DeviceArray, selected: Unknown, dtype: DType) -> DeviceArray:
     """``grad_chosen`` at ``m``, summed over the rows that share an item of `x`."""
     *x_batch, choices, features = x.shape
     vectors, items = math.prod(x.shape[:-1]), math.prod(x_batch)
-    spoilt = np.unique(rows.items[rows.spoilt])
-    if rows.items.size == items:
+    spoilt = np.unique(selected.items[selected.spoilt])
+    if selected.items.size == items:
         sources = np.full(vectors, _ZERO)
-        sources[rows.x] = rows.chosen
+        sources[selected.x] = selected.chosen
         sources.reshape(items, choices)[spoilt] = _SPOILT
         return _gathered(grad, sources, x.shape).astype(dtype, copy=False)
-    order = np.argsort(rows.x, kind="stable")
-    bounds = np.searchsorted(rows.x[order], np.arange(vectors + 1))
+    order = np.argsort(selected.x, kind="stable")
+    bounds = np.searchsorted(selected.x[order], np.arange(vectors + 1))
     starts, stops = bounds[:-1].copy(), bounds[1:]
     starts.reshape(items, choices)[spoilt] = _SPOILT
     result = DeviceArray.empty(x.shape, dtype, x.stream, x.device)
     if result.size:
         with gpu().current(x.device):
             grad = grad if grad.c_contiguous else grad.copy()
-            lists = [_sent(numbers, x) for numbers in (rows.chosen[order], starts, stops)]
+            lists = [_sent(numbers, x) for numbers in (selected.chosen[order], starts, stops)]
             addresses = [array.address for array in (grad, *lists, result)]
             _adding(grad.dtype.name, dtype.name)(
                 -(-result.size // THREADS), THREADS, x.stream, result.size, features, *addresses
@@ -67,7 +67,7 @@ def added(grad: DeviceArray, x: DeviceArray, rows: Unknown, dtype: DType) -> Dev
     return result
 
 
-def product(left: DeviceArray, right: DeviceArray, compute: DType) -> DeviceArray:
+def batched_dot(left: DeviceArray, right: DeviceArray, compute: DType) -> DeviceArray:
     """Of items (R, L) and (K, L), the dot products: (R, K)."""
     (items, rows, length), choices = left.shape, right.shape[1]
     result = DeviceArray.empty((items, rows, choices), compute, left.stream, left.device)

@@ -17,7 +17,7 @@ from npselect._gpu.aliases import DType, HostArray, Kind
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.driver import LEGACY, gpu
 from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, MASK, SOFT, Result, RowFunction
-from npselect._stream import Draws
+from npselect._stream import StreamNumbers
 from npselect.tiers.cuda.arguments import Operands, Source
 from npselect.tiers.cuda.double_backward import double_backward as double_backward_kernel
 from npselect.tiers.cuda.kernels import backward as backward_kernel
@@ -35,7 +35,7 @@ __all__ = ["KERNELS", "backward", "backward_temp", "double_backward", "gumbel", 
 
 Rows: TypeAlias = HostArray | DeviceArray
 """(rows, K), C-contiguous; or a result of (rows,)."""
-Noise: TypeAlias = Rows | Draws | None
+Noise: TypeAlias = Rows | StreamNumbers | None
 Temps: TypeAlias = npt.NDArray[np.floating]
 
 _KINDS = {"float16": np.uint16, "bfloat16": np.int16, "float32": np.float32, "float64": np.float64}
@@ -190,7 +190,7 @@ def _run(
     call = _Call(_stream(logits, out))
     seed = offset = 0
     origin = "none" if noise is None else "array"
-    if isinstance(noise, Draws):
+    if isinstance(noise, StreamNumbers):
         if noise.in_order:
             origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
         else:
@@ -222,7 +222,7 @@ def _run(
     call.finish()
 
 
-def _drawn(noise: Draws, stream: int) -> DeviceArray:
+def _drawn(noise: StreamNumbers, stream: int) -> DeviceArray:
     """Noise that does not follow the rows: drawn in the order of the logits as given, and brought into that of rows."""
     size = math.prod(noise.shape)
     flat = DeviceArray.empty((size,), noise.dtype, stream)

@@ -20,14 +20,12 @@ from numba import njit
 from test_cpu import THREADS, all_functions, fixed, same
 
 from npselect import gumbel_softmax, straight_through
-from npselect._arithmetic import exponential as arithmetic
-from npselect._arithmetic import half as storage
-from npselect._arithmetic import simd as packs
+from npselect._arithmetic import exponential, half, simd
 from npselect._arithmetic.primitives import fma, select
-from npselect.tiers.cpu import long_rows as kernels
+from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu import rows as cpu
-from npselect.tiers.cpu import short_rows as tiles
 
+FOLDERS = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # where a process finds this file
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 CHOICES = [1, 2, 3, 4, 5, 8, 10, 15, 16, 17, 31, 33, 64, 100, 127, 128]
 
@@ -65,11 +63,11 @@ def test_rows_are_their_own(dtype: str, choices: int) -> None:
 
 
 @dtypes
-@pytest.mark.parametrize("choices", [choices for choices in CHOICES if choices >= 2 * packs.WIDTH])
+@pytest.mark.parametrize("choices", [choices for choices in CHOICES if choices >= 2 * simd.WIDTH])
 def test_same_bits_as_for_long_rows(dtype: str, choices: int, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = [special(dtype, 37, choices), fixed(dtype, 37, choices)]
     results = [all_functions(batch) for batch in batches]
-    monkeypatch.setattr(tiles, "CHOICES", 0)
+    monkeypatch.setattr(short_rows, "MAX_SHORT_ROW", 0)
     assert all(same(all_functions(batch), expected) for batch, expected in zip(batches, results, strict=True))
 
 
@@ -89,11 +87,12 @@ def test_same_bits_segment_by_segment(dtype: str, choices: int, monkeypatch: pyt
         return found
 
     sizes = []
-    monkeypatch.setattr(kernels, "span", lambda *given, span=kernels.span: sizes.append(span(*given)) or sizes[-1])
+    span_size = long_passes.span_size
+    monkeypatch.setattr(long_passes, "span_size", lambda *given: sizes.append(span_size(*given)) or sizes[-1])
     expected = results()
     assert set(sizes) == {-(-choices // 16) * 16}
     sizes.clear()
-    monkeypatch.setattr(cpu, "_ROOM", 0)
+    monkeypatch.setattr(cpu, "ROW_MEMORY", 0)
     assert same(results(), expected)
     assert set(sizes) == {min(1024 + 16, -(-choices // 16) * 16)}
 
@@ -131,26 +130,49 @@ def test_nothing_is_written_beside_the_rows(dtype: str) -> None:
                 assert np.all(guarded[64 + rows * choices :] == 7)
 
 
-# ------------------------------------------------------------------------------------------------ packs
+@pytest.mark.parametrize("row_memory", [cpu.ROW_MEMORY, 0])
+@pytest.mark.parametrize("choices", [1, 33, 128, 129, 1025, 5000])
+def test_kernels_stay_in_their_scratch_memory(
+    choices: int, row_memory: int, guards: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "ROW_MEMORY", row_memory)
+    for batch in (special("float32", 37, choices), inputs.random("float32", 17, choices, 1)):
+        all_functions(batch)
+        gumbel_softmax.backward(batch.g, batch.logits, batch.temp, where=batch.where, seed=1)
+    assert len(guards) > 20
+    assert all(np.all(guard == 7) for guard in guards)
+
+
+def test_a_kernel_with_a_span_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told by the record of its row function, when the tier is loaded."""
+    cpu._check_spans()
+    for module in (long_rows, short_rows):
+        with monkeypatch.context() as patch:
+            patch.setattr(module.double_backward_rows, "spans", 2)
+            with pytest.raises(AssertionError, match=f"{module.__name__}.double_backward_rows has 2 spans of 3"):
+                cpu._check_spans()
+
+
+# ------------------------------------------------------------------------------------------------ SIMD vectors
 
 
 @njit(error_model="numpy")
 def _by_one(w: Any, top: Any, temp: Any, out: Any) -> None:
     for i in range(len(w)):
-        t, tail = arithmetic.divided_difference(w[i], top[i], arithmetic.prepared(temp[i]))
-        out[i] = select(w[i] != top[i], fma(arithmetic.exp(t, tail), t, -tail), tail)
+        t, tail = exponential.divided_difference(w[i], top[i], exponential.prepared(temp[i]))
+        out[i] = select(w[i] != top[i], fma(exponential.exp(t, tail), t, -tail), tail)
 
 
 @njit(error_model="numpy")
 def _by_sixteen(w: Any, top: Any, temp: Any, out: Any) -> None:
-    for i in range(0, len(w), packs.WIDTH):
-        a, b = packs.load(w, i), packs.load(top, i)
-        t, tail = arithmetic.divided_difference(a, b, arithmetic.prepared(packs.load(temp, i)))
-        packs.store(out, i, select(a != b, fma(arithmetic.exp(t, tail), t, -tail), tail))
+    for i in range(0, len(w), simd.WIDTH):
+        a, b = simd.load(w, i), simd.load(top, i)
+        t, tail = exponential.divided_difference(a, b, exponential.prepared(simd.load(temp, i)))
+        simd.store(out, i, select(a != b, fma(exponential.exp(t, tail), t, -tail), tail))
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_formulas_take_packs(kind: Any) -> None:
+def test_formulas_take_simd_vectors(kind: Any) -> None:
     rng = np.random.default_rng(3)
     w = (rng.normal(size=16_000) * np.exp(rng.uniform(-80, 80, 16_000))).astype(kind)
     top = np.where(rng.random(16_000) < 0.1, w, np.abs(w) * kind(1.5)).astype(kind)
@@ -165,29 +187,29 @@ def test_formulas_take_packs(kind: Any) -> None:
 
 @njit
 def _widened(slots: Any, like: Any, out: Any) -> None:
-    for i in range(0, len(slots), packs.WIDTH):
-        packs.store(out, i, storage.widen_slots(packs.load(slots, i), like))
+    for i in range(0, len(slots), simd.WIDTH):
+        simd.store(out, i, half.widen_vector(simd.load(slots, i), like))
 
 
 @njit
 def _narrowed(x: Any, like: Any, out: Any) -> None:
-    for i in range(0, len(x), packs.WIDTH):
-        packs.store(out, i, storage.narrow_slots(packs.load(x, i), like))
+    for i in range(0, len(x), simd.WIDTH):
+        simd.store(out, i, half.narrow_vector(simd.load(x, i), like))
 
 
 @njit
 def _narrowed_by_one(x: Any, out: Any) -> None:
     for i in range(len(x)):
-        out[i] = storage.narrow(x[i], out)
+        out[i] = half.narrow(x[i], out)
 
 
 @pytest.mark.parametrize(("bits", "dtype"), [(np.uint16, "float16"), (np.int16, "bfloat16")])
-def test_storage_takes_packs(bits: Any, dtype: str) -> None:
+def test_half_takes_simd_vectors(bits: Any, dtype: str) -> None:
     patterns = np.arange(65536, dtype=np.uint32)
     like = patterns.astype(np.uint16).view(bits)
     wide = np.empty(65536, np.float32)
     _widened(patterns.view(np.float32), like, wide)
-    expected = np.array([storage.widen(pattern) for pattern in like])
+    expected = np.array([half.widen(pattern) for pattern in like])
     nan = np.isnan(expected)  # an instruction has another of them than the formula
     assert np.array_equal(np.isnan(wide), nan)
     assert np.array_equal(wide.view(np.uint32)[~nan], expected.view(np.uint32)[~nan])
@@ -243,16 +265,16 @@ def test_resident_memory() -> None:
     """What the kernels allocate tracemalloc does not see: the peak of the process, after a first call of each."""
     script = """
         import sys
-        sys.path.insert(0, {tests!r})
+        sys.path[:0] = {folders!r}
         from pathlib import Path
-        import test_tiles
+        import test_short_rows
 
         def resident(name):
             line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(name))
             return int(line.split()[1])
 
         for choices in (2, 64, 1024, 32768):
-            for call in test_tiles.memory_calls(choices):
+            for call in test_short_rows.memory_calls(choices):
                 call()
                 try:
                     Path("/proc/self/clear_refs").write_text("5")
@@ -263,7 +285,7 @@ def test_resident_memory() -> None:
                 call()
                 print(resident("VmHWM") - before)
     """
-    script = textwrap.dedent(script.format(tests=Path(__file__).parents[1]))
+    script = textwrap.dedent(script.format(folders=FOLDERS))
     environment = {**os.environ, THREADS: "2"}
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=200)
     assert done.returncode == 0, done.stderr
@@ -273,6 +295,6 @@ def test_resident_memory() -> None:
 
 
 def test_the_two_kinds_of_kernels_are_alike() -> None:
-    rows = [name for name in kernels.__all__ if name.endswith("_rows")]
-    assert rows == [name for name in tiles.__all__ if name.endswith("_rows")]
-    assert cpu.tiles.CHOICES == 128
+    rows = [name for name in long_rows.__all__ if name.endswith("_rows")]
+    assert rows == [name for name in short_rows.__all__ if name.endswith("_rows")]
+    assert short_rows.MAX_SHORT_ROW == 128

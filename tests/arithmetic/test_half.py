@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 from numba import njit
 
-from npselect._arithmetic import half as storage
+from npselect._arithmetic import half
 
 
 @njit
 def _widen(stored: Any, out: Any) -> None:
     for i in range(len(stored)):
-        out[i] = storage.widen(stored[i])
+        out[i] = half.widen(stored[i])
 
 
 @njit
 def _narrow(x: Any, out: Any) -> None:
     for i in range(len(x)):
-        out[i] = storage.narrow(x[i], out)
+        out[i] = half.narrow(x[i], out)
 
 
 formats = pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_widen_every_pattern(dtype: Any, bits: Any) -> None:
         expected = patterns.view(dtype).astype(np.float32)
     compiled = np.empty(65536, np.float32)
     _widen(patterns, compiled)
-    plain = np.array([storage.widen(pattern) for pattern in patterns])
+    plain = np.array([half.widen(pattern) for pattern in patterns])
     assert plain.dtype == np.float32
     np.testing.assert_array_equal(
         compiled.view(np.uint32)[~np.isnan(expected)], expected.view(np.uint32)[~np.isnan(expected)]
@@ -68,5 +68,5 @@ def test_narrow_every_midpoint(dtype: Any, bits: Any) -> None:
     some = np.random.default_rng(0).choice(len(x), 20000, replace=False)
     some = np.append(some, np.flatnonzero(~np.isfinite(x)))
     with np.errstate(over="ignore", invalid="ignore"):
-        plain = np.array([storage.narrow(value, compiled) for value in x[some]])
+        plain = np.array([half.narrow(value, compiled) for value in x[some]])
     assert np.array_equal(plain, compiled[some])

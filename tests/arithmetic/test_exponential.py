@@ -14,8 +14,7 @@ import pytest
 from mpmath import mp, mpf
 from numba import njit
 
-from npselect._arithmetic import exponential as arithmetic
-from npselect._arithmetic import primitives
+from npselect._arithmetic import exponential, primitives
 
 types = pytest.mark.parametrize("kind", [np.float32, np.float64])
 BITS = {np.float32: np.int32, np.float64: np.int64}
@@ -25,7 +24,7 @@ UNIT = {np.float32: 2.0**-24, np.float64: 2.0**-53}
 @njit
 def _exp(t: Any, tail: Any, out: Any) -> None:
     for i in range(len(t)):
-        out[i] = arithmetic.exp(t[i], tail[i])
+        out[i] = exponential.exp(t[i], tail[i])
 
 
 @njit
@@ -37,7 +36,7 @@ def _fma(a: Any, b: Any, c: Any, out: Any) -> None:
 @njit
 def _divided(w: Any, top: Any, temp: Any, t: Any, tail: Any) -> None:
     for i in range(len(w)):
-        t[i], tail[i] = arithmetic.divided_difference(w[i], top[i], arithmetic.prepared(temp[i]))
+        t[i], tail[i] = exponential.divided_difference(w[i], top[i], exponential.prepared(temp[i]))
 
 
 def compiled_exp(t: Any, tail: Any) -> Any:
@@ -188,7 +187,7 @@ def test_exp_in_python(kind: Any) -> None:
     t, tail = exponents(kind, 700)
     t, tail = np.append(t, [kind(-np.inf), kind(-1e30)]), np.append(tail, [kind(np.nan), kind(0)])
     with np.errstate(all="ignore"):
-        plain = np.array([arithmetic.exp(*pair) for pair in zip(t, tail, strict=True)])
+        plain = np.array([exponential.exp(*pair) for pair in zip(t, tail, strict=True)])
     assert plain.dtype == kind
     assert np.all(same_bits(plain, compiled_exp(t, tail)))
 
@@ -252,8 +251,8 @@ def test_divided_difference_in_python(kind: Any) -> None:
     t, tail = np.empty_like(w), np.empty_like(w)
     _divided(w, top, temp, t, tail)
     with np.errstate(all="ignore"):
-        temps = [arithmetic.prepared(x) for x in temp]
-        plain = [arithmetic.divided_difference(*values) for values in zip(w, top, temps, strict=True)]
+        temps = [exponential.prepared(x) for x in temp]
+        plain = [exponential.divided_difference(*values) for values in zip(w, top, temps, strict=True)]
     plain_t, plain_tail = np.array(plain).T.copy()
     assert plain_t.dtype == kind
     assert np.all(same_bits(plain_t, t))

@@ -1,4 +1,4 @@
-"""The short way on a GPU: what it gives, what it raises and what it asks of the streams is as on the long way."""
+"""The fast path on a GPU: what it gives, what it raises and what it asks of the streams is as on the slow path."""
 
 import sys
 
@@ -15,7 +15,8 @@ pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arr
 
 from fakes.host_device import Device, Interface, Lent, Tensor, seen, torch_like
 
-from npselect._call import fast_on_gpu as device_plain
+from npselect._call import call as way_in
+from npselect._call import fast_on_gpu
 from npselect._gpu.array import DeviceArray
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -147,21 +148,19 @@ def outcome(call):
 
 @settings(deadline=None, max_examples=600)
 @given(calls())
-def test_both_ways_are_one(call):
-    short = outcome(call)
+def test_both_paths_are_one(call):
+    quick = outcome(call)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (st, gumbel_softmax):
-            patch.setattr(module, "plain", lambda *_: None)
-        long = outcome(call)
-    assert short == long
+        patch.setattr(way_in, "fast_call", lambda *_: None)
+        slow = outcome(call)
+    assert quick == slow
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 @pytest.mark.parametrize("wrapper", ["own", "interface", "interface with a stream", "interface 2", "torch"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_usual_arrays_take_the_short_way(wrapper, function, dtype, monkeypatch):
-    for module in (st, gumbel_softmax):
-        monkeypatch.setattr(module, "arrange", None)
+def test_usual_arrays_take_the_fast_path(wrapper, function, dtype, monkeypatch):
+    monkeypatch.setattr(way_in, "lay_out", None)
     count = {"backward": 2, "jvp": 2, "double_backward": 3}.get(function, 1)
     for shape in ((3, 4), (2, 3, 4)):
         for out in ("new", "given"):
@@ -178,19 +177,19 @@ def device():
         yield device
 
 
-def test_what_the_short_way_leaves_to_the_long_one(device, monkeypatch):
+def test_what_the_fast_path_leaves_to_the_slow_one(device, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_like(7, quick=True))
     array = np.ones((3, 4), np.float32)
     for wrapper in ("DLPack", "of no memory"):
-        assert device_plain.plain(WRAPPERS[wrapper](array)) is None
+        assert fast_on_gpu.usable(WRAPPERS[wrapper](array)) is None
     for layout in ("turned", "spaced", "odd", "frozen"):
-        assert device_plain.plain(Interface(LAYOUTS[layout](array))) is None
-    assert device_plain.plain(Interface(array[:0])) is None
-    assert device_plain.plain(Interface(np.ones((), np.float32))) is None
-    view = device_plain.plain(Interface(array))
-    assert device_plain.fits(view, (3, 4), np.dtype("f4"), view)
+        assert fast_on_gpu.usable(Interface(LAYOUTS[layout](array))) is None
+    assert fast_on_gpu.usable(Interface(array[:0])) is None
+    assert fast_on_gpu.usable(Interface(np.ones((), np.float32))) is None
+    view = fast_on_gpu.usable(Interface(array))
+    assert fast_on_gpu.fits(view, (3, 4), np.dtype("f4"), view)
     for other in ("own, another stream", "own, another device"):
-        assert not device_plain.fits(WRAPPERS[other](array), (3, 4), np.dtype("f4"), view)
+        assert not fast_on_gpu.fits(WRAPPERS[other](array), (3, 4), np.dtype("f4"), view)
 
 
 @pytest.mark.parametrize("quick", [True, False])

@@ -1,14 +1,14 @@
-"""The short way gives what the long way gives, and is not taken by anything out of the ordinary."""
+"""The fast path gives what the other gives, and is not taken by anything out of the ordinary."""
 
 import numpy as np
 import pytest
 
 from npselect import gumbel_softmax, straight_through
-from npselect._call import fast as _plain
-from npselect._call import layout as _arrays
+from npselect._call import call as way_in
+from npselect._call import fast, layout
+from npselect._operators import BACKWARD, MASK
 
 RNG = np.random.default_rng(5)
-OPERATORS = (straight_through, gumbel_softmax)
 
 
 def arrays(shape=(6, 5), dtype=np.float32):
@@ -16,11 +16,11 @@ def arrays(shape=(6, 5), dtype=np.float32):
 
 
 def mask(logits, temp=0.6, axis=-1, where=None, nan_policy="propagate", out=None, backend=None):
-    return _plain.plain("mask", (logits,), temp, axis, where, nan_policy, out, backend)
+    return fast.fast_call(MASK, (logits,), temp, None, axis, where, nan_policy, out, backend, False)
 
 
 def backward(grad_mask, logits, temp=0.6, out=None):
-    return _plain.plain("backward", (grad_mask, logits), temp, -1, None, "propagate", out, None)
+    return fast.fast_call(BACKWARD, (grad_mask, logits), temp, None, -1, None, "propagate", out, None, False)
 
 
 def bits(results):
@@ -41,35 +41,30 @@ def every_function(logits, grad_mask, temp, **options):
 
 
 @pytest.fixture
-def the_long_way(monkeypatch):
-    def close():
-        for module in OPERATORS:
-            monkeypatch.setattr(module, "plain", lambda *_: None)
-
-    return close
+def the_slow_path(monkeypatch):
+    return lambda: monkeypatch.setattr(way_in, "fast_call", lambda *_: None)
 
 
 @pytest.fixture
-def only_the_short_way(monkeypatch):
-    for module in OPERATORS:
-        monkeypatch.setattr(module, "arrange", None)
+def only_the_fast_path(monkeypatch):
+    monkeypatch.setattr(way_in, "lay_out", None)
 
 
 @pytest.mark.parametrize("options", [{}, {"seed": 3, "offset": 5}])
 @pytest.mark.parametrize("temp", [0.6, np.float32(2.5), np.float64(1e-3)])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("shape", [(1,), (7,), (6, 5), (2, 3, 4), (1, 1, 1, 9)])
-def test_same_bits_as_the_long_way(shape, dtype, temp, options, the_long_way):
+def test_same_bits_on_both_paths(shape, dtype, temp, options, the_slow_path):
     calls = every_function(*arrays(shape, dtype), temp, **options)
-    short = {name: bits(call()) for name, call in calls.items()}
-    the_long_way()
-    assert {name: bits(call()) for name, call in calls.items()} == short
+    quick = {name: bits(call()) for name, call in calls.items()}
+    the_slow_path()
+    assert {name: bits(call()) for name, call in calls.items()} == quick
 
 
-def test_streams_end_alike(the_long_way):
+def test_streams_end_alike(the_slow_path):
     logits, _ = arrays()
     messages = []
-    for close in (lambda: None, the_long_way):
+    for close in (lambda: None, the_slow_path):
         close()
         with pytest.raises(ValueError, match="stream ends") as raised:
             gumbel_softmax.forward(logits, seed=3, offset=2**64 - 1)
@@ -79,7 +74,7 @@ def test_streams_end_alike(the_long_way):
 
 @pytest.mark.parametrize("options", [{}, {"seed": 3}])
 @pytest.mark.parametrize("backend", [None, "cpu", "reference"])
-def test_the_long_way_is_not_taken_by_plain_arrays(backend, options, only_the_short_way):
+def test_plain_arrays_take_the_fast_path(backend, options, only_the_fast_path):
     logits, grad_mask = arrays()
     for name, call in every_function(logits, grad_mask, 0.6, **options).items():
         call(backend=backend)
@@ -117,7 +112,7 @@ class Sub(np.ndarray):
         lambda x: np.float32(1.0),
     ],
 )
-def test_other_arrays_take_the_long_way(change):
+def test_other_arrays_take_the_slow_path(change):
     logits, grad_mask = arrays()
     odd = change(logits)
     assert mask(odd) is None
@@ -127,22 +122,23 @@ def test_other_arrays_take_the_long_way(change):
 
 
 @pytest.mark.parametrize("temp", [0.0, -1.0, np.inf, np.nan, 1e-60, 1e60, 1, True, "1", [0.5], np.float32(0), None])
-def test_other_temperatures_take_the_long_way(temp):
+def test_other_temperatures_take_the_slow_path(temp):
     logits, grad_mask = arrays()
     assert mask(logits, temp) is None
     assert backward(grad_mask, logits, temp) is None
 
 
-def test_other_options_take_the_long_way():
+def test_other_options_take_the_slow_path():
     logits, _ = arrays()
     assert mask(logits) is not None
     for options in ({"axis": 1}, {"axis": np.array([-1, -1])}, {"where": True}, {"nan_policy": "raise"}):
         assert mask(logits, **options) is None
-    assert _plain.plain("mask", (logits,), 0.6, -1, None, "propagate", None, None, logits) is None  # noise
+    noise = logits
+    assert fast.fast_call(MASK, (logits,), 0.6, noise, -1, None, "propagate", None, None, False) is None
 
 
-def test_tiers_that_there_are_not_are_named(the_long_way):
-    for close in (lambda: None, the_long_way):
+def test_tiers_that_there_are_not_are_named(the_slow_path):
+    for close in (lambda: None, the_slow_path):
         close()
         with pytest.raises(ValueError, match="backend is 'gpu'; it takes None or one of"):
             straight_through.forward(arrays()[0], backend="gpu")
@@ -160,10 +156,10 @@ def test_results_that_overlap_what_is_read():
     assert grad_mask.tobytes() == expected.tobytes()
 
 
-def test_two_results(the_long_way):
+def test_two_results(the_slow_path):
     logits, grad_mask = arrays()
     first = np.empty_like(logits)
-    for close in (lambda: None, the_long_way):
+    for close in (lambda: None, the_slow_path):
         close()
         results = straight_through.double_backward(grad_mask, grad_mask, logits, out=(first, None))
         assert results[0] is first
@@ -184,6 +180,5 @@ def test_shapes_that_do_not_fit_are_named():
         straight_through.forward(logits, out=np.empty((5, 5), np.float32))
 
 
-def test_the_long_way_knows_what_the_short_one_assumes():
-    """The tier is chosen alike."""
-    assert _plain.choose is _arrays.choose
+def test_both_paths_choose_the_tier_alike():
+    assert fast.choose is layout.choose

@@ -1,0 +1,52 @@
+"""What was tuned on the host's side: each number with its unit, and the reason for its value.
+
+No result depends on any of them. What a kernel needs to know when it is compiled stands where the kernel does.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CACHE_LINE",
+    "LEAST_RANGE",
+    "MOST_AT_ONCE",
+    "NOISE_BLOCK",
+    "RANGES_PER_THREAD",
+    "ROW_MEMORY",
+    "SMALL_BATCH",
+    "TEMPS_KEPT",
+    "WORTH_THREADS",
+]
+
+# ------------------------------------------------------------------------------------------------ threads
+
+WORTH_THREADS = 1 << 18
+"""Elements of a batch. Below, handing work to another thread costs more than it saves."""
+
+LEAST_RANGE = 1 << 15
+"""Elements of a range of rows. A smaller one takes less time than it takes a thread to fetch it."""
+
+RANGES_PER_THREAD = 4
+"""Ranges. With several, a thread on a busy processor is not waited for by all the others."""
+
+MOST_AT_ONCE = 1 << 24
+"""Elements of a call of a kernel. Kernels do not see an interrupt (Ctrl-C), which waits until one returns."""
+
+# ------------------------------------------------------------------------------------------------ the CPU tier's memory
+
+CACHE_LINE = 64
+"""Bytes, on x86 and on most ARM. Scratch memory starts at one, lest a vector's loads straddle two."""
+
+SMALL_BATCH = 4096
+"""Elements. Below, aligning scratch memory takes longer than straddled loads do."""
+
+NOISE_BLOCK = 1 << 16
+"""Elements whose noise is drawn at a time: 256 KiB of float32, which stay in a core's cache until they are read."""
+
+ROW_MEMORY = 1 << 20
+"""Bytes that a thread keeps of a row and of its noise: what a core's second-level cache holds. Longer rows are gone
+through in segments, whose exponentials are computed again where they are needed again."""
+
+# ------------------------------------------------------------------------------------------------ the fast path
+
+TEMPS_KEPT = 256
+"""Temperatures. A schedule may run through many; a float that was seen before is checked and rounded no more."""
