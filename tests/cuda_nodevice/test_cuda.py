@@ -23,7 +23,7 @@ from npselect.tiers.cuda import kernels, rows
 from npselect.tiers.cuda.plan import registers_for, team_for
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "faults"]
+GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "reinmax", "faults"]
 
 
 def simulate(group):

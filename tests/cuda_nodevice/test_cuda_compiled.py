@@ -21,7 +21,7 @@ from npselect._gpu.intrinsics import simulated
 if simulated():
     pytest.skip("numba's simulator compiles nothing", allow_module_level=True)
 
-from compiled import ARRAYS, DTYPES, compare, on_device, rows_for, same_bits, trials
+from compiled import ARRAYS, DTYPES, compare, on_device, rows_for, same_bits, temps, trials, wheres
 from ptx.device import Device
 from ptx.memory import Fault
 from ptx.operations import fma
@@ -30,7 +30,10 @@ from ptx.rounding import is_nearest
 
 from npselect import gumbel_softmax, noise, selection, straight_through
 from npselect._gpu.array import DeviceArray
+from npselect._stream import Stream, StreamNumbers
+from npselect.tiers.cpu import rows as cpu
 from npselect.tiers.cuda import gather as device_selection
+from npselect.tiers.cuda import rows as cuda
 
 SEED = 0xFEDCBA9876543210
 
@@ -143,6 +146,46 @@ def test_results_that_begin_anywhere(device):
         same_bits(out, expected, skew=skew)
         straight_through.backward(on_device(device, arrays["grad"]), logits, out=logits)
         same_bits(logits, expected)
+
+
+def row_function(device, name, *arguments, shape, dtype, skew=0):
+    """Whether a row function gives the same bits on both tiers; what it gives."""
+    expected = np.full(shape, 7, dtype)
+    getattr(cpu, name)(*arguments, expected)
+    temps = (each for each in arguments if isinstance(each, np.ndarray) and each.dtype.kind == "f" and each.ndim == 1)
+    temp = next(temps, None)  # which stays on the host
+    out = on_device(device, np.full(shape, 7, dtype), skew)
+    moved = (
+        on_device(device, each, skew) if isinstance(each, np.ndarray) and each is not temp else each
+        for each in arguments
+    )
+    getattr(cuda, name)(*moved, out)
+    same_bits(out, expected, name=name, shape=shape, dtype=dtype)
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "choices", "skew"),
+    [("float32", 8, 0), ("float32", 33, 0), ("float32", 1024, 0), ("float32", 132, 1), ("float16", 100, 0),
+     ("bfloat16", 1, 0), ("float64", 10, 0), ("float64", 2052, 0)],
+)  # fmt: skip
+def test_choose_and_weigh(dtype, choices, skew, device):
+    """Choices that are found, drawn or given; their one-hots; and ReinMax's backward pass at them."""
+    kind = np.dtype(DTYPES[dtype])
+    compute = np.dtype(np.float64 if dtype == "float64" else np.float32)
+    arrays = trials(choices, kind)
+    logits, grad, rows = arrays["logits"], arrays["grad"], rows_for(choices)
+    integers = {"shape": rows, "dtype": np.int64}
+    for where, temp in zip(wheres(choices)[:2], (temps(rows, kind)[:, 0], temps(1, kind)[:, 0]), strict=True):
+        drawn = StreamNumbers.of(Stream(SEED, 3), logits.shape, (0, 1), compute)
+        row_function(device, "choice", logits, drawn, None, where, **integers)
+        choice = row_function(device, "choice", logits, None, None, where, **integers)
+        index = np.where(np.arange(rows) % 3 > 0, choice, np.arange(rows) % (choices + 2) - 1)
+        found = row_function(device, "choice", logits, None, index, where, **integers)
+        assert choices == 1 or {-3, -2} < {*found}
+        row_function(device, "mask_at", choice, shape=logits.shape, dtype=kind, skew=skew)
+        at = np.where(found >= -1, found, choice)
+        row_function(device, "reinmax", grad, logits, at, temp, where, shape=logits.shape, dtype=kind, skew=skew)
 
 
 # ------------------------------------------------------------------------------------------------ copies, vectors

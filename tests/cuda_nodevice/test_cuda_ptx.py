@@ -36,7 +36,8 @@ from npselect.tiers.cuda import gather as device_selection  # noqa: E402
 from npselect.tiers.cuda import rows  # noqa: E402
 from npselect.tiers.cuda.noise import draw  # noqa: E402
 from npselect.tiers.cuda.plan import plan, variant_for  # noqa: E402
-from npselect.tiers.cuda.selecting import totals  # noqa: E402
+from npselect.tiers.cuda.reinmax import reinmax  # noqa: E402
+from npselect.tiers.cuda.selecting import choice, mask_at, totals  # noqa: E402
 
 F16, BF16, F32, F64 = np.uint16, np.int16, np.float32, np.float64
 KERNELS = {**{name: kernel for name, (_, kernel) in rows.KERNELS.items()}, "totals": totals}
@@ -204,6 +205,12 @@ def test_other_types(name, kind, tmp_path):
     ptx = check_compiled(kernel, tmp_path)
     check_fma(made, name, ptx)
     check_aligned(made, name, ptx)
+
+
+@pytest.mark.parametrize(("choices", "aligned"), [(128, True), (1024, True), (10, False), (1001, False)])
+@pytest.mark.parametrize("kernel", [reinmax, choice, mask_at], ids=["reinmax", "choice", "mask_at"])
+def test_choose_and_weigh(kernel, choices, aligned, tmp_path):
+    check_compiled(kernel.of(variant_for(kernel, F32, F32, "none", choices, aligned)), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [F32, F64], ids=NAMES.get)

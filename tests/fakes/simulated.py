@@ -15,9 +15,12 @@ from fakes import simulator
 simulated = simulator.device()  # before kernels are imported
 
 from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
+from npselect._arithmetic.steps import EMPTY  # noqa: E402
 from npselect._gpu.array import DeviceArray  # noqa: E402
 from npselect._gpu.driver import LEGACY  # noqa: E402
 from npselect._oracle.philox import words  # noqa: E402
+from npselect._stream import Stream, StreamNumbers  # noqa: E402
+from npselect.tiers import choose  # noqa: E402
 from npselect.tiers.cuda import choosing, plan, row_kernel, storing, sums, teams  # noqa: E402
 from npselect.tiers.cuda import estimates as estimates_of_noise  # noqa: E402
 from npselect.tiers.cuda import noise as device_noise  # noqa: E402
@@ -133,6 +136,52 @@ def noises():
     for dtype, size, offset in itertools.product((np.float32, np.float64), (0, 1, 2, 257, 300), (0, 7, 2**64 - 400)):
         draw = partial(noise.gumbel, size, SEED, offset=offset, dtype=dtype)
         same("gumbel", lambda backend, draw=draw: draw(backend=backend))
+
+
+def row_function(name, *arguments, shape, dtype):
+    """Whether a row function gives the same bits on both tiers; what it gives."""
+    outs = {}
+
+    def call(backend):
+        outs[backend] = np.full(shape, 7, dtype)
+        getattr(choose(backend), name)(*arguments, outs[backend])
+        return outs[backend]
+
+    same(name, call, shape=shape, dtype=dtype)
+    return outs["cpu"]
+
+
+def given_index(choice, choices):
+    """Some are not the largest, some are none of the row's."""
+    index = choice.copy()
+    index[:3] = np.arange(3) % choices
+    index[-2:] = choices, -1
+    return index
+
+
+def choose_and_weigh(shape, dtype, wheres):
+    """Choices that are found, drawn or given; their one-hots; and ReinMax's backward pass at them."""
+    rows, choices = shape
+    logits, grad, _ = inputs(shape, dtype)
+    compute = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    temps = np.linspace(0.1, 3, rows).astype(compute)
+    drawn = StreamNumbers.of(Stream(SEED, 3), shape, (0, 1), compute)
+    for where, temp in zip(wheres, (temps, temps[:1]), strict=True):
+        for g in (drawn, noise.gumbel(shape, 3, dtype=compute.type), None):
+            choice = row_function("choice", logits, g, None, where, shape=rows, dtype=np.int64)
+        index = given_index(choice, choices)
+        found = row_function("choice", logits, None, index, where, shape=rows, dtype=np.int64)
+        at = np.where(found >= EMPTY, found, choice)
+        row_function("mask_at", choice, shape=shape, dtype=dtype)
+        row_function("reinmax", grad, logits, at, temp, where, shape=shape, dtype=dtype)
+
+
+def reinmax():
+    for choices in (1, 3, 8, 33, 132):
+        choose_and_weigh((7, choices), np.float32, (None, wheres((7, choices))))
+    for name in ("float16", "bfloat16", "float64"):
+        choose_and_weigh((7, 10), DTYPES[name], (None, wheres((1, 10)) | (np.arange(10) > 4)))
+    choose_and_weigh((5, 1030), np.float32, (None, wheres((5, 1030))))
 
 
 def wild_numbers():

@@ -39,6 +39,7 @@ class Operands(NamedTuple):
     temp: _Real  # if there is no address of temps
     grad_mask: _Address
     grad_grad_logits: _Address
+    choice: _Address  # int64, a column for each row, or why there is none
     out: _Address
     out_logits: _Address
 

@@ -29,12 +29,15 @@ class RowKernel:
         How many numbers of each column a thread keeps from pass to pass.
     cotangents, results : int
         How many of either have the logits' shape.
+    reads_logits : bool
+        Whether there are logits.
     """
 
     body: Callable[[Variant], Function]
     arrays_in_registers: int
     cotangents: int
     results: int
+    reads_logits: bool
 
     def of(self, variant: Variant) -> Kernel:
         """The kernel for a variant."""
@@ -42,17 +45,17 @@ class RowKernel:
 
 
 def row_kernel(
-    *, arrays_in_registers: int, cotangents: int = 0, results: int = 1
+    *, arrays_in_registers: int, cotangents: int = 0, results: int = 1, reads_logits: bool = True
 ) -> Callable[[Callable[[Variant], Function]], RowKernel]:
     """State what a kernel keeps, reads and writes."""
-    return lambda body: RowKernel(body, arrays_in_registers, cotangents, results)
+    return lambda body: RowKernel(body, arrays_in_registers, cotangents, results, reads_logits)
 
 
 @cache
 def _kernel(rows: RowKernel, variant: Variant) -> Kernel:
     body, placed = rows.body(variant), placing(variant.team, variant.threads)
     if variant.team.tiled:
-        body = through_tiles(variant, body, rows.cotangents, rows.results)
+        body = through_tiles(variant, body, rows.cotangents, rows.results, rows.reads_logits)
 
     def kernel(source: Source, operands: Operands) -> None:
         place = placed()

@@ -25,13 +25,29 @@ from npselect.tiers.cuda.kernels import backward_temp as backward_temp_kernel
 from npselect.tiers.cuda.kernels import soft as soft_kernel
 from npselect.tiers.cuda.noise import PAIRS, draw
 from npselect.tiers.cuda.plan import plan
+from npselect.tiers.cuda.reinmax import reinmax as reinmax_kernel
 from npselect.tiers.cuda.row_kernel import RowKernel
+from npselect.tiers.cuda.selecting import choice as choice_kernel
 from npselect.tiers.cuda.selecting import index as index_kernel
 from npselect.tiers.cuda.selecting import mask as mask_kernel
+from npselect.tiers.cuda.selecting import mask_at as mask_at_kernel
 from npselect.tiers.cuda.selecting import totals as totals_kernel
 from npselect.tiers.cuda.variant import computed_in
 
-__all__ = ["KERNELS", "backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+__all__ = [
+    "KERNELS",
+    "agrees",
+    "backward",
+    "backward_temp",
+    "choice",
+    "double_backward",
+    "gumbel",
+    "index",
+    "mask",
+    "mask_at",
+    "reinmax",
+    "soft",
+]
 
 Rows: TypeAlias = HostArray | DeviceArray
 """(rows, K), C-contiguous; or a result of (rows,)."""
@@ -116,6 +132,21 @@ def double_backward(
     )
 
 
+def choice(logits: Rows, noise: Noise, index: Rows | None, where: Where, out: Rows) -> None:
+    """Each row's choice: that of ``argmax(logits + noise)`` or the given `index`, checked; else why there is none."""
+    _run(choice_kernel, _kind(logits.dtype), logits, noise, where, out, choice=index)
+
+
+def mask_at(choice: Rows, out: Rows) -> None:
+    """The exact one-hot of each row's choice."""
+    _run(mask_at_kernel, _kind(out.dtype), None, None, None, out, choice=choice)
+
+
+def reinmax(grad_mask: Rows, logits: Rows, choice: Rows, temp: Temps, where: Where, out: Rows) -> None:
+    """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
+    _run(reinmax_kernel, _kind(out.dtype), logits, None, where, out, temp=temp, grad_mask=grad_mask, choice=choice)
+
+
 def gumbel(seed: int, first: int, out: Rows) -> None:
     """The noise from number `first` on, into an array of one axis."""
     call = _Call(_stream(out))
@@ -176,18 +207,20 @@ class _Call:
 def _run(
     kernel: RowKernel,
     kind: Kind,
-    logits: Rows,
+    logits: Rows | None,
     noise: Noise,
     where: Where,
     out: Rows,
     temp: Temps | None = None,
     grad_mask: Rows | None = None,
     grad_grad_logits: Rows | None = None,
+    choice: Rows | None = None,
     out_logits: Rows | None = None,
 ) -> None:
     """A kernel over all rows, on one stream; `kind` is that of cotangents and results."""
-    rows, choices = logits.shape
-    call = _Call(_stream(logits, out))
+    like = out if logits is None else logits
+    rows, choices = like.shape
+    call = _Call(_stream(like, out))
     seed = offset = 0
     origin = "none" if noise is None else "array"
     if isinstance(noise, StreamNumbers):
@@ -211,13 +244,14 @@ def _run(
         temp=1.0 if temp is None else float(temp[0]),
         grad_mask=call.source(grad_mask),
         grad_grad_logits=call.source(grad_grad_logits),
+        choice=call.source(choice),
         out=call.result(out),
         out_logits=call.result(out_logits),
     )
     addresses = source.logits | source.noise | operands.grad_mask | operands.grad_grad_logits
     addresses |= operands.out | operands.out_logits
     aligned = choices % 4 == 0 and addresses % 16 == 0
-    planned = plan(kernel, kind, _kind(logits.dtype), origin, choices, aligned)
+    planned = plan(kernel, kind, _kind(like.dtype), origin, choices, aligned)
     planned.kernel(-(-rows // planned.rows_a_block), planned.threads, call.stream, source, operands)
     call.finish()
 

@@ -69,13 +69,14 @@ def _tile(address: Address, tile: Shared, first: Position, count: Count) -> Shar
     return tile
 
 
-def through_tiles(variant: Variant, body: Function, cotangents: int, results: int) -> Function:
+def through_tiles(variant: Variant, body: Function, cotangents: int, results: int, reads_logits: bool) -> Function:
     """The body of a kernel that finds its rows, so many cotangents and results, in shared memory."""
     kind, logits_kind, threads, team = variant.kind, variant.logits, variant.threads, variant.team
     length, rows_a_block = team.length, threads // team.group
     each = -(-length // team.group)  # elements that a thread copies
     room = threads * each
-    bring_logits, bring = _bringing(logits_kind, threads, each), _bringing(kind, threads, each)
+    bring = _bringing(kind, threads, each)
+    bring_logits = _bringing(logits_kind, threads, each) if reads_logits else _address
     give = _giving(kind, threads, each)
     bring_grad_mask, bring_grad_grad = (bring if cotangents > i else _address for i in range(2))
     out_of, out_logits_of = (_tile if results > i else _address for i in range(2))
@@ -107,7 +108,7 @@ def through_tiles(variant: Variant, body: Function, cotangents: int, results: in
                 source.rows,
                 length,
             ),
-            Operands(operands.temps, operands.temp, grad_mask, grad_grad, out, out_logits),
+            Operands(operands.temps, operands.temp, grad_mask, grad_grad, operands.choice, out, out_logits),
             Place(min(place.row, source.rows - 1), place.local, place.lane, place.warp),  # of what lies elsewhere
             n,
         )
