@@ -116,12 +116,18 @@ def lines(
 def main() -> int:
     parser = argparse.ArgumentParser(description="Digests of the CPU tier's bits.")
     parser.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times (default: all)")
+    parser.add_argument(
+        "--function", choices=FUNCTIONS, action="append", help="may be given several times (default: all)"
+    )
+    parser.add_argument("--choices", type=int, choices=CHOICES, action="append", help="likewise")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help=f"compare with {FILE.name}; exit with 1 if any differs")
     what.add_argument("--write", action="store_true", help=f"replace {FILE.name}")
     options = parser.parse_args()
-    found = lines(options.dtype or tuple(DTYPES))
+    found = lines(options.dtype or tuple(DTYPES), options.choices or CHOICES, options.function or FUNCTIONS)
     if options.write:
+        if options.dtype or options.choices or options.function:
+            parser.error("--write writes all of them")
         FILE.write_text("".join(f"{line}\n" for line in found), encoding="utf-8")
         return 0
     if not options.check:
