@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
+import numpy as np
 import numpy.typing as npt
-from numpy import ndarray
 
 from npselect._call.fast import fast_call
 from npselect._call.layout import lay_out
@@ -30,7 +30,7 @@ def call(
 ) -> Array:
     """What a row function makes of `arrays`, its cotangents and the logits; `noise` is None, an array or a `Stream`."""
     logits = arrays[-1]
-    on_gpu = type(logits) is not ndarray and on_device(logits)
+    on_gpu = type(logits) is not np.ndarray and on_device(logits)
     result: Array | None = fast_call(function, arrays, temp, noise, axis, where, nan_policy, out, backend, on_gpu)
     if result is None:
         batch = lay_out(function, arrays, temp, noise, axis, where, nan_policy, backend, on_gpu)

@@ -23,7 +23,7 @@ from npselect.tiers import choose
 
 __all__ = ["fast_call"]
 
-_INDEX = Result.INDEX
+_INDEX, _PER_TEMP = Result.INDEX, Result.PER_TEMP
 _INT64 = np.dtype(np.int64)
 _NUMBERS = (float, np.float32, np.float64)
 
@@ -46,10 +46,14 @@ def fast_call(
     `npselect._call.fast_on_gpu`. Noise will, if it comes from a stream.
     """
     usual = where is None and type(axis) is int and axis == -1 and nan_policy == "propagate"
-    if not usual or not (noise is None or type(noise) is Stream) or function.per_temp:
+    if not usual or not (noise is None or type(noise) is Stream):
         return None
-    tier = choose(backend, on_gpu)
+    forms = function.results
+    form = forms[0]
+    if form is _PER_TEMP:
+        return None
     memory: AnyFastMemory = on_host
+    tier = choose(backend, on_gpu)
     if on_gpu:
         if backend not in (None, "cuda"):
             return None
@@ -70,13 +74,12 @@ def fast_call(
     rows = shape if len(shape) == 2 else (logits.size // shape[-1], shape[-1])
     numbers = None if noise is None else StreamNumbers.of(noise, rows, (0, 1), computed_in(dtype))
     filled_rows = rows
-    if function.results[0] is _INDEX:
+    if form is _INDEX:
         shape, dtype, filled_rows = shape[:-1], _INT64, rows[:1]
         if not shape:  # one number, which NumPy has another type for
             return None
     results: list[AnyArray] = []
-    count = len(function.results)
-    given = (out,) if count == 1 else outs(out, count)
+    given = (out,) if len(forms) == 1 else outs(out, len(forms))
     for one in given:
         result = memory.new(shape, dtype, logits) if one is None else memory.usable(one)
         if one is not None and (
@@ -96,7 +99,7 @@ def fast_call(
         memory.run(fill, (*read, numbers, temps, None, *filled))
     else:
         memory.run(fill, (*read, numbers, None, *filled))
-    if count == 1:
+    if len(forms) == 1:
         return results[0] if out is None else out
     return tuple(result if one is None else one for one, result in zip(given, results, strict=True))
 

@@ -13,13 +13,16 @@ __all__ = [
     "Dtype",
     "DtypeLike",
     "Function",
+    "Json",
     "LayerFunctions",
     "Option",
     "Options",
     "Progress",
+    "Sampler",
     "SelectionFunctions",
     "Temp",
     "Tensor",
+    "Timed",
 ]
 
 Array = npt.NDArray[Any]
@@ -37,8 +40,14 @@ Options = dict[str, Any]
 """Options by name: of axis an int, of all others an array."""
 Function = Callable[..., Any]
 """Somebody's, over arrays or tensors: with the options that it takes."""
+Timed = Callable[[], Any]
+"""A call of no arguments, whose time is taken; it returns what its framework has for results."""
+Json = Any
+"""What JSON can say: an object, an array, a string, a number, true, false or null."""
 Progress = Callable[[int, int, str], object]
 """``progress(done, total, id)``."""
+Sampler = Callable[[Array, int], Tensor]
+"""``sample(logits, seed) -> mask``."""
 
 
 class SelectionFunctions(Protocol):

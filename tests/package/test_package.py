@@ -29,6 +29,7 @@ FACTS = {
     "npselect._tuning",
     "npselect._modes",
     "npselect._forks",
+    "npselect._machine_code",
 }
 OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.selection", "npselect.noise"}
 ROOMS = {
@@ -66,6 +67,7 @@ ROOMS = {
     "npselect._tuning": set(),
     "npselect._modes": set(),
     "npselect._forks": set(),
+    "npselect._machine_code": set(),
 }
 COMPILING = {
     "npselect._arithmetic",

@@ -216,8 +216,8 @@ def asked_of(framework, *arguments):
     """Large cases and, of JAX, all edges in float32 alone: it compiles for every shape and every set of options."""
     if framework != "jax":
         return [case for case in asked(*arguments) if case.origin is None or arguments[0] == "float32"]
-    some = {"random/K=100", "where/axis=1", "edge/ties", "edge/ties in long rows", "edge/near ties, large temp"}
-    some |= {f"edge/{name}" for name in ("K=1", "-inf", "zero cotangent", "large temp", "subnormal probabilities")}
+    some = {"random/K=100", "where/axis=1"} | {f"edge/{name}" for name in ("ties", "-inf", "zero cotangent")}
+    some |= {f"edge/{name}" for name in ("large temp", "large logits, small temp", "subnormal probabilities")}
     every_edge = arguments == ("float32",)
     return [case for case in asked(*arguments) if case.name in some or (every_edge and case.group == "edge")]
 
@@ -230,7 +230,7 @@ def test_examples_pass_the_check(framework, name, dtype):
     report = testing.check(getattr(example(framework), name), dtypes=dtype, cases=cases)
     assert report.ok, str(report)
     assert all(case.verdict == "passed" for case in report.cases if "subnormal" not in case.name)
-    assert len(report.cases) == len(cases) >= 8
+    assert len(report.cases) == len(cases) >= 7
 
 
 @pytest.mark.frameworks
@@ -239,7 +239,7 @@ def test_examples_pass_the_check_with_noise(framework):
     cases = asked_of(framework, "float32", gumbel_softmax)
     report = testing.check(getattr(example(framework), SUBJECTS[framework][1]), operator=gumbel_softmax, cases=cases)
     assert report.ok, str(report)
-    assert len(report.cases) == len(cases) >= 8
+    assert len(report.cases) == len(cases) >= 7
 
 
 @pytest.mark.frameworks

@@ -166,7 +166,7 @@ def alarms(sample, runs, first=0, **options):
 
 @pytest.mark.parametrize("sample", [by_gumbel, by_inverse])
 def test_an_honest_sampler_fails_as_rarely_as_stated(sample, monkeypatch):
-    monkeypatch.setattr("npselect.testing.sampler._FAR_SEEDS", 16)
+    monkeypatch.setattr("npselect.testing.sampler_questions._FAR_SEEDS", 16)
     failed, p_values = alarms(sample, 120)
     assert stats.binom.sf(failed - 1, 120, 0.05) > 1e-3, failed
     assert np.mean(p_values < 0.5) > 1e-3  # p-values that are always 1 would pass as well

@@ -43,7 +43,6 @@ def from_tensorflow(
         As for `from_torch`; so are the result and the errors.
     """
     tf = framework("tensorflow", "from_tensorflow")
-
     tensor = partial(_tensor, tf)
 
     def select(logits: Tensor, temp: Tensor, options: Options) -> Tensor:
@@ -90,7 +89,6 @@ def layer_from_tensorflow(
         As for `layer_from_torch`; so are the result and the errors.
     """
     tf = framework("tensorflow", "layer_from_tensorflow")
-
     tensor = partial(_tensor, tf)
 
     def run(x: Tensor, logits: Tensor, temp: float, options: Options) -> Tensor:
@@ -101,12 +99,13 @@ def layer_from_tensorflow(
         return _array(tf, run(tensor(x), tensor(logits), temp, options))
 
     def backward(grad_chosen: Array, x: Array, logits: Array, temp: float, **options: Option) -> tuple[Array, ...]:
-        def fitting(chosen: Tensor) -> Array:
-            return of_shape(grad_chosen, chosen, fn, "grad_chosen")
-
-        leaves = tensor(x), tensor(logits)
-        function = lambda x, logits: run(x, logits, temp, options)  # noqa: E731
-        return _gradients(tf, "layer_from_tensorflow", function, leaves, fitting)
+        return _gradients(
+            tf,
+            "layer_from_tensorflow",
+            lambda x, logits: run(x, logits, temp, options),
+            (tensor(x), tensor(logits)),
+            lambda chosen: of_shape(grad_chosen, chosen, fn, "grad_chosen"),
+        )
 
     return layer(fn, name, forward, backward, x_axes, flushes_subnormals)
 
