@@ -26,16 +26,15 @@ they are, and what was chosen (`choice`).
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect._modes import in_usual_modes
 from npselect._oracle.numbers import Digits, Wide
 from npselect._oracle.philox import words
 from npselect._oracle.rounding import evaluate, evaluate_sums
-from npselect._oracle.rows import INVALID, Indices, Rows, choose, cotangent, finish, given
+from npselect._oracle.rows import INVALID, Array, Indices, Rows, choose, cotangent, finish, given
 
 __all__ = [
     "backward",
@@ -50,14 +49,31 @@ __all__ = [
     "soft",
 ]
 
-Array = npt.NDArray[Any]
 Number = TypeVar("Number", Wide, Digits)
+
+
+class StreamNumbers(Protocol):
+    """Noise that is yet to be drawn: which numbers of which seed's stream it is."""
+
+    @property
+    def seed(self) -> int:
+        """Of the stream."""
+
+    @property
+    def dtype(self) -> np.dtype[np.floating]:
+        """Of the noise."""
+
+    def numbers(self, start: int, stop: int) -> Array:
+        """Those of some rows."""
+
+
+Noise: TypeAlias = Array | StreamNumbers | None
 
 # ------------------------------------------------------------------------------------------------ the hard choice
 
 
 @in_usual_modes
-def choice(logits: Array, noise: Any, index: Indices | None, where: Array | None, out: Indices) -> None:
+def choice(logits: Array, noise: Noise, index: Indices | None, where: Array | None, out: Indices) -> None:
     """The selected column of each row into `out`, int64 of shape (rows,), or why none: EMPTY, INVALID or REFUSED.
 
     It is that of the largest ``logits + noise`` or, if `index` is given instead of noise, what that names: a candidate
@@ -68,7 +84,7 @@ def choice(logits: Array, noise: Any, index: Indices | None, where: Array | None
 
 
 @in_usual_modes
-def index(logits: Array, noise: Any, where: Array | None, out: Indices) -> None:
+def index(logits: Array, noise: Noise, where: Array | None, out: Indices) -> None:
     """``index = argmax(w)`` of each row into `out`, int64 of shape (rows,); -1 where nothing is selected."""
     out[...] = np.maximum(choose(_perturbed(logits, noise), where).index[:, 0], -1)
 
@@ -81,7 +97,7 @@ def mask_at(choice: Indices, out: Array) -> None:
 
 
 @in_usual_modes
-def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
+def mask(logits: Array, noise: Noise, where: Array | None, out: Array) -> None:
     """``mask = one_hot(argmax(w))``, exactly: a row of +0 with a single 1."""
     mask_at(choose(_perturbed(logits, noise), where).index[:, 0], out)
 
@@ -91,7 +107,7 @@ def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
 
 
 @in_usual_modes
-def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+def soft(logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``: ``p_i = e_i / s``."""
 
     def formula(number: type[Number], rows: Rows) -> list[Number]:
@@ -104,7 +120,7 @@ def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array
 
 
 @in_usual_modes
-def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+def backward(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
     """``grad_logits_i = p_i (h_i - d) / temp``: the softmax's Jacobian, which is symmetric, times `grad_mask`.
 
     With ``d = sum_j e_j h_j / s`` multiplied out, so that a difference that is exactly 0 comes out as 0::
@@ -124,7 +140,7 @@ def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Ar
 
 
 @in_usual_modes
-def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+def backward_temp(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
     """``grad_temp = -sum_i grad_logits_i t_i``, summed over the rows that share a temperature.
 
     By the chain rule through ``t_i = z_i / temp``: ``d t_i / d temp = -z_i / temp**2``, and ``w_m`` drops out because
@@ -151,7 +167,7 @@ def double_backward(
     grad_grad_logits: Array,
     grad_mask: Array,
     logits: Array,
-    noise: Any,
+    noise: Noise,
     temp: Array,
     where: Array | None,
     out_grad_mask: Array,
@@ -254,7 +270,7 @@ def _gumbel(bits: Array) -> Array:
     return np.asarray(g.reshape(bits.shape))
 
 
-def _perturbed(logits: Array, noise: Any) -> Array:
+def _perturbed(logits: Array, noise: Noise) -> Array:
     """``w = logits + noise``, in the type of the noise: none, an array, or the numbers of a stream yet to be drawn."""
     if noise is None:
         return logits

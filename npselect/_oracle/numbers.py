@@ -9,6 +9,7 @@ mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Noth
 from __future__ import annotations
 
 import decimal
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ class Wide(NamedTuple):
         return cls._normal(values, np.zeros_like(values), np.zeros_like(values), np.int64(0))
 
     @classmethod
-    def _normal(cls, hi: Array, lo: Array, error: Array, exponent: Any) -> Wide:
+    def _normal(cls, hi: Array, lo: Array, error: Array, exponent: Array | np.int64) -> Wide:
         """Renormalised; |lo| <= |hi| is assumed."""
         total = hi + lo
         lo = lo - (total - hi)
@@ -134,7 +135,7 @@ class Wide(NamedTuple):
         """A copy that holds `value` wherever `condition` is true."""
         return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
 
-    def rounded(self, dtype: Any) -> tuple[Array, Array]:
+    def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
 
         Rounded once, subnormals included. Certain means that the error is below a thousandth of the last place.
@@ -154,7 +155,7 @@ class Wide(NamedTuple):
 class Digits:
     """Decimal numbers with as many digits as the decimal context has."""
 
-    def __init__(self, values: Any) -> None:
+    def __init__(self, values: object) -> None:
         self.values = np.asarray(values, dtype=object)
 
     @classmethod
@@ -193,7 +194,7 @@ class Digits:
         """A copy that holds `value` wherever `condition` is true."""
         return Digits(np.where(condition, np.asarray(Decimal(value), object), self.values))
 
-    def rounded(self, dtype: Any) -> tuple[Array, Array]:
+    def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many."""
         precision, lowest = _FORMATS[np.dtype(dtype).name]
 
@@ -213,7 +214,7 @@ class Digits:
         return np.asarray(result, np.float64), np.ones(self.values.shape, np.bool_)
 
     @staticmethod
-    def precision(digits: int) -> Any:
+    def precision(digits: int) -> AbstractContextManager[decimal.Context]:
         """A context manager in which numbers have so many digits."""
         context = decimal.Context(prec=digits, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX, traps=[])
         return decimal.localcontext(context)

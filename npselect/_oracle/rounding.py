@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +13,11 @@ from npselect._oracle.numbers import Digits, Wide
 __all__ = ["evaluate", "evaluate_sums"]
 
 Array = npt.NDArray[Any]
+Formula: TypeAlias = Callable[..., Any]  # a kind of numbers and arrays -> a list of such numbers
+Arrays: TypeAlias = list[Any]  # of rows, which can be sliced: arrays and `Rows`
 
 
-def evaluate(formula: Callable[..., Any], arrays: list[Any], dtype: Any, counts: Array) -> list[Array]:
+def evaluate(formula: Formula, arrays: Arrays, dtype: npt.DTypeLike, counts: Array) -> list[Array]:
     """The formula's results, nearest numbers of `dtype` as float64, each of the shape of `counts`, (rows, K).
 
     The formula takes a kind of numbers and some rows of the arrays; entries that do not count may come out as anything.
@@ -34,12 +36,10 @@ def evaluate(formula: Callable[..., Any], arrays: list[Any], dtype: Any, counts:
     return [np.concatenate(results) for results in zip(*blocks, strict=True)]
 
 
-def evaluate_sums(
-    formula: Callable[..., Any], arrays: list[Any], dtype: Any, shape: tuple[int, ...], share: int
-) -> Array:
+def evaluate_sums(formula: Formula, arrays: Arrays, dtype: npt.DTypeLike, shape: tuple[int, ...], share: int) -> Array:
     """The single result of a formula, one a row, summed over each `share` neighbouring rows: shape (rows // share,)."""
 
-    def total(number: type[Digits], *group: Any) -> list[Digits]:
+    def total(number: type[Digits], *group: object) -> list[Digits]:
         (one_a_row,) = formula(number, *group)
         return [number(one_a_row.values.T).sum()]
 
@@ -53,7 +53,7 @@ def evaluate_sums(
     return sums[:, 0]
 
 
-def _with_enough_digits(formula: Callable[..., list[Digits]], arrays: list[Any], dtype: Any) -> list[Array]:
+def _with_enough_digits(formula: Callable[..., list[Digits]], arrays: Arrays, dtype: npt.DTypeLike) -> list[Array]:
     """The formula's results once twice as many digits do not change them; 3200 digits must do."""
     previous: list[Array] = []
     for digits in (50, 100, 200, 400, 800, 1600, 3200):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["EMPTY", "INVALID", "REFUSED", "Indices", "Rows", "choose", "cotangent", "finish", "given"]
+__all__ = ["EMPTY", "INVALID", "REFUSED", "Array", "Indices", "Rows", "choose", "cotangent", "finish", "given"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]

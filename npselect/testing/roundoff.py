@@ -39,7 +39,7 @@ class Format(NamedTuple):
     lowest: int
 
     @classmethod
-    def of(cls, dtype: Any) -> Format:
+    def of(cls, dtype: npt.DTypeLike) -> Format:
         """The format of one of the four dtypes, by name."""
         formats = {"float16": (11, -14), "bfloat16": (8, -126), "float32": (24, -126), "float64": (53, -1022)}
         name = dtype_name(dtype)
@@ -73,7 +73,7 @@ class Format(NamedTuple):
 
 
 @np.errstate(all="ignore")
-def ulp(values: Array, dtype: Any) -> Array:
+def ulp(values: Array, dtype: npt.DTypeLike) -> Array:
     """The unit in the last place of `dtype` at each of the values, as float64."""
     form = Format.of(dtype)
     _, exponent = np.frexp(np.where(values == 0, form.tiny, values).astype(np.float64))
@@ -216,7 +216,11 @@ class Row(NamedTuple):
 
 
 def row_of(
-    logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic, noise: npt.ArrayLike | None = None
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike,
+    dtype: npt.DTypeLike,
+    arithmetic: Arithmetic,
+    noise: npt.ArrayLike | None = None,
 ) -> Row:
     """The errors of ``softmax(logits / temp)``. Parameters as in `npselect.testing.tolerance.soft`."""
     form = Format.of(dtype)

@@ -133,7 +133,7 @@ def isclose(actual: npt.ArrayLike, exact: npt.ArrayLike, bound: npt.ArrayLike) -
 def soft(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike,
-    dtype: Any,
+    dtype: npt.DTypeLike,
     arithmetic: Arithmetic = TEXTBOOK,
     noise: npt.ArrayLike | None = None,
 ) -> Array:
@@ -165,7 +165,7 @@ def soft(
 def near_tie(
     logits: Array,
     temp: npt.ArrayLike,
-    dtype: Any,
+    dtype: npt.DTypeLike,
     arithmetic: Arithmetic = TEXTBOOK,
     noise: npt.ArrayLike | None = None,
 ) -> Array:
@@ -195,7 +195,7 @@ def backward(
     grad_mask: npt.ArrayLike,
     logits: npt.ArrayLike,
     temp: npt.ArrayLike,
-    dtype: Any,
+    dtype: npt.DTypeLike,
     arithmetic: Arithmetic = TEXTBOOK,
     noise: npt.ArrayLike | None = None,
 ) -> Array:
@@ -211,7 +211,11 @@ def backward(
 
 
 def backward_temp(
-    grad_mask: npt.ArrayLike, logits: npt.ArrayLike, temp: npt.ArrayLike, dtype: Any, arithmetic: Arithmetic = TEXTBOOK
+    grad_mask: npt.ArrayLike,
+    logits: npt.ArrayLike,
+    temp: npt.ArrayLike,
+    dtype: npt.DTypeLike,
+    arithmetic: Arithmetic = TEXTBOOK,
 ) -> Array:
     """The bound of each row's share of ``grad_temp``, shape (rows,), before rows are summed.
 
@@ -234,7 +238,7 @@ def double_backward(
     grad_mask: npt.ArrayLike,
     logits: npt.ArrayLike,
     temp: npt.ArrayLike,
-    dtype: Any,
+    dtype: npt.DTypeLike,
     arithmetic: Arithmetic = TEXTBOOK,
 ) -> tuple[Array, Array]:
     """The bounds of ``grad_grad_mask`` and ``grad_logits``.

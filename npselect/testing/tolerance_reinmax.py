@@ -63,7 +63,7 @@ def reinmax(
     logits: npt.ArrayLike,
     index: npt.ArrayLike,
     temp: npt.ArrayLike,
-    dtype: Any,
+    dtype: npt.DTypeLike,
     arithmetic: Arithmetic = TEXTBOOK,
 ) -> Array:
     """The bound of ReinMax's ``grad_logits``: R in the module's text.
