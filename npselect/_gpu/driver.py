@@ -120,12 +120,13 @@ def _why_unavailable() -> str | None:
     if find_spec("numba_cuda") is None:
         return "numba-cuda is not installed; pip install 'npselect[cuda]' ('npselect[cuda12]' for a CUDA 12 driver)"
     try:
-        from npselect._gpu.intrinsics import simulated
+        import_module("numba.cuda")
+        numba_private.add_what_numpy_has_moved()
     except Exception as error:
         versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("numba-cuda", "numba", "numpy"))
         return f"numba-cuda cannot be imported ({versions}): {_one_line(error)}"
     try:
-        if simulated():
+        if numba_private.simulated():
             return "numba simulates CUDA here (NUMBA_ENABLE_CUDASIM), which has no device memory"
         driver, binding = _driver(), _binding()
         if not driver.is_available:

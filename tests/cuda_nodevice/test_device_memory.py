@@ -157,7 +157,7 @@ def test_the_current_device_is_left_alone(use, monkeypatch):
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator has no driver")
 def test_a_numba_cuda_that_cannot_be_imported(monkeypatch):
-    monkeypatch.setitem(sys.modules, "npselect._gpu.intrinsics", None)
+    monkeypatch.setitem(sys.modules, "numba.cuda", None)
     found = NumbaDriver().unavailable()
     assert re.fullmatch(r"numba-cuda cannot be imported \(numba-cuda \S+, numba \S+, numpy \S+\): .+", found)
 
