@@ -7,20 +7,28 @@ handle. Memory comes from the memory manager that numba has been given, or from 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from importlib import import_module, metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from npselect._gpu import numba_private
 from npselect._gpu.aliases import HostArray, Unknown
 
-if TYPE_CHECKING:
-    from npselect._gpu.launch import Kernel
-
-__all__ = ["Allocation", "Driver", "LEGACY", "NumbaDriver", "Scalar", "describe", "gpu", "unavailable", "using"]
+__all__ = [
+    "Allocation",
+    "Driver",
+    "LEGACY",
+    "Launchable",
+    "NumbaDriver",
+    "Scalar",
+    "describe",
+    "gpu",
+    "unavailable",
+    "using",
+]
 
 Scalar: TypeAlias = int | float
 LEGACY = 1
@@ -42,6 +50,22 @@ class Allocation:
 
     def check(self) -> None:
         """RuntimeError if the memory is gone, though it is still referred to."""
+
+
+class Launchable(Protocol):
+    """What the driver and the cache of compiled kernels know of a kernel: see `npselect._gpu.launch.Kernel`."""
+
+    function: Callable[..., None]
+    signature: Unknown
+    bounds: tuple[int, int]
+    c_types: tuple[Unknown, ...]
+    loaded: dict[int, Unknown]
+
+    def scalars(self, arguments: tuple[Unknown, ...]) -> tuple[Scalar, ...]:
+        """The arguments of a launch, one after another, as the driver takes them."""
+
+    def compiled(self) -> Unknown:
+        """What numba makes of it for the current device."""
 
 
 class Driver(Protocol):
@@ -80,7 +104,9 @@ class Driver(Protocol):
     def wait(self, stream: int, other: int) -> None:
         """What is given to `stream` from now on waits for all that `other` has been given; nobody waits here."""
 
-    def launch(self, kernel: Kernel, blocks: int, threads: int, stream: int, arguments: tuple[Unknown, ...]) -> None:
+    def launch(
+        self, kernel: Launchable, blocks: int, threads: int, stream: int, arguments: tuple[Unknown, ...]
+    ) -> None:
         """Launch a kernel, with its arguments as it takes them."""
 
 
@@ -331,7 +357,9 @@ class NumbaDriver:
             finally:
                 driver.cuEventDestroy(event)
 
-    def launch(self, kernel: Kernel, blocks: int, threads: int, stream: int, arguments: tuple[Unknown, ...]) -> None:
+    def launch(
+        self, kernel: Launchable, blocks: int, threads: int, stream: int, arguments: tuple[Unknown, ...]
+    ) -> None:
         """Launch a kernel on the current device; numba's own launch takes ten times as long for so many arguments."""
         device = self.current_device()
         loaded = kernel.loaded.get(device)

@@ -14,16 +14,13 @@ from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from npselect import _machine_code
 from npselect._gpu import numba_private
 from npselect._gpu.aliases import Unknown
-
-if TYPE_CHECKING:
-    from npselect._gpu.launch import Kernel
+from npselect._gpu.driver import Launchable
 
 __all__ = ["load", "name_of", "save"]
 
@@ -31,7 +28,7 @@ _MADE_BY = ("numba", "numba-cuda", "llvmlite", "cuda-bindings", "nvidia-nvvm")
 _FOLDERS = ("npselect._arithmetic", "npselect._gpu", "npselect.tiers.cuda")  # what kernels are made of
 
 
-def load(kernel: Kernel) -> Unknown | None:
+def load(kernel: Launchable) -> Unknown | None:
     """What was compiled before, for the current device; None if nothing was, or it can be used no more."""
     try:
         capability = _capability()
@@ -42,7 +39,7 @@ def load(kernel: Kernel) -> Unknown | None:
         return None
 
 
-def save(kernel: Kernel, compiled: Unknown) -> None:
+def save(kernel: Launchable, compiled: Unknown) -> None:
     """Keep what was compiled for the current device, if that can be done."""
     try:
         path = _path(kernel, _capability())
@@ -61,7 +58,7 @@ def _capability() -> tuple[int, ...]:
     return tuple(cuda.get_current_device().compute_capability)
 
 
-def _path(kernel: Kernel, capability: tuple[int, ...]) -> Path:
+def _path(kernel: Launchable, capability: tuple[int, ...]) -> Path:
     return numba_private.cache_folder(kernel.function) / f"{name_of(kernel, capability)}.nbk"
 
 
@@ -80,7 +77,7 @@ def _version(package: str) -> str | None:
 # ------------------------------------------------------------------------------------------------ names
 
 
-def name_of(kernel: Kernel, capability: tuple[int, ...]) -> str:
+def name_of(kernel: Launchable, capability: tuple[int, ...]) -> str:
     """What a kernel is kept under; TypeError if it is closed over what has no name."""
     options = sorted(numba_private.options_of(kernel.bounds).items())
     words = [
