@@ -5,13 +5,19 @@ an array, `npselect.noise` for the noise, `npselect.reference` for the formulas,
 somebody else's implementation.
 """
 
+from typing import TYPE_CHECKING
+
 from npselect import gumbel_softmax, noise, selection, straight_through
 from npselect._operators import OPERATORS
 from npselect._warm_up import warm_up
 from npselect.straight_through import forward as differentiable_select
 from npselect.tiers import backends
 
+if TYPE_CHECKING:
+    from npselect._gpu.array import DeviceArray
+
 __all__ = [
+    "DeviceArray",
     "OPERATORS",
     "__version__",
     "backends",
@@ -24,3 +30,19 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """`DeviceArray`, when it is first asked for: it loads numba, which importing npselect does not."""
+    if name != "DeviceArray":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from npselect._gpu.array import DeviceArray
+    except ImportError as error:
+        raise AttributeError(f"npselect.DeviceArray needs numba.cuda, which cannot be loaded: {error}") from error
+    globals()[name] = DeviceArray
+    return DeviceArray
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -82,12 +82,15 @@ class Operator:
         Of the public module.
     options : tuple of str
         What its functions take beyond what all take: axis, where, nan_policy, out, backend.
+    temp : float
+        The default temperature.
     functions : mapping of str to RowFunction
         Its public functions, and what each computes.
     """
 
     name: str
     options: tuple[str, ...]
+    temp: float
     functions: Mapping[str, RowFunction]
 
 
@@ -124,8 +127,8 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         operator.name: operator
         for operator in (
-            Operator("straight_through", (), _SURROGATE),
-            Operator("gumbel_softmax", ("seed", "noise", "offset"), _SURROGATE),
+            Operator("straight_through", (), 0.6, _SURROGATE),
+            Operator("gumbel_softmax", ("seed", "noise", "offset"), 0.6, _SURROGATE),
         )
     }
 )

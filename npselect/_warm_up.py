@@ -10,22 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import gumbel_softmax, noise, selection, straight_through
-from npselect._dtypes import FLOATING, computed_in, dtype_name, ml_dtypes_bfloat16
+from npselect import noise, selection
+from npselect._dtypes import FLOATING, DType, Shape, computed_in, dtype_name, ml_dtypes_bfloat16
+from npselect._operators import OPERATORS, Operator
 
-__all__ = ["OPERATORS", "warm_up"]
+__all__ = ["warm_up"]
 
-OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
-_COTANGENTS = {"backward": 1, "jvp": 1, "backward_temp": 1, "double_backward": 2}
 _CHOICES = (1, 2, 3, 4, 8, 10, 16, 33, 128, 129, 1025)  # whatever lengths of rows kernels are made for
 _ROWS = 17
 
 Call = Callable[[], object]
+Options = dict[str, Any]
 
 
 def warm_up(
     dtypes: npt.DTypeLike | Iterable[npt.DTypeLike] = "float32",
-    operators: str | Iterable[str] = ("straight_through", "gumbel_softmax"),
+    operators: str | Iterable[str] = tuple(OPERATORS),
     *,
     progress: Callable[[int, int, str], object] | None = None,
 ) -> int:
@@ -41,7 +41,7 @@ def warm_up(
     dtypes : str, dtype or iterable of them, optional
         Of the arrays to come: float16, bfloat16, float32, float64, NumPy's or a framework's.
     operators : str or iterable of str, optional
-        "straight_through" and "gumbel_softmax". What `npselect.selection` and `npselect.noise` take is theirs.
+        Names of `npselect.OPERATORS`, all by default. What `npselect.selection` and `npselect.noise` take is theirs.
     progress : callable, optional
         Called as ``progress(done, total, text)``.
 
@@ -98,7 +98,7 @@ def _several(values: Any) -> Iterable[Any]:
     return values if np.iterable(values) and not isinstance(values, str) else (values,)
 
 
-def _name(dtype: Any) -> str:
+def _name(dtype: DType) -> str:
     name = dtype_name(dtype)
     if name not in FLOATING:
         raise ValueError(f"dtype is {name!r}; it takes one of {', '.join(map(repr, FLOATING))}")
@@ -112,23 +112,30 @@ def _counter() -> Any:
     return import_module("npselect.tiers.cpu.compilations").compilations
 
 
-def _calls(operator: str, kind: np.dtype[Any]) -> Iterator[tuple[str, Call]]:
+def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
     """Every function of an operator, in all ways that have kernels of their own."""
-    module: Any = OPERATORS[operator]
-    wide = computed_in(kind)
-    if operator == "gumbel_softmax":
+    operator, module, wide = OPERATORS[name], import_module(f"npselect.{name}"), computed_in(dtype)
+    if "seed" in operator.options:
         yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
     for choices in _CHOICES:
         shape = (_ROWS, choices)
-        ways: list[dict[str, Any]] = [{}]
-        if operator == "gumbel_softmax":  # drawn, drawn in another order than that of the rows, given
-            ways = [{"seed": 1}, {"seed": 1, "axis": 0}, {"noise": np.zeros(shape, wide)}]
-        grad_chosen, x, logits = (np.zeros(some, kind) for some in ((_ROWS, 1), (choices, 1), shape))
-        options = {"operator": module, "backend": "cpu", **ways[0]}
+        ways = _ways(operator, shape, wide)
+        grad_chosen, x, logits = (np.zeros(some, dtype) for some in ((_ROWS, 1), (choices, 1), shape))
+        options: Options = {"operator": module, "backend": "cpu", **ways[0]}
         yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)
-        for function in module.__all__:
-            arrays = [np.zeros(shape, kind)] * (1 + _COTANGENTS.get(function, 0))
+        for function, row_function in operator.functions.items():
+            arrays = [logits] * (1 + len(row_function.cotangents))
             for way in ways:
                 for where in (None, np.ones(shape, np.bool_)):
                     call = partial(getattr(module, function), *arrays, where=where, backend="cpu", **way)
                     yield function, call
+
+
+def _ways(operator: Operator, shape: Shape, wide: DType) -> list[Options]:
+    """The options: without any; drawn, in the order of the rows and in another; given."""
+    ways: list[Options] = [] if operator.options else [{}]
+    if "seed" in operator.options:
+        ways += [{"seed": 1}, {"seed": 1, "axis": 0}]
+    if "noise" in operator.options:
+        ways.append({"noise": np.zeros(shape, wide)})
+    return ways

@@ -2,7 +2,8 @@
 
 `straight_through` on perturbed logits. With ``G_i`` independent standard Gumbel noise::
 
-    w_i = logits_i + G_i        m = argmax_i w_i        t_i = (w_i - w_m) / temp        p_i = exp(t_i) / sum_j exp(t_j)
+    w_i = logits_i + G_i        m = argmax_i w_i        t_i = (w_i - w_m) / temp
+    e_i = exp(t_i)              s = sum_i e_i           p_i = e_i / s
 
 ``m`` is distributed as ``softmax(logits)``, whatever `temp` (the Gumbel-max trick); the gradient is that of ``p``, the
 relaxed sample, which `soft` returns: `soft` with `backward` is the ordinary Gumbel-softmax.
@@ -46,7 +47,7 @@ def forward(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Sample: ``mask = one_hot(argmax(logits + noise))``.
+    """Sample: ``mask = one_hot(argmax(w))``, with ``w = logits + noise``.
 
     Parameters
     ----------
@@ -109,7 +110,7 @@ def backward(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Differentiate soft: ``grad_logits_i = p_i (h_i - sum_j p_j h_j) / temp``, ``h_i = grad_mask_i - grad_mask_m``.
+    """Differentiate soft: ``grad_logits_i = p_i (h_i - d) / temp``, with ``h_i = g_i - g_m`` and ``d = sum_i p_i h_i``.
 
     The noise does not depend on the logits, so this is the gradient of ``softmax((logits + noise) / temp)``:
     `npselect.straight_through.backward` of ``logits + noise``.
@@ -156,7 +157,7 @@ def soft(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """The relaxed sample: ``p = softmax((logits + noise) / temp)``, 0 at excluded entries.
+    """The relaxed sample, ``p_i = e_i / s``: ``softmax((logits + noise) / temp)``, 0 at excluded entries.
 
     Parameters
     ----------
@@ -195,7 +196,7 @@ def index(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Index of the sampled candidate along `axis`; -1 where nothing is selected.
+    """Index of the sampled candidate along `axis`: ``index = argmax(w)``; -1 where nothing is selected.
 
     Parameters
     ----------
@@ -238,6 +239,8 @@ def jvp(
     backend: str | None = None,
 ) -> Array:
     """Forward-mode derivative of `soft` along `tangent`: the Jacobian is symmetric, so this is `backward`'s map.
+
+    ``grad_logits_i = p_i (h_i - d) / temp``, with `tangent` in the place of `grad_mask`.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ def forward(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Select hard: ``mask = one_hot(argmax(logits))``.
+    """Select hard: ``mask = one_hot(argmax(w))``, with ``w = logits``.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ def soft(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """The probabilities behind the choice: ``p = softmax(logits / temp)``, 0 at excluded entries.
+    """The probabilities behind the choice, ``p_i = e_i / s``: ``softmax(logits / temp)``, 0 at excluded entries.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def index(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """Index of the selected candidate along `axis`; -1 where nothing is selected.
+    """Index of the selected candidate along `axis`: ``index = argmax(w)``; -1 where nothing is selected.
 
     Parameters
     ----------
@@ -227,6 +227,8 @@ def jvp(
     backend: str | None = None,
 ) -> Array:
     """Forward-mode derivative of `soft` along `tangent`: the Jacobian is symmetric, so this is `backward`'s map.
+
+    ``grad_logits_i = p_i (h_i - d) / temp``, with `tangent` in the place of `grad_mask`.
 
     Parameters
     ----------

@@ -7,7 +7,6 @@ be told there what is wrong.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, lru_cache
 
 import numpy as np
@@ -24,6 +23,7 @@ from npselect.tiers import choose
 
 __all__ = ["fast_call"]
 
+_INDEX = Result.INDEX
 _INT64 = np.dtype(np.int64)
 _NUMBERS = (float, np.float32, np.float64)
 
@@ -39,8 +39,8 @@ def fast_call(
     out: object,
     backend: str | None,
     on_gpu: bool,
-) -> Sequence[AnyArray] | None:
-    """The results, of `arrays`, the last of which are the logits; None if anything is out of the ordinary.
+) -> AnyArray | None:
+    """The result or results of `arrays`, the last of which are the logits; None if anything is out of the ordinary.
 
     What arrays will do is for those to say who know their memory: `npselect._call.on_host` and, on a GPU,
     `npselect._call.fast_on_gpu`. Noise will, if it comes from a stream.
@@ -70,12 +70,13 @@ def fast_call(
     rows = shape if len(shape) == 2 else (logits.size // shape[-1], shape[-1])
     numbers = None if noise is None else StreamNumbers.of(noise, rows, (0, 1), computed_in(dtype))
     filled_rows = rows
-    if function.results[0] is Result.INDEX:
+    if function.results[0] is _INDEX:
         shape, dtype, filled_rows = shape[:-1], _INT64, rows[:1]
         if not shape:  # one number, which NumPy has another type for
             return None
     results: list[AnyArray] = []
-    given = (out,) if len(function.results) == 1 else outs(out, len(function.results))
+    count = len(function.results)
+    given = (out,) if count == 1 else outs(out, count)
     for one in given:
         result = memory.new(shape, dtype, logits) if one is None else memory.usable(one)
         if one is not None and (
@@ -95,7 +96,9 @@ def fast_call(
         memory.run(fill, (*read, numbers, temps, None, *filled))
     else:
         memory.run(fill, (*read, numbers, None, *filled))
-    return [result if one is None else one for one, result in zip(given, results, strict=True)]
+    if count == 1:
+        return results[0] if out is None else out
+    return tuple(result if one is None else one for one, result in zip(given, results, strict=True))
 
 
 @cache

@@ -1,7 +1,7 @@
 """Arrays of any shape and layout -> rows x choices -> a tier -> arrays again.
 
 `lay_out` takes what a caller gave, has it checked (`npselect._call.arguments`), and lays it out as the tiers want it
-(see `npselect.tiers`); `Batch.results` lets the tier fill the results and brings those into the caller's shape.
+(see `npselect.tiers`); `Batch.fill` lets the tier fill the results and brings those into the caller's shape.
 """
 
 from __future__ import annotations
@@ -73,15 +73,16 @@ class Batch:
             return Form(shape, range(len(shape)), (math.prod(shape),), self.dtype)
         return Form(self.shape, self.order, self.logits.shape, self.dtype)
 
-    def results(self, function: RowFunction, out: object) -> list[AnyArray]:
-        """What the function makes of the batch; sums over no rows are 0."""
+    def fill(self, function: RowFunction, out: object) -> AnyArray:
+        """The result of the function, or a tuple of its results; sums over no rows are 0."""
         operands = [*self.cotangents, *(getattr(self, name) for name in function.reads)]
         fill = partial(getattr(self.tier, function.name), *operands)
         if not self.logits.size:
             fill = partial(self.memory.fill_with, 0)
         read = [array for array in operands if array is not None and not isinstance(array, StreamNumbers)]
         forms = [self.form(result) for result in function.results]
-        return fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
+        results = fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
+        return results[0] if len(results) == 1 else tuple(results)
 
 
 @in_usual_modes

@@ -30,9 +30,11 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     if not seen:
         return None
     family = seen[0].case.family
+    masks_differ = any(one.mask is None or not np.array_equal(one.mask, one.expected_mask) for one in seen)
+    masks = [_masks(observation) for observation in seen if masks_differ]  # their bounds take time
     gradients = [_gradients(observation) for observation in seen]
     causes = {
-        "forward": _cause([_masks(observation) for observation in seen], family.forward_mistakes, symptoms.FORWARD),
+        "forward": _cause(masks, family.forward_mistakes, symptoms.FORWARD),
         "backward": _cause(gradients, family.backward_mistakes, symptoms.BACKWARD)
         or _lost_digits(gradients, [observation.case for observation in seen]),
     }

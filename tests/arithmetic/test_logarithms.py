@@ -21,6 +21,7 @@ from npselect import noise, reference
 from npselect._arithmetic import gumbel, logarithm, simd
 from npselect._oracle import philox as reference_philox
 from npselect._oracle.numbers import Digits, Wide
+from npselect.tiers.cpu import noise as kernels
 
 Array = npt.NDArray[Any]
 Record = Callable[[str, float], None]
@@ -71,7 +72,7 @@ def _logs_of_one_plus(x: Any, out: Any) -> None:
 
 @njit
 def _gumbels(u: Any, out: Any) -> None:
-    gumbel.gumbels(u, out)
+    kernels.gumbels(u, out)
 
 
 @njit
@@ -638,7 +639,7 @@ def quick(u: Array, log: Any = _rough_log) -> Array:
 
 def doubtful(u: Array) -> Array:
     """Which numbers the quick way leaves open."""
-    return np.isnan(plain(gumbel._quick, u[None]))
+    return np.isnan(plain(gumbel.quick_gumbel, u[None]))
 
 
 @pytest.mark.parametrize(("log", "bound", "margin"), [
@@ -674,7 +675,7 @@ def test_float32_doubts() -> None:
     assert np.count_nonzero(open_questions) > len(hard) / 2
     assert np.mean(open_questions[len(hard) :]) < 0.02
     assert np.array_equal(
-        plain(gumbel._quick, some[None]).astype(np.float32)[~open_questions],
+        plain(gumbel.quick_gumbel, some[None]).astype(np.float32)[~open_questions],
         gumbels(some, np.float32)[~open_questions],
     )
 
@@ -683,7 +684,7 @@ def test_float32_margin_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     u = near_middles(400)
     monkeypatch.setattr(gumbel, "_MARGIN", np.float64(0.0))
     assert not np.any(doubtful(u))
-    assert np.count_nonzero(plain(gumbel._quick, u[None]).astype(np.float32) != gumbels(u, np.float32)) > 10
+    assert np.count_nonzero(plain(gumbel.quick_gumbel, u[None]).astype(np.float32) != gumbels(u, np.float32)) > 10
 
 
 # ------------------------------------------------------------------------------------------------ Python and compiled
@@ -805,7 +806,7 @@ def test_numbers_are_where_they_belong(seed: int) -> None:
             )
             assert np.array_equal(drawn[some], gumbels(uniforms(word_of(offset + i, seed) for i in some)))
             at = np.empty(len(some))
-            gumbel.draw_at(np.uint64(seed), np.array([offset + i for i in some], np.uint64), at)
+            kernels.draw_at(np.uint64(seed), np.array([offset + i for i in some], np.uint64), at)
             assert np.array_equal(drawn[some], at)
     last = noise.gumbel(3, seed, offset=2**64 - 3, dtype=np.float64)
     assert np.array_equal(last, gumbels(uniforms(word_of(2**64 - 3 + i, seed) for i in range(3))))

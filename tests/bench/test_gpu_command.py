@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from gpu import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 
 # A command of its own, whose sections are those of the file fakes.py; it believes in a GPU.
 COMMAND = """\
 import sys
-from gpu_sections import Section
-from gpu_sections.command import main
+from gpu import Section
+from gpu.command import main
 
 names = sys.argv.pop(1).split(",")
 parts = {"several": ("a", "b", "c")}
@@ -256,6 +258,12 @@ def test_wrong_arguments(tmp_path, options):
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_every_section_is_there():
+    for section in SECTIONS:
+        module, _, name = section.function.partition(":")
+        assert callable(getattr(import_module(module), name))
 
 
 def test_help():

@@ -1,15 +1,10 @@
-"""The toolkit that the sections of bench/gpu.py look for."""
+"""Where bench/gpu.py looks for libNVVM."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
-
-from gpu_sections import toolkit  # noqa: E402
+from gpu import toolkit
 
 
 @pytest.fixture

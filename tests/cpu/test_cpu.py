@@ -411,3 +411,22 @@ def test_an_empty_number_of_threads_is_none_given(monkeypatch: pytest.MonkeyPatc
     default = thread_count()
     monkeypatch.setenv(THREADS, "")
     assert thread_count() == default
+
+
+@pytest.mark.parametrize(("given", "count"), [("3", 3), ("4,2", 4), (" 2 , 8", 2), ("007", 7)])
+def test_openmp_may_say_how_many_threads(given: str, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedulers of clusters set it to what a job may use; npselect's own variable says more."""
+    monkeypatch.delenv(THREADS, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert thread_count() == count
+    monkeypatch.setenv(THREADS, "5")
+    assert thread_count() == 5
+
+
+@pytest.mark.parametrize("given", ["", " ", "0", "-1", "many", "1.5", "\u0663", ",4", "9" * 5000])
+def test_what_openmp_would_not_take_is_ignored(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in (THREADS, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(variable, raising=False)
+    default = thread_count()
+    monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert thread_count() == default

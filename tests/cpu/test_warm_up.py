@@ -132,9 +132,9 @@ print(w.warm_up("float32", "straight_through"), w.warm_up("float32", "straight_t
 
 
 def test_every_function_is_called():
-    for name, module in _warm_up.OPERATORS.items():
+    for name in npselect.OPERATORS:
         called = {function for function, _ in _warm_up._calls(name, np.dtype(np.float32))}
-        assert set(module.__all__) <= called
+        assert set(getattr(npselect, name).__all__) <= called
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_kernels_are_kept_and_tell_their_registers(run, tmp_path):
     code = f"""
 import sys
 sys.path.insert(0, {str(HERE.parent / "bench")!r})
-from gpu_sections import compiling
+from gpu.sections import compiling
 {{}}
 print("print:", compiling.registers()["backward"])
 """

@@ -209,11 +209,108 @@ def test_torch_tensors_are_read_as_detached(backend):
 
 
 @pytest.mark.frameworks
+@backends
+def test_out_may_be_a_tensor_on_the_cpu(backend):
+    torch = pytest.importorskip("torch")
+    logits, grad = random((3, 4), "float32"), random((3, 4), "float32")
+    for name, call in calls(grad, logits, backend=backend).items():
+        for out in (torch.empty(3, 4), torch.empty(4, 3).T):
+            assert call(out=out) is out
+            assert np.array_equal(out.numpy(), call()), name
+    index = torch.empty(3, dtype=torch.int64)
+    assert st.index(logits, out=index, backend=backend) is index
+    assert np.array_equal(index.numpy(), st.index(logits, backend=backend))
+    two = torch.empty(3, 4), torch.empty(3, 4)
+    for result, out in zip(st.double_backward(grad, grad, logits, out=two, backend=backend), two, strict=True):
+        assert result is out
+    for out, expected in zip(two, st.double_backward(grad, grad, logits, backend=backend), strict=True):
+        assert np.array_equal(out.numpy(), expected)
+
+
+@pytest.mark.frameworks
 def test_a_bfloat16_tensor_needs_ml_dtypes(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(ModuleNotFoundError, match="pip install ml_dtypes"):
         st.forward(torch.zeros(3, dtype=torch.bfloat16))
+
+
+class LazyDask(np.ndarray):
+    """As much of dask.array.Array as NumPy looks at, which would compute it."""
+
+    __module__ = "dask.array.core"
+
+    def __array__(self, *_, **__):
+        raise AssertionError("computed")
+
+    def __dask_graph__(self):
+        return {}
+
+
+class LazyCubed(LazyDask):
+    __module__ = "cubed.array_api.array_object"
+    __dask_graph__ = None
+
+
+class LazyXarray(LazyDask):
+    __module__ = "xarray.core.dataarray"
+
+
+class EagerXarray:
+    """One that holds NumPy's numbers."""
+
+    __module__ = "xarray.core.dataarray"
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, *_, **__):
+        return self.array
+
+    def __dask_graph__(self):
+        return None
+
+
+@backends
+@pytest.mark.parametrize("kind", [LazyDask, LazyCubed, LazyXarray])
+def test_lazy_arrays_are_refused(kind, backend):
+    """NumPy would compute the whole of them, in silence."""
+    array = random((3, 4), "float32")
+    lazy, gumbel = array.view(kind), npselect.gumbel_softmax
+    for name, call in {
+        "logits": lambda: st.forward(lazy, backend=backend),
+        "grad_mask": lambda: st.backward(lazy, array, backend=backend),
+        "temp": lambda: st.backward_temp(array, array, lazy, backend=backend),
+        "where": lambda: st.forward(array, where=lazy, backend=backend),
+        "noise": lambda: gumbel.soft(array, noise=lazy, backend=backend),
+        "x": lambda: npselect.selection.forward(lazy, array[:, :3], backend=backend),
+    }.items():
+        with pytest.raises(TypeError, match=rf"{name} is a lazy array .*; give {name}\.compute\(\)"):
+            call()
+
+
+@backends
+def test_arrays_that_could_be_lazy_and_are_not(backend):
+    array = random((3, 4), "float32")
+    assert np.array_equal(st.forward(EagerXarray(array), backend=backend), st.forward(array, backend=backend))
+
+
+def test_where_an_array_lives_is_asked_once(monkeypatch):
+    from npselect import _places
+    from npselect._call import call, layout
+
+    asked = []
+
+    def on_device(values, ask=_places.on_device):
+        asked.append(id(values))
+        return ask(values)
+
+    for module in (_places, call):
+        monkeypatch.setattr(module, "on_device", on_device)
+    assert layout.names_on_gpu is _places.names_on_gpu
+    grad, logits, noise, temp, where = [[1.0, 2.0]], [[3.0, 1.0]], [[0.5, 0.0]], [[0.5]], [[True, True]]
+    npselect.gumbel_softmax.backward(grad, logits, temp, noise=noise, where=where)
+    assert sorted(asked) == sorted(map(id, (grad, logits, noise, temp, where)))
 
 
 def test_arrays_on_a_gpu_need_the_cuda_tier():

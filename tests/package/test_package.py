@@ -35,7 +35,14 @@ OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.s
 ROOMS = {
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
-    "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
+    "npselect.bench": {
+        "npselect",
+        "npselect._commands",
+        "npselect._operators",
+        "npselect._threads",
+        "npselect.testing",
+        *OPERATORS,
+    },
     "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
     "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", "npselect._gpu", *OPERATORS},
     "npselect._commands": set(),
@@ -177,6 +184,25 @@ print(json.dumps(sorted(sys.modules)))
     assert not loaded & {"numba", "llvmlite", "torch", "jax", "tensorflow", "scipy", "matplotlib", "rich"}
 
 
+def test_device_arrays_are_public_and_load_numba_when_they_are_asked_for():
+    code = """
+import sys, npselect
+assert "DeviceArray" in dir(npselect)
+print("numba" in sys.modules)
+try:
+    print(npselect.DeviceArray.__name__)
+except AttributeError as error:
+    print(str(error).partition(" ")[0])
+from npselect._gpu.array import DeviceArray
+print(npselect.DeviceArray is DeviceArray)
+"""
+    assert run(code).split() == ["False", "DeviceArray", "True"]
+    without = "import sys; sys.modules['numba.cuda'] = None; import npselect; print(hasattr(npselect, 'DeviceArray'))"
+    assert run(without).strip() == "False"
+    with pytest.raises(AttributeError, match="module 'npselect' has no attribute 'device_array'"):
+        npselect.device_array  # noqa: B018
+
+
 def test_public_names():
     assert npselect.differentiable_select is npselect.straight_through.forward
     operators = (npselect.straight_through, npselect.gumbel_softmax)
@@ -263,7 +289,8 @@ def test_readme_has_a_profile_for_hypothesis(monkeypatch):
     assert all(hasattr(npselect, name) for name in signature["operators"])
 
 
-def test_readme_names_only_files_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_only_files_that_exist_are_named(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target

@@ -84,7 +84,7 @@ def double_backward(
     _run("double_backward_rows", compute_type(out_logits), logits, noise, *arrays)
 
 
-def choice(logits: Array, noise: Any, index: Array | None, where: Array | None, out: Array) -> None:
+def choice(logits: Array, noise: Noise, index: Array | None, where: Array | None, out: Array) -> None:
     """Each row's choice: that of ``argmax(logits + noise)`` or the given `index`, checked; else why there is none."""
     given = _NO_INDEX if index is None else index
     _run("choice_rows", compute_type(logits), logits, noise, given, where, out)
