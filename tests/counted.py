@@ -7,7 +7,6 @@ over those of the arrays, each read or written once.
 """
 
 import numpy as np
-import pytest
 from compiled import ARRAYS, DTYPES, on_device
 from ptx.device import Device
 
@@ -37,8 +36,7 @@ def counts(device, operator, name, dtype, choices):
 
 
 def main():
-    with pytest.MonkeyPatch.context() as patch:
-        device = Device().install(patch)
+    with Device().installed() as device:
         for operator, name, dtype, all_choices in RUNS:
             print(f"\n{operator.__name__.split('.')[-1]}.{name}, {dtype}\n")
             print("| choices | all but moves | " + " | ".join(HEADER) + " | sectors / least | / arrays |")
