@@ -1,8 +1,8 @@
 """What the benchmarks share: which problems and peers there are, and one benchmark of one peer.
 
 Peers, shapes, the judgement of results, bytes and the copy are those of `npselect.bench`; pytest-benchmark takes the
-times. With ``--benchmark-disable``, one small batch of each kind and two dtypes do, and peers that compile for long are
-left out.
+times. With ``--benchmark-disable``, one small batch of each kind in one dtype does (tests/bench asks all peers in
+another), and peers that compile for long are left out.
 """
 
 from collections import deque
@@ -23,7 +23,7 @@ from npselect.bench import (
     turns,
 )
 
-collect_ignore = ["gpu.py", "gpu_sections"]  # the command for a GPU is no benchmark of pytest
+collect_ignore = ["gpu.py", "gpu"]  # the command for a GPU is no benchmark of pytest
 BATCHES = {"full": [(1048576, 8), (131072, 64), (8192, 1024), (256, 32768)], "quick": [(256, 64)]}
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc):
         shapes = mark.kwargs.get("shapes", BATCHES["quick" if quick else "full"])
         dtypes = mark.kwargs.get("dtypes", DTYPES)
         if quick:
-            shapes, dtypes = shapes[-1:], ["float32"] if "shapes" in mark.kwargs else [dtypes[0], dtypes[-1]]
+            shapes, dtypes = shapes[-1:], dtypes[:1]
         for problem in problems(operator, dtypes, shapes):
             peers = [peer for peer in PEERS if operator in peer.operators and (peer.quick or not quick)]
             asked += [(problem, call, peer) for call in CALLS if call in problem.calls for peer in peers]

@@ -15,6 +15,8 @@ def test_import(benchmark, tmp_path, name):
 @pytest.mark.parametrize("name", [name for name in FIRST_CALLS if not name.startswith("import")])
 def test_first_call(benchmark, tmp_path_factory, name, cache):
     benchmark.group = f"first call, {name}"
+    if benchmark.disabled and (name, cache) != ("straight_through", "warm"):
+        pytest.skip("one that compiles and loads is enough to see that this runs")
     if cache == "cold":  # an empty directory each time
         benchmark.pedantic(
             new_process, setup=lambda: ((FIRST_CALLS[name], tmp_path_factory.mktemp("cold")), {}), rounds=3

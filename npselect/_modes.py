@@ -3,7 +3,7 @@
 A thread may have been told to take subnormal numbers for zeros (`torch.set_flush_denormal`, libraries built with fast
 maths) or to round elsewhere than to the nearest number (C's fesetround). What Python and NumPy compute in the usual
 modes, those of IEEE 754 and of every new process, is the same in any thread. The kernels see to it themselves
-(`npselect.tiers.cpu.entries`), as other threads run them too. To these modes `in_usual_modes` adds NumPy's error state:
+(`tiers.cpu.float_modes`), as other threads run them too. To these modes `in_usual_modes` adds NumPy's error state:
 overflow and its like are results here, whatever `numpy.seterr` would make of them.
 """
 

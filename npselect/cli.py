@@ -17,6 +17,8 @@ import npselect
 from npselect import testing
 from npselect._commands import CannotRunError, Parser, ended, line, load, progress_bar, writable
 from npselect.bench import command as bench_command
+from npselect.testing.families import FAMILIES
+from npselect.testing.vectors import WRITTEN
 
 __all__ = ["main"]
 
@@ -33,7 +35,12 @@ exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be 
 """
 
 
-_OPERATORS = ["straight_through", "gumbel_softmax"]
+_OPERATORS = [*FAMILIES]
+_GIVEN = ", ".join(
+    f"{family.name} gives {' or '.join(f'{option}=' for option in family.given)}"
+    for family in FAMILIES.values()
+    if family.given
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,9 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument(
         "--operator",
-        choices=["straight_through", "gumbel_softmax"],
-        default="straight_through",
-        help="what is implemented; gumbel_softmax gives noise=, which the functions must take (default: %(default)s)",
+        choices=_OPERATORS,
+        default=_OPERATORS[0],
+        help=f"what is implemented; {_GIVEN}, which the functions must take (default: %(default)s)",
     )
     check.add_argument(
         "--backend", choices=["reference", "cpu"], default="reference", help="the oracle (default: %(default)s)"
@@ -150,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of the arrays; may be given several times (default: all of them)",
     )
     vectors.add_argument(
-        "--operator", choices=_OPERATORS, action="append", help="may be given several times (default: both)"
+        "--operator", choices=[*WRITTEN], action="append", help="may be given several times (default: all)"
     )
     vectors.set_defaults(run=_vectors)
 
@@ -169,7 +176,10 @@ def _parser() -> argparse.ArgumentParser:
         help="of the arrays to come; may be given several times (default: float32)",
     )
     warm_up.add_argument(
-        "--operator", choices=_OPERATORS, action="append", help="may be given several times (default: both)"
+        "--operator",
+        choices=[*npselect.OPERATORS],
+        action="append",
+        help="may be given several times (default: all)",
     )
     warm_up.set_defaults(run=_warm_up)
 
@@ -193,14 +203,16 @@ def _warm_up(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     try:
         with progress_bar("compiling") as progress:
-            count = npselect.warm_up(options.dtype or "float32", options.operator or _OPERATORS, progress=progress)
+            count = npselect.warm_up(
+                options.dtype or "float32", options.operator or npselect.OPERATORS, progress=progress
+            )
     except (ImportError, RuntimeError) as error:
         raise CannotRunError(line(error)) from error
     except OSError as error:  # of numba, which writes to its cache
         raise CannotRunError(f"the machine code cannot be kept: {error.strerror or line(error)}") from error
-    from npselect.tiers.cpu.compilations import kept_in
+    from npselect.tiers.cpu.compilations import cache_folder
 
-    path = kept_in()
+    path = cache_folder()
     if path is None:
         raise CannotRunError("nothing is kept: no cache directory can be written; name one in NUMBA_CACHE_DIR")
     print(f"{count} kernels compiled in {time.perf_counter() - started:.1f} s, kept in {path}")
@@ -209,11 +221,11 @@ def _warm_up(options: argparse.Namespace) -> int:
 
 def _vectors(options: argparse.Namespace) -> int:
     try:
-        with progress_bar("checking") as progress:
+        with progress_bar("writing vectors") as progress:
             paths = testing.write_vectors(
                 options.out,
                 dtypes=options.dtype or testing.DTYPES,
-                operators=[getattr(npselect, name) for name in options.operator or _OPERATORS],
+                operators=[getattr(npselect, name) for name in options.operator or WRITTEN],
                 progress=progress,
             )
         written = [(path.name, len(testing.load_vectors(path)), path.read_bytes()) for path in paths]
@@ -267,5 +279,5 @@ def _show(report: testing.Report) -> None:
     lines = str(report).splitlines()
     console = Console()
     for text in lines:
-        style = verdict if text == lines[-1] else styles.get(next(iter(text.split()), ""), "")
+        style = verdict if text == lines[0] else styles.get(next(iter(text.split()), ""), "")
         console.print(Text(text, style), soft_wrap=True)

@@ -19,12 +19,13 @@ is at most 0.501 units in the last place from the exact one. Nothing is imported
 rounding.
 
 Noise may be added to the logits before all else: ``w = logits + noise``, rounded in float64 for float64 logits, else in
-float32. It is given, or drawn here (`gumbel`), and the formulas see nothing but w.
+float32. It is given, or drawn here (`gumbel`), and the formulas see nothing but w. Those of `reinmax` see the logits as
+they are, and what was chosen (`choice`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,8 +35,20 @@ from npselect._modes import in_usual_modes
 from npselect._oracle.numbers import Digits, Wide
 from npselect._oracle.philox import words
 from npselect._oracle.rounding import evaluate, evaluate_sums
+from npselect._oracle.rows import INVALID, Indices, Rows, choose, cotangent, finish, given
 
-__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+__all__ = [
+    "backward",
+    "backward_temp",
+    "choice",
+    "double_backward",
+    "gumbel",
+    "index",
+    "mask",
+    "mask_at",
+    "reinmax",
+    "soft",
+]
 
 Array = npt.NDArray[Any]
 Number = TypeVar("Number", Wide, Digits)
@@ -43,56 +56,34 @@ Number = TypeVar("Number", Wide, Digits)
 # ------------------------------------------------------------------------------------------------ the hard choice
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Rows after the choice, in float64; what is not a candidate no longer matters."""
+@in_usual_modes
+def choice(logits: Array, noise: Any, index: Indices | None, where: Array | None, out: Indices) -> None:
+    """``choice = argmax(w)``: the selected column of each row into `out`, int64 of shape (rows,), or why none: EMPTY, INVALID or REFUSED.
 
-    w: Array  # (rows, K); w_m stands in at excluded entries and in rows without a choice
-    candidates: Array  # bool, (rows, K): entries that take part
-    index: Array  # int64, (rows, 1): m, or -1 where nothing is selected
-    poisoned: Array  # bool, (rows, 1): rows that are NaN (NaN or +inf among the candidates, or nothing but -inf)
-    temp: Array  # (rows, 1)
-
-    def __getitem__(self, rows: slice) -> _Rows:
-        return _Rows(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-    def selected(self, values: Array) -> Array:
-        """The selected entry of each row, shape (rows, 1)."""
-        return np.take_along_axis(values, np.maximum(self.index, 0), axis=-1)
-
-
-def _choose(logits: Array, where: Array | None, temp: Array | None = None) -> _Rows:
-    w = logits.astype(np.float64)
-    rows = len(w)
-    if where is not None:
-        w = np.where(where, w, -np.inf)
-    nothing_offered = np.zeros((rows, 1), np.bool_) | (
-        False if where is None else ~np.any(where, axis=-1, keepdims=True)
-    )
-    candidates = w != -np.inf
-    spoilt = np.any(~(w < np.inf), axis=-1, keepdims=True) | ~np.any(candidates, axis=-1, keepdims=True)
-    poisoned = spoilt & ~nothing_offered
-    candidates &= ~spoilt & ~nothing_offered
-    w = np.where(candidates, w, -np.inf)
-    m = np.argmax(w, axis=-1, keepdims=True)  # the first of equals
-    selects = np.any(candidates, axis=-1, keepdims=True)
-    w = np.where(candidates, w, np.where(selects, np.take_along_axis(w, m, axis=-1), 0.0))
-    temps = np.ones((rows, 1)) if temp is None else np.broadcast_to(temp.astype(np.float64)[:, None], (rows, 1))
-    return _Rows(w, candidates, np.where(selects, m, -1), poisoned, temps)
+    It is that of the largest ``logits + noise`` or, if `index` is given instead of noise, what that names: a candidate
+    or, in a row that is offered none, -1 (EMPTY).
+    """
+    rows = choose(_perturbed(logits, noise), where)
+    out[...] = (rows.index if index is None else given(index[:, None], rows))[:, 0]
 
 
 @in_usual_modes
-def index(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
+def index(logits: Array, noise: Any, where: Array | None, out: Indices) -> None:
     """``index = argmax(w)`` of each row into `out`, int64 of shape (rows,); -1 where nothing is selected."""
-    out[...] = _choose(_perturbed(logits, noise), where).index[:, 0]
+    out[...] = np.maximum(choose(_perturbed(logits, noise), where).index[:, 0], -1)
+
+
+@in_usual_modes
+def mask_at(choice: Indices, out: Array) -> None:
+    """``mask = one_hot(choice)``, exactly: a row of +0 with a single 1; zeros if it is EMPTY, NaN if it is INVALID."""
+    one_hot = np.arange(out.shape[-1]) == choice[:, None]
+    out[...] = np.where(choice[:, None] == INVALID, np.nan, one_hot.astype(np.float64))
 
 
 @in_usual_modes
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """``mask = one_hot(argmax(w))``, exactly: a row of +0 with a single 1."""
-    rows = _choose(_perturbed(logits, noise), where)
-    one_hot = np.arange(logits.shape[-1]) == rows.index
-    out[...] = np.where(rows.poisoned, np.nan, one_hot.astype(np.float64))
+    mask_at(choose(_perturbed(logits, noise), where).index[:, 0], out)
 
 
 # ------------------------------------------------------------------------------------------------ the soft passes
@@ -103,13 +94,13 @@ def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
 def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``: ``p_i = e_i / s``."""
 
-    def formula(number: type[Number], rows: _Rows) -> list[Number]:
+    def formula(number: type[Number], rows: Rows) -> list[Number]:
         _, e, s = _exponentials(number, rows)
         return [e / s]
 
-    rows = _choose(_perturbed(logits, noise), where, temp)
+    rows = choose(_perturbed(logits, noise), where, temp)
     (probs,) = evaluate(formula, [rows], out.dtype, rows.candidates)
-    _finish(probs, rows, out)
+    finish(probs, rows, out)
 
 
 @in_usual_modes
@@ -121,15 +112,15 @@ def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Ar
         grad_logits_i = e_i (s h_i - sum_j e_j h_j) / (s**2 temp)
     """
 
-    def formula(number: type[Number], rows: _Rows, grad_mask: Array) -> list[Number]:
+    def formula(number: type[Number], rows: Rows, grad_mask: Array) -> list[Number]:
         _, e, s = _exponentials(number, rows)
         h = _from_selected(number, rows, grad_mask)
         return [e * (s * h - (e * h).sum()) / (s * s * number.of(rows.temp))]
 
-    rows = _choose(_perturbed(logits, noise), where, temp)
-    g, finite = _cotangent(grad_mask, rows)
+    rows = choose(_perturbed(logits, noise), where, temp)
+    g, finite = cotangent(grad_mask, rows)
     (grad_logits,) = evaluate(formula, [rows, g], out.dtype, rows.candidates)
-    _finish(grad_logits, rows, out, finite)
+    finish(grad_logits, rows, out, finite)
 
 
 @in_usual_modes
@@ -141,18 +132,18 @@ def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, wher
     neighbouring rows.
     """
 
-    def formula(number: type[Number], rows: _Rows, grad_mask: Array) -> list[Number]:
+    def formula(number: type[Number], rows: Rows, grad_mask: Array) -> list[Number]:
         z, e, s = _exponentials(number, rows)
         h = _from_selected(number, rows, grad_mask)
         tau = number.of(rows.temp)
         grad_temp = -(e * (s * h - (e * h).sum()) * z).sum() / (s * s * tau * tau)
         return [grad_temp]
 
-    rows = _choose(_perturbed(logits, noise), where, temp)
-    g, finite = _cotangent(grad_mask, rows)
+    rows = choose(_perturbed(logits, noise), where, temp)
+    g, finite = cotangent(grad_mask, rows)
     share = len(logits) // len(out)
-    _store(evaluate_sums(formula, [rows, g], out.dtype, g.shape, share), out)
-    out[np.any((rows.poisoned | ~finite).reshape(-1, share), axis=-1)] = np.nan
+    out[...] = evaluate_sums(formula, [rows, g], out.dtype, g.shape, share)
+    out[np.any(((rows.index == INVALID) | ~finite).reshape(-1, share), axis=-1)] = np.nan
 
 
 @in_usual_modes
@@ -177,7 +168,7 @@ def double_backward(
     Below, ``a``, ``b`` and their product carry a factor s each, which the last lines take out again.
     """
 
-    def formula(number: type[Number], rows: _Rows, grad_mask: Array, grad_grad_logits: Array) -> list[Number]:
+    def formula(number: type[Number], rows: Rows, grad_mask: Array, grad_grad_logits: Array) -> list[Number]:
         _, e, s = _exponentials(number, rows)
         h, k = _from_selected(number, rows, grad_mask), _from_selected(number, rows, grad_grad_logits)
         tau = number.of(rows.temp)
@@ -185,45 +176,55 @@ def double_backward(
         ab = (a * b).replace(~rows.candidates, 0.0)
         return [e * b / (s * s * tau), e * (s * ab - (e * ab).sum()) / (s * s * s * s * tau * tau)]
 
-    rows = _choose(_perturbed(logits, noise), where, temp)
-    (g, finite), (v, finite_v) = _cotangent(grad_mask, rows), _cotangent(grad_grad_logits, rows)
+    rows = choose(_perturbed(logits, noise), where, temp)
+    (g, finite), (v, finite_v) = cotangent(grad_mask, rows), cotangent(grad_grad_logits, rows)
     grad_grad_mask, grad_logits = evaluate(formula, [rows, g, v], out_logits.dtype, rows.candidates)
-    _finish(grad_grad_mask, rows, out_grad_mask, finite_v)
-    _finish(grad_logits, rows, out_logits, finite & finite_v)
+    finish(grad_grad_mask, rows, out_grad_mask, finite_v)
+    finish(grad_logits, rows, out_logits, finite & finite_v)
 
 
-def _exponentials(number: type[Number], rows: _Rows) -> tuple[Number, Number, Number]:
+@in_usual_modes
+def reinmax(grad_mask: Array, logits: Array, choice: Indices, temp: Array, where: Array | None, out: Array) -> None:
+    """The second-order gradient of a sampled mask, ReinMax (Liu, Dong, Liu, Yu and Gao 2023, arXiv:2304.08612).
+
+    Some column d, `choice`, was drawn from ``p = softmax(logits)``. With ``q = softmax(logits / temp)``, D the one-hot
+    of d and ``J(x) g = x (g - <x, g>)``, the published gradient is ``2 J((q + D) / 2) g - J(p) g / 2``. Constants in g
+    drop out of either term, so g may be measured from the selected entry, ``h_i = g_i - g_d``; as ``h_d = 0``, D drops
+    out of ``<q + D, h>``. With ``a = <q, h>`` and ``b = <p, h>``, multiplied out and sorted by what it is made of::
+
+        grad_logits_i = ((2 q_i - p_i) h_i - (q_i a - p_i b) - D_i a) / 2
+
+    The entries sum to 0, and no ``1 - p_d`` is formed, which a saturated row would have no digits of. At ``temp = 1``
+    the second term is exactly 0; what is left is the gradient of ZGR (Shekhovtsov 2023): ``p_i h_i / 2`` and, at d,
+    minus the sum of the others. There is no ``1 / temp``: that is how it was published.
+    """
+
+    def formula(number: type[Number], rows: Rows, grad_mask: Array, choice: Indices) -> list[Number]:
+        _, e, s = _exponentials(number, rows)
+        _, e_1, s_1 = _exponentials(number, replace(rows, temp=np.ones_like(rows.temp)))
+        h = _from_selected(number, replace(rows, index=choice), grad_mask)
+        q, p = e / s, e_1 / s_1
+        a, b = (q * h).sum(), (p * h).sum()
+        bent = (q * a - p * b).replace(rows.temp == 1.0, 0.0)
+        drawn = number.of((np.arange(grad_mask.shape[-1]) == choice).astype(np.float64))
+        return [((q + q - p) * h - bent - drawn * a) * number.of(0.5)]
+
+    rows = choose(logits, where, temp)
+    g, finite = cotangent(grad_mask, rows)
+    (grad_logits,) = evaluate(formula, [rows, g, choice[:, None]], out.dtype, rows.candidates)
+    finish(grad_logits, replace(rows, index=choice[:, None]), out, finite)
+
+
+def _exponentials(number: type[Number], rows: Rows) -> tuple[Number, Number, Number]:
     """``z = w - w_m``, ``e = exp(z / temp)`` (0 at excluded entries) and ``s = sum(e)``."""
     z = number.of(rows.w) - number.of(rows.selected(rows.w))
     e = (z / number.of(rows.temp)).exp().replace(~rows.candidates, 0.0)
     return z, e, e.sum().replace(rows.index < 0, 1.0)
 
 
-def _from_selected(number: type[Number], rows: _Rows, cotangent: Array) -> Number:
+def _from_selected(number: type[Number], rows: Rows, cotangent: Array) -> Number:
     """``h = g - g_m``, 0 at excluded entries."""
     return (number.of(cotangent) - number.of(rows.selected(cotangent))).replace(~rows.candidates, 0.0)
-
-
-# ------------------------------------------------------------------------------------------------ the ends of a row
-
-
-def _cotangent(values: Array, rows: _Rows) -> tuple[Array, Array]:
-    """A cotangent in float64, 0 at excluded entries, and whether a row's candidates hold finite values only."""
-    g = np.where(rows.candidates, values.astype(np.float64), 0.0)
-    finite = np.all(np.isfinite(g), axis=-1, keepdims=True)
-    return np.where(finite, g, 0.0), finite
-
-
-def _finish(rounded: Array, rows: _Rows, out: Array, finite: Array | bool = True) -> None:
-    """Exact zeros at excluded entries, NaN where the row calls for it."""
-    rounded = np.where(rows.candidates, rounded, 0.0)
-    rounded[rows.candidates & ~np.asarray(finite)] = np.nan
-    _store(np.where(rows.poisoned, np.nan, rounded), out)
-
-
-def _store(rounded: Array, out: Array) -> None:
-    """Values that `out` holds exactly; too large ones become infinite."""
-    out[...] = rounded
 
 
 # ------------------------------------------------------------------------------------------------ noise

@@ -1,4 +1,4 @@
-"""The CPU tier's kernels compiled for AArch64, wherever this runs: ``python tests/aarch64.py DIR [DTYPE ...]``.
+"""The CPU tier's kernels compiled for AArch64, wherever this runs: ``python tests/aarch64.py DIR [--kernel NAME]``.
 
 numba's own pipeline, from Python to LLVM, with a target machine of another processor behind it. What comes of it is
 written as assembly, a file for each kernel and dtype, and not run; where numba's caches are kept, an AArch64 process
@@ -7,8 +7,8 @@ finds the machine code in them. It changes numba for the whole process, which sh
 
 from __future__ import annotations
 
+import argparse
 import itertools
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -109,21 +109,20 @@ def arrays(dtype: str) -> dict[str, Any]:
 
 def kernels() -> dict[str, tuple[Any, list[str]]]:
     """All of them by name, each with the names of its arguments in `arrays`."""
-    from npselect._arithmetic import gumbel
-    from npselect.tiers.cpu import long_rows as kernels
-    from npselect.tiers.cpu import short_rows as tiles
+    from npselect.tiers.cpu import long_rows, noise, short_rows
 
     outs = {"index_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
     found = {}
-    for module in (tiles, kernels):
-        for name, kernel in vars(module).items():
-            if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__:
+    for module in (short_rows, long_rows):
+        for name in module.__all__:
+            kernel = getattr(module, name)
+            if isinstance(kernel, Dispatcher):
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
                 named = {"start": "int", "stop": "int", "x": "wide"}
                 named |= {"out": outs[name]} if name in outs else {}
-                place = module.__name__.rpartition(".")[2]
-                found[f"{place}.{name}"] = kernel, [named.get(each, each) for each in arguments]
+                room = module.__name__.rpartition(".")[2]
+                found[f"{room}.{name}"] = kernel, [named.get(each, each) for each in arguments]
     others = {
         "draw": ["number", "number", "wide_row"],
         "draw_at": ["number", "numbers", "wide_row"],
@@ -131,22 +130,28 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
         "perturb_at": ["row", "number", "numbers", "wide_row"],
         "add_rows": ["logits", "wide", "wide"],
     }
-    return found | {f"gumbel.{name}": (getattr(gumbel, name), names) for name, names in others.items()}
+    return found | {f"noise.{name}": (getattr(noise, name), names) for name, names in others.items()}
 
 
-def main(folder: Path, dtypes: list[str]) -> None:
-    made = generator()
-    folder.mkdir(parents=True, exist_ok=True)
+def main() -> None:
     every = kernels()
+    parser = argparse.ArgumentParser(description="The CPU tier's kernels, compiled for AArch64.")
+    parser.add_argument("folder", type=Path, help="where the assembly is written")
+    parser.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times (default: all)")
+    parser.add_argument("--kernel", choices=every, action="append", help="may be given several times (default: all)")
+    options = parser.parse_args()
+    made = generator()
+    options.folder.mkdir(parents=True, exist_ok=True)
     for kernel, _ in every.values():
         kernel._cache = NullCache()  # machine code of this processor, which is not asked for
-    for dtype in dtypes:
+    for dtype in options.dtype or DTYPES:
         given = arrays(dtype)
-        for name, (kernel, names) in every.items():
+        for name in options.kernel or every:
+            kernel, names = every[name]
             types = tuple(kernel.typeof_pyval(given[each]) for each in names)
             kernel.compile(types)
-            (folder / f"{name}.{dtype}.s").write_text(made.assembly(kernel.overloads[types].library))
+            (options.folder / f"{name}.{dtype}.s").write_text(made.assembly(kernel.overloads[types].library))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:] or list(DTYPES))
+    main()

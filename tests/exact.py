@@ -108,6 +108,40 @@ def formulas(
     return {name: values[name] for name in names}, {name: sizes[name] for name in names}
 
 
+def reinmax_formula(w: Sequence[mpf], temp: mpf, g: Sequence[mpf], d: int) -> tuple[list[mpf], list[mpf]]:
+    """``2 J((q + D) / 2) g - J(p) g / 2`` as published (arXiv:2304.08612), of the drawn candidate d; and the sizes."""
+
+    def softmax(t: Sequence[mpf]) -> list[mpf]:
+        top = max(t)
+        e = [mpmath.exp(t_i - top) if t_i - top > -(10**6) else mpf(0) for t_i in t]
+        s = mpmath.fsum(e)
+        return [e_i / s for e_i in e]
+
+    p, q = softmax(w), softmax([w_i / temp for w_i in w])
+    middle = [(q_i + (i == d)) / 2 for i, q_i in enumerate(q)]
+    size_g = [abs(x) for x in g]
+
+    def published(g: Sequence[mpf], sign: int) -> list[mpf]:
+        at_middle, at_p = sign * _dot(middle, g), sign * _dot(p, g)
+        return [
+            2 * m_i * (g_i + at_middle) + sign * p_i * (g_i + at_p) / 2
+            for g_i, m_i, p_i in zip(g, middle, p, strict=True)
+        ]
+
+    return published(g, -1), published(size_g, 1)
+
+
+def zgr_formula(w: Sequence[mpf], g: Sequence[mpf], d: int) -> tuple[list[mpf], list[mpf]]:
+    """What that is at ``temp = 1``: ``p_j (g_j - g_d) / 2``, and at d minus the sum of the others; and the sizes."""
+    e = [mpmath.exp(w_i - max(w)) if w_i - max(w) > -(10**6) else mpf(0) for w_i in w]
+    s = mpmath.fsum(e)
+    values = [e_i / s * (g_i - g[d]) / 2 for e_i, g_i in zip(e, g, strict=True)]
+    sizes = [e_i / s * (abs(g_i) + abs(g[d])) / 2 for e_i, g_i in zip(e, g, strict=True)]
+    others = [i for i in range(len(w)) if i != d]
+    values[d], sizes[d] = (mpmath.fsum([sign * x[i] for i in others]) for sign, x in ((-1, values), (1, sizes)))
+    return values, sizes
+
+
 def _dot(x: Sequence[mpf], y: Sequence[mpf]) -> mpf:
     return mpmath.fsum(x_i * y_i for x_i, y_i in zip(x, y, strict=True))
 
@@ -179,6 +213,23 @@ def exact_backward_temp(group: Sequence[Row], dtype: str) -> mpf:
         return [value], [size]
 
     return settle(dtype, compute)[0]
+
+
+def exact_reinmax(row: Row, d: int, dtype: str, formula: Callable[..., Any] = reinmax_formula) -> list[mpf]:
+    """The result of one row of which column d was drawn, 0 at excluded entries; `zgr_formula` takes no temperature."""
+    here = row.candidates
+    result = [mpf(0)] * len(row.w)
+
+    def compute() -> tuple[list[mpf], list[mpf]]:
+        w, g = ([mpf(x[i]) for i in here] for x in (row.w, row.g))
+        temp = () if formula is zgr_formula else (mpf(row.temp),)
+        values, sizes = formula(w, *temp, g, here.index(d))
+        return values, sizes
+
+    if here:
+        for i, value in zip(here, settle(dtype, compute), strict=True):
+            result[i] = value
+    return result
 
 
 # ------------------------------------------------------------------------------------------------ the verdict

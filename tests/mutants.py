@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 
 from npselect.testing.check import _near_ties_allowed as near_ties_allowed
-from npselect.testing.compare import Allowed
 from npselect.testing.judge import judge
+from npselect.testing.profile import Profile
 
 BLOCK, ROWS, LANES = 1024, 4096, 8
 
@@ -370,7 +370,7 @@ class Court:
 
     def __init__(self, cases: list):
         usable = [case for case in cases if case.axis == -1 and case.logits.ndim == 2 and "error" not in case.flags]
-        self.cases = [case for case in usable if case.logits.size and np.any(case.judged(Allowed("standard")))]
+        self.cases = [case for case in usable if case.logits.size and np.any(case.judged(Profile("standard")))]
         self.refused = dict.fromkeys((case.id for case in self.cases), 0)
 
     def refusal(self, function: Callable, direction: str) -> str | None:
@@ -378,7 +378,7 @@ class Court:
         subject, outcomes = Subject(function, direction), []
         for case in sorted(self.cases, key=lambda case: (1000 + case.logits.size) / (1 + self.refused[case.id])):
             subject.case = case
-            outcomes.append(judge(subject, case, Allowed("standard"))[0])
+            outcomes.append(judge(subject, case, Profile("standard"))[0])
             if outcomes[-1].verdict == "failed":
                 self.refused[case.id] += 1
                 return case.id

@@ -6,11 +6,12 @@ No library function is called: `exp` is written out over `npselect._arithmetic.p
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import types
 
+from npselect._arithmetic.aliases import Bits, Chosen, Constants, Flag, NumbaType, Number
 from npselect._arithmetic.primitives import (
     bits_of,
     compiles,
@@ -77,7 +78,7 @@ _CONSTANTS64 = (_PER_LN2_64, _ROUND64, _LN2_HIGH64, _LN2_LOW64, _ONE64, *_Q64)
 
 
 @formula
-def _power32(t: Any, tail: Any, c: Any) -> Any:
+def _power32(t: Number, tail: Number, c: Constants) -> tuple[Number, Bits]:
     """exp(r), and a number whose low bits are n's."""
     per_ln2, round_, ln2_high, ln2_low, one, q0, q1, q2, q3, q4 = c
     shifted = fma(t, per_ln2, round_)
@@ -89,7 +90,7 @@ def _power32(t: Any, tail: Any, c: Any) -> Any:
 
 
 @formula
-def _power64(t: Any, tail: Any, c: Any) -> Any:
+def _power64(t: Number, tail: Number, c: Constants) -> tuple[Number, Bits]:
     per_ln2, round_, ln2_high, ln2_low, one, q0, q1, q2, q3, q4, q5, q6, q7, q8, q9 = c
     shifted = fma(t, per_ln2, round_)
     n = shifted - round_
@@ -101,7 +102,7 @@ def _power64(t: Any, tail: Any, c: Any) -> Any:
 
 
 @formula
-def _exp32(t: Any, tail: Any) -> Any:
+def _exp32(t: Number, tail: Number) -> Number:
     power, exponent = _power32(t, tail, _CONSTANTS32)
     half = exponent >> 1
     result = power * float32_of((half + 127) << 23) * float32_of((exponent - half + 127) << 23)
@@ -109,7 +110,7 @@ def _exp32(t: Any, tail: Any) -> Any:
 
 
 @formula
-def _exp64(t: Any, tail: Any) -> Any:
+def _exp64(t: Number, tail: Number) -> Number:
     power, exponent = _power64(t, tail, _CONSTANTS64)
     half = exponent >> 1
     result = power * float64_of((half + 1023) << 52) * float64_of((exponent - half + 1023) << 52)
@@ -117,30 +118,30 @@ def _exp64(t: Any, tail: Any) -> Any:
 
 
 @formula
-def _exp_normal32(t: Any, tail: Any, constants: Any) -> Any:
+def _exp_normal32(t: Number, tail: Number, constants: Constants) -> Number:
     power, exponent = _power32(t, tail, constants)
     return float32_of(bits_of(power) + (exponent << 23))
 
 
 @formula
-def _exp_normal64(t: Any, tail: Any, constants: Any) -> Any:
+def _exp_normal64(t: Number, tail: Number, constants: Constants) -> Number:
     power, exponent = _power64(t, tail, constants)
     return float64_of(bits_of(power) + (exponent << 52))
 
 
-def exp(t: Any, tail: Any) -> Any:
+def exp(t: Number, tail: Number) -> Number:
     """``exp(t + tail)`` for t <= 0 and |tail| <= 2 ulp(t); within 1 ULP; 0 for t = -inf, whatever the tail."""
     return _exp32(t, tail) if isinstance(t, np.float32) else _exp64(t, tail)
 
 
 @compiles(exp)
-def _exp(t: Any, tail: Any) -> Any:
+def _exp(t: NumbaType, tail: NumbaType) -> Chosen:
     if element(t) == types.float32:
         return lambda t, tail: _exp32(t, tail)
     return lambda t, tail: _exp64(t, tail)
 
 
-def exp_normal(t: Any, tail: Any, constants: Any) -> Any:
+def exp_normal(t: Number, tail: Number, constants: Constants) -> Number:
     """The bits of ``exp(t, tail)`` where that is a normal number: n is added to the exponent. For t in [-87, 0].
 
     The constants are those of `exp_constants`, for the type of t.
@@ -149,20 +150,20 @@ def exp_normal(t: Any, tail: Any, constants: Any) -> Any:
 
 
 @compiles(exp_normal)
-def _exp_normal(t: Any, tail: Any, constants: Any) -> Any:
+def _exp_normal(t: NumbaType, tail: NumbaType, constants: NumbaType) -> Chosen:
     if element(t) == types.float32:
         return lambda t, tail, constants: _exp_normal32(t, tail, constants)
     return lambda t, tail, constants: _exp_normal64(t, tail, constants)
 
 
 @formula
-def _plus32(z: Any) -> Any:
+def _plus32(z: Number) -> Constants:
     a, b, c, d, e, f, g, h, i, j = _CONSTANTS32
     return a + z, b + z, c + z, d + z, e + z, f + z, g + z, h + z, i + z, j + z
 
 
 @formula
-def _plus64(z: Any) -> Any:
+def _plus64(z: Number) -> Constants:
     a, b, c, d, e, f, g, h, i, j, k, m, n, o, p = _CONSTANTS64
     return (
         *(a + z, b + z, c + z, d + z, e + z, f + z, g + z, h + z),
@@ -170,17 +171,17 @@ def _plus64(z: Any) -> Any:
     )
 
 
-def exp_constants(zero: Any) -> Any:
-    """The constants of `exp_normal`, as numbers that a compiler does not know to be constants: ``c + zero``.
+def exp_constants(zero: Number) -> Constants:
+    """The constants of `exp_normal`, as numbers that the compiler does not know to be constants: ``c + zero``.
 
-    A loop finds such numbers beside it in memory, where an instruction takes its operand from. Constants, for which
-    there are not enough registers, it would load one by one in every turn, after the address of each.
+    These are kept on the stack, from where an instruction takes its operand. Constants, for which there are not enough
+    registers, would be loaded one by one in every turn of a loop, each after its address.
     """
     return _plus32(zero) if isinstance(zero, np.float32) else _plus64(zero)
 
 
 @compiles(exp_constants)
-def _exp_constants(zero: Any) -> Any:
+def _exp_constants(zero: NumbaType) -> Chosen:
     if element(zero) == types.float32:
         return lambda zero: _plus32(zero)
     return lambda zero: _plus64(zero)
@@ -188,21 +189,21 @@ def _exp_constants(zero: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------------ z / temp
 
-# 1 / temp is kept as (high + low) * scale: two numbers of the compute type, and a power of two that keeps the
-# reciprocal of a temperature near the ends of the range from overflowing or losing bits. A huge temperature shrinks the
-# logits before they are subtracted (their difference might overflow), a tiny one enlarges the difference.
+# 1 / temp is kept as (reciprocal_hi + reciprocal_lo) * scale: two numbers of the compute type, and a power of two that
+# keeps the reciprocal of a temperature near the ends of the range from overflowing or losing bits. A huge temperature
+# shrinks the logits before they are subtracted (their difference might overflow), a tiny one enlarges the difference.
 
 
 class Temperature(NamedTuple):
-    """A row's temperature, ready to divide by."""
+    """A row's temperature, ready to divide by; numbers, or SIMD vectors with one for each of sixteen rows."""
 
-    scaled: Any  # temp * scale
-    scale: Any  # a power of two: before * after
-    before: Any
-    after: Any
-    high: Any  # 1 / scaled to twice the precision
-    low: Any
-    zero: Any
+    scaled: Number  # temp * scale
+    scale: Number  # a power of two: prescale * postscale
+    prescale: Number  # what logits are multiplied with
+    postscale: Number  # what their difference is multiplied with
+    reciprocal_hi: Number  # 1 / scaled to twice the precision
+    reciprocal_lo: Number
+    zero: Number
 
 
 _UP32, _DOWN32 = np.float32(2.0**64), np.float32(2.0**-64)
@@ -210,17 +211,17 @@ _UP64, _DOWN64 = np.float64(2.0**512), np.float64(2.0**-512)
 
 
 @formula
-def _prepared(temp: Any, up: Any, down: Any, one: Any) -> Any:
-    before = select(temp >= up, down, one)
-    after = select(temp < down, up, one)
-    scale = before * after
+def _prepared(temp: Number, up: Number, down: Number, one: Number) -> Temperature:
+    prescale = select(temp >= up, down, one)
+    postscale = select(temp < down, up, one)
+    scale = prescale * postscale
     scaled = temp * scale
-    high = one / scaled
-    low = high * fma(-high, scaled, one)
-    return Temperature(scaled, scale, before, after, high, low, temp - temp)
+    reciprocal_hi = one / scaled
+    reciprocal_lo = reciprocal_hi * fma(-reciprocal_hi, scaled, one)
+    return Temperature(scaled, scale, prescale, postscale, reciprocal_hi, reciprocal_lo, temp - temp)
 
 
-def prepared(temp: Any) -> Any:
+def prepared(temp: Number) -> Temperature:
     """The `Temperature` of a positive, finite float32 or float64."""
     if isinstance(temp, np.float32):
         return _prepared(temp, _UP32, _DOWN32, _ONE32)
@@ -228,27 +229,27 @@ def prepared(temp: Any) -> Any:
 
 
 @compiles(prepared)
-def _prepared_(temp: Any) -> Any:
+def _prepared_(temp: NumbaType) -> Chosen:
     if element(temp) == types.float32:
         return lambda temp: _prepared(temp, _UP32, _DOWN32, _ONE32)
     return lambda temp: _prepared(temp, _UP64, _DOWN64, _ONE64)
 
 
 @formula
-def divided_difference(w: Any, top: Any, temp: Any) -> Any:
-    """``t + tail = (w - top) / temp`` to twice the precision, so that exp(t) does not feel the size of t.
+def divided_difference(logit: Number, top: Number, temp: Temperature) -> tuple[Number, Number]:
+    """``t + tail = (logit - top) / temp`` to twice the precision, so that exp(t) does not feel the size of t.
 
     The difference by `two_sum`, the quotient by the two-part reciprocal of the `Temperature`.
     """
-    a, b = fma(w, temp.before, temp.zero), fma(top, temp.before, temp.zero)  # products that meet sums
+    a, b = fma(logit, temp.prescale, temp.zero), fma(top, temp.prescale, temp.zero)  # products that meet sums
     z, z_tail = two_sum(a, -b)
-    return _divided(z * temp.after, z_tail * temp.after, temp)
+    return _divided(z * temp.postscale, z_tail * temp.postscale, temp)
 
 
 @formula
-def _divided(z: Any, z_tail: Any, temp: Any) -> Any:
-    t = z * temp.high
-    return t, fma(z, temp.high, -t) + fma(z, temp.low, z_tail * temp.high)
+def _divided(z: Number, z_tail: Number, temp: Temperature) -> tuple[Number, Number]:
+    t = z * temp.reciprocal_hi
+    return t, fma(z, temp.reciprocal_hi, -t) + fma(z, temp.reciprocal_lo, z_tail * temp.reciprocal_hi)
 
 
 # Most rows need neither the one nor the other power of two, and no result that is subnormal, or 0: excluded entries
@@ -256,13 +257,13 @@ def _divided(z: Any, z_tail: Any, temp: Any) -> Any:
 
 
 @formula
-def is_near(least: Any, top: Any, temp: Any) -> Any:
+def is_near(least: Number, top: Number, temp: Temperature) -> Flag:
     """Whether `near_difference` and `exp_normal` serve for all logits from `least` to `top`."""
-    return (temp.scale == 1) & ((least - top) * temp.high >= _NEAR)
+    return (temp.scale == 1) & ((least - top) * temp.reciprocal_hi >= _NEAR)
 
 
 @formula
-def near_difference(w: Any, top: Any, temp: Any) -> Any:
+def near_difference(logit: Number, top: Number, temp: Temperature) -> tuple[Number, Number]:
     """The bits of `divided_difference`, but for the sign of a zero t, where the temperature's scale is 1."""
-    z, z_tail = two_sum(w, -top)
+    z, z_tail = two_sum(logit, -top)
     return _divided(z, z_tail, temp)

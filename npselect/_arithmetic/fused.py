@@ -12,20 +12,20 @@ all of them as the exact number does.
   the midpoints of 2**-150, and below 2**-126 neighbours in float64 are at most 2**-179 apart.
 - The exact number, where it is not 0, is a multiple of 2**-298, and smaller than 2**257: float64 neither underflows nor
   overflows, and two_sum needs no more. Overflow is float32's, whose threshold is a midpoint like any other.
-- An exact sum goes as it is: zeros have the sign that IEEE 754 gives a sum, as a product is 0 only if a factor is.
-- With infinities and NaN the error is NaN, which counts as exact: float64's sum is what goes.
+- An exact sum is kept: zeros have the sign that IEEE 754 gives a sum, as a product is 0 only if a factor is.
+- With infinities and NaN the error is NaN, which counts as exact: float64's sum is the result.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 from llvmlite import ir
+
+from npselect._arithmetic.aliases import Builder, LlvmType, Value
 
 __all__ = ["fma32"]
 
 
-def fma32(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def fma32(builder: Builder, a: Value, b: Value, c: Value) -> Value:
     """LLVM's code for ``a * b + c``, float32 numbers or vectors of them."""
     float32 = a.type
     float64, int64 = _as_many(float32, ir.DoubleType()), _as_many(float32, ir.IntType(64))
@@ -42,10 +42,10 @@ def fma32(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.fptrunc(builder.bitcast(builder.select(inexact, odd, bits), float64), float32)
 
 
-def _as_many(kind: Any, element: Any) -> Any:
+def _as_many(kind: LlvmType, element: LlvmType) -> LlvmType:
     """The type of as many numbers of another type."""
     return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
-def _constant(kind: Any, value: int) -> Any:
+def _constant(kind: LlvmType, value: int) -> Value:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)

@@ -8,10 +8,9 @@ nearest number of float64; as float32, that is rounded once more.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from npselect._arithmetic.aliases import Number, Word
 from npselect._arithmetic.logarithm import log_triple_word, rough_log
 from npselect._arithmetic.primitives import bits_of, float64_of, fma, inlined, rounded32, select
 
@@ -26,7 +25,7 @@ _ZERO, _BELOW_ONE = np.float64(0.0), np.float64(1.0 - 2.0**-53)
 
 
 @inlined
-def philox(x0: Any, x1: Any, x2: Any, x3: Any, key0: Any, key1: Any) -> Any:
+def philox(x0: Word, x1: Word, x2: Word, x3: Word, key0: Word, key1: Word) -> tuple[Word, Word, Word, Word]:
     """Ten rounds over four words of 32 bits, each in a uint64."""
     for _ in range(10):
         a, b = x0 * _MULTIPLIER0, x2 * _MULTIPLIER1
@@ -36,15 +35,15 @@ def philox(x0: Any, x1: Any, x2: Any, x3: Any, key0: Any, key1: Any) -> Any:
 
 
 @inlined
-def words_of(counter: Any, seed: Any) -> Any:
-    """The two 64-bit words of a counter, the even number's and the odd one's; of counters, if they are a pack."""
+def words_of(counter: Word, seed: Word) -> tuple[Word, Word]:
+    """The two 64-bit words of a counter, the even number's and the odd one's; of many, if they are a SIMD vector."""
     none = counter & _NONE
     x0, x1, x2, x3 = philox(counter & _LOW, counter >> _HALF_WORD, none, none, seed & _LOW, seed >> _HALF_WORD)
     return (x1 << _HALF_WORD) | x0, (x3 << _HALF_WORD) | x2
 
 
 @inlined
-def uniform(word: Any) -> Any:
+def uniform(word: Word) -> Number:
     """``((word >> 11) | 1) * 2**-53``, by way of the 52 high bits as the fraction of a number in [1, 2)."""
     return float64_of((word >> _DROPPED) | _BITS_OF_ONE) - _BELOW_ONE
 
@@ -66,7 +65,7 @@ _MAGNITUDE, _DOUBT = np.int64(0x7FFFFFFFFFFFFFFF), np.float32(np.nan)
 
 
 @inlined
-def _rounded(a: Any, b: Any, c: Any) -> Any:
+def _rounded(a: Number, b: Number, c: Number) -> Number:
     """``a + b + c``, words that do not overlap, rounded once.
 
     b + c is rounded to odd: of the two numbers about it, to the one whose last bit is 1. Then a second rounding does no
@@ -77,7 +76,7 @@ def _rounded(a: Any, b: Any, c: Any) -> Any:
 
 
 @inlined
-def gumbel(u: Any) -> Any:
+def gumbel(u: Number) -> Number:
     """``-log(-log(u))``, wrong by less than ``2**-103``, where |G| < 1 by less than ``2**-110``, and rounded once."""
     x0, x1, x2 = log_triple_word(u, _ZERO, _ZERO)
     y0, y1, y2 = log_triple_word(-x0, -x1, -x2)
@@ -85,8 +84,8 @@ def gumbel(u: Any) -> Any:
 
 
 @inlined
-def quick_gumbel(u: Any) -> Any:
-    """The float32 noise of a uniform, or of a pack of them; NaN where it is in doubt."""
+def quick_gumbel(u: Number) -> Number:
+    """The float32 noise of a uniform, or of a SIMD vector of them; NaN where it is in doubt."""
     g = rough_log(-rough_log(u))
     margin = fma(_MARGIN, float64_of(bits_of(g) & _MAGNITUDE), _MARGIN)
     low, high = rounded32(-g - margin), rounded32(margin - g)

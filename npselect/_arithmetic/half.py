@@ -9,12 +9,13 @@ float16    uint16, its bits                   float32
 bfloat16   int16, its bits                    float32
 =========  =================================  ============
 
-The bits are taken apart by integer operations, which every target has, or by instructions for float16 where there are
-some; NaN stays NaN, and subnormals are exact.
+Integer operations, which every target has, take the bits apart; SIMD vectors of float16 take instructions where there
+are some. NaN stays NaN, and subnormals are exact.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -24,42 +25,58 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from npselect._arithmetic.aliases import (
+    Array,
+    Bits,
+    Builder,
+    Chosen,
+    Code,
+    Context,
+    LlvmType,
+    NumbaType,
+    Number,
+    Signature,
+    Tile,
+    Typing,
+    Value,
+    Vector,
+)
 from npselect._arithmetic.primitives import bits_of, compiles, float32_of, float64_of, formula, select
 from npselect._arithmetic.processor import has_half_floats
 
 __all__ = [
-    "as_slot",
+    "to_lane",
     "bfloat16_bits",
     "compute_type",
     "float16_bits",
-    "from_slot",
+    "from_lane",
     "narrow",
-    "narrow_slots",
+    "narrow_vector",
     "stored",
     "widen",
-    "widen_slots",
+    "widen_vector",
 ]
 
-Array = npt.NDArray[Any]
+HostArray = npt.NDArray[Any]
 
 _FROM_HALF = np.float32(2.0**112)  # the exponents' biases differ by 112
 _HALF = np.float32(0.5)
 
 
 @formula
-def _widen_float16(bits: Any) -> Any:
+def _widen_float16(bits: Bits) -> Number:
     magnitude = bits_of(float32_of((bits & 0x7FFF) << 13) * _FROM_HALF)
     magnitude = select((bits & 0x7C00) == 0x7C00, magnitude | 0x7F800000, magnitude)
     return float32_of(((bits & 0x8000) << 16) | magnitude)
 
 
 @formula
-def _widen_bfloat16(bits: Any) -> Any:
+def _widen_bfloat16(bits: Bits) -> Number:
     return float32_of(bits << 16)
 
 
 @formula
-def float16_bits(x: Any) -> Any:
+def float16_bits(x: Number) -> Bits:
     """The bits of the nearest float16, ties to even."""
     bits = bits_of(x)
     magnitude = bits & 0x7FFFFFFF
@@ -72,7 +89,7 @@ def float16_bits(x: Any) -> Any:
 
 
 @formula
-def bfloat16_bits(x: Any) -> Any:
+def bfloat16_bits(x: Number) -> Bits:
     """The bits of the nearest bfloat16, ties to even."""
     bits = bits_of(x)
     high = bits >> 16
@@ -80,7 +97,7 @@ def bfloat16_bits(x: Any) -> Any:
     return select((bits & 0x7FFFFFFF) > 0x7F800000, high | 0x40, rounded)
 
 
-def widen(stored: Any) -> Any:
+def widen(stored: Bits) -> Number:
     """A stored number in its compute type, exactly."""
     if isinstance(stored, np.uint16):
         return _widen_float16(np.int32(stored))
@@ -88,7 +105,7 @@ def widen(stored: Any) -> Any:
 
 
 @compiles(widen)
-def _widen(stored: Any) -> Any:
+def _widen(stored: NumbaType) -> Chosen:
     if stored == types.uint16:
         return lambda stored: _widen_float16(np.int64(stored))
     if stored == types.int16:
@@ -96,7 +113,7 @@ def _widen(stored: Any) -> Any:
     return lambda stored: stored
 
 
-def narrow(x: Any, storage: Any) -> Any:
+def narrow(x: Number, storage: Array) -> Bits:
     """A computed number in the type of the array `storage`, rounded to nearest, ties to even."""
     if storage.dtype == np.uint16:
         return np.uint16(float16_bits(x))
@@ -104,7 +121,7 @@ def narrow(x: Any, storage: Any) -> Any:
 
 
 @compiles(narrow)
-def _narrow(x: Any, storage: Any) -> Any:
+def _narrow(x: NumbaType, storage: NumbaType) -> Chosen:
     if storage.dtype == types.uint16:
         return lambda x, storage: np.uint16(float16_bits(x))
     if storage.dtype == types.int16:
@@ -112,40 +129,40 @@ def _narrow(x: Any, storage: Any) -> Any:
     return lambda x, storage: x
 
 
-# Packs of float16 by the processor's instructions, where it has them: the same numbers, and one NaN for another.
+# SIMD vectors of float16 take the processor's instructions, where it has them: the same numbers, though another NaN.
 
 
 @intrinsic
-def _has_half_floats(typing: Any) -> Any:
-    """A constant: what is not taken is not compiled."""
+def _has_half_floats(typing: Typing) -> Code:
+    """A constant, so that the branch not taken is not compiled."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         return ir.IntType(1)(int(has_half_floats(context)))
 
     return types.boolean(), generate
 
 
-def _halves(count: int) -> Any:
+def _halves(count: int) -> LlvmType:
     return ir.VectorType(ir.HalfType(), count)
 
 
 @intrinsic
-def _extended(typing: Any, slots: Any) -> Any:
-    """The float32 of slots with float16 in their low bits."""
+def _extended(typing: Typing, lanes: NumbaType) -> Code:
+    """float16 in the low bits of lanes as float32."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        bits = builder.bitcast(args[0], ir.VectorType(ir.IntType(32), slots.width))
-        bits = builder.trunc(bits, ir.VectorType(ir.IntType(16), slots.width))
-        return builder.fpext(builder.bitcast(bits, _halves(slots.width)), args[0].type)
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
+        bits = builder.bitcast(args[0], ir.VectorType(ir.IntType(32), lanes.width))
+        bits = builder.trunc(bits, ir.VectorType(ir.IntType(16), lanes.width))
+        return builder.fpext(builder.bitcast(bits, _halves(lanes.width)), args[0].type)
 
-    return slots(slots), generate
+    return lanes(lanes), generate
 
 
 @intrinsic
-def _truncated(typing: Any, x: Any) -> Any:
-    """The nearest float16 of float32, ties to even, in the low bits of slots."""
+def _truncated(typing: Typing, x: NumbaType) -> Code:
+    """float32 rounded to float16, ties to even, in the low bits of lanes."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         halves = builder.fptrunc(args[0], _halves(x.width))
         bits = builder.bitcast(halves, ir.VectorType(ir.IntType(16), x.width))
         return builder.bitcast(builder.zext(bits, ir.VectorType(ir.IntType(32), x.width)), args[0].type)
@@ -154,40 +171,40 @@ def _truncated(typing: Any, x: Any) -> Any:
 
 
 @formula
-def _widen_halves(slots: Any) -> Any:
+def _widen_halves(lanes: Vector) -> Vector:
     if _has_half_floats():
-        return _extended(slots)
-    return _widen_float16(bits_of(slots))
+        return _extended(lanes)
+    return _widen_float16(bits_of(lanes))
 
 
 @formula
-def _narrow_halves(x: Any) -> Any:
+def _narrow_halves(x: Number) -> Vector:
     if _has_half_floats():
         return _truncated(x)
     return float32_of(float16_bits(x))
 
 
-def widen_slots(slots: Any, storage: Any) -> Any:
-    """The numbers of a tile's column as loaded from the array `storage`: 16 bits are the low ones of 32."""
-    raise NotImplementedError("packs are for compiled code alone")
+def widen_vector(lanes: Vector, storage: Array) -> Vector:
+    """`widen` for a vector whose lanes are as wide as the compute type, with the stored bits as their low ones."""
+    raise NotImplementedError("SIMD vectors exist in compiled code alone")
 
 
-@compiles(widen_slots)
-def _widen_slots(slots: Any, storage: Any) -> Any:
+@compiles(widen_vector)
+def _widen_vector(lanes: NumbaType, storage: NumbaType) -> Chosen:
     if storage.dtype == types.uint16:
-        return lambda slots, storage: _widen_halves(slots)
+        return lambda lanes, storage: _widen_halves(lanes)
     if storage.dtype == types.int16:
-        return lambda slots, storage: _widen_bfloat16(bits_of(slots))
-    return lambda slots, storage: slots
+        return lambda lanes, storage: _widen_bfloat16(bits_of(lanes))
+    return lambda lanes, storage: lanes
 
 
-def narrow_slots(x: Any, storage: Any) -> Any:
-    """Computed numbers as a tile holds them for the array `storage`."""
-    raise NotImplementedError("packs are for compiled code alone")
+def narrow_vector(x: Number, storage: Array) -> Vector:
+    """`narrow` for a vector: 16 bits are the low ones of a lane."""
+    raise NotImplementedError("SIMD vectors exist in compiled code alone")
 
 
-@compiles(narrow_slots)
-def _narrow_slots(x: Any, storage: Any) -> Any:
+@compiles(narrow_vector)
+def _narrow_vector(x: NumbaType, storage: NumbaType) -> Chosen:
     if storage.dtype == types.uint16:
         return lambda x, storage: _narrow_halves(x)
     if storage.dtype == types.int16:
@@ -195,13 +212,13 @@ def _narrow_slots(x: Any, storage: Any) -> Any:
     return lambda x, storage: x
 
 
-def as_slot(entry: Any, tile: Any) -> Any:
-    """An entry as it is stored, as a number of the tile's type: of 16-bit numbers and bools the low bits."""
-    raise NotImplementedError("tiles are for compiled code alone")
+def to_lane(entry: Bits, tile: Tile) -> Number:
+    """A stored entry as a lane of the tile: 16-bit numbers and bools are its low bits."""
+    raise NotImplementedError("SIMD vectors exist in compiled code alone")
 
 
-@compiles(as_slot)
-def _as_slot(entry: Any, tile: Any) -> Any:
+@compiles(to_lane)
+def _to_lane(entry: NumbaType, tile: NumbaType) -> Chosen:
     if entry == tile.dtype:
         return lambda entry, tile: entry
     if tile.dtype == types.float32:
@@ -209,21 +226,21 @@ def _as_slot(entry: Any, tile: Any) -> Any:
     return lambda entry, tile: float64_of(np.int64(entry))
 
 
-def from_slot(slot: Any, storage: Any) -> Any:
-    """The same the other way round, for the array `storage`."""
-    raise NotImplementedError("tiles are for compiled code alone")
+def from_lane(lane: Number, storage: Array) -> Bits:
+    """A lane as a stored entry of the array `storage`."""
+    raise NotImplementedError("SIMD vectors exist in compiled code alone")
 
 
-@compiles(from_slot)
-def _from_slot(slot: Any, storage: Any) -> Any:
+@compiles(from_lane)
+def _from_lane(lane: NumbaType, storage: NumbaType) -> Chosen:
     if storage.dtype == types.uint16:
-        return lambda slot, storage: np.uint16(bits_of(slot))
+        return lambda lane, storage: np.uint16(bits_of(lane))
     if storage.dtype == types.int16:
-        return lambda slot, storage: np.int16(bits_of(slot))
-    return lambda slot, storage: slot
+        return lambda lane, storage: np.int16(bits_of(lane))
+    return lambda lane, storage: lane
 
 
-def compute_type(array: Array) -> type[np.floating[Any]]:
+def compute_type(array: HostArray) -> type[np.floating[Any]]:
     """What a floating array is computed in."""
     return np.float64 if array.dtype == np.float64 else np.float32
 
@@ -233,8 +250,8 @@ def _storage_type(dtype: np.dtype[Any]) -> type[np.integer[Any]] | None:
     return {"float16": np.uint16, "bfloat16": np.int16}.get(dtype.name)
 
 
-def stored(array: Array) -> Array:
-    """The same memory in its storage type, writeable: numba would compile once more for read-only arrays."""
+def stored(array: HostArray) -> HostArray:
+    """A view in the storage type, writeable: numba would compile once more for read-only arrays."""
     storage = _storage_type(array.dtype)
     if storage is not None:
         array = array.view(storage)
@@ -242,6 +259,6 @@ def stored(array: Array) -> Array:
 
 
 class _Memory:
-    def __init__(self, array: Array) -> None:
+    def __init__(self, array: HostArray) -> None:
         self.__array_interface__ = {**array.__array_interface__, "data": (array.ctypes.data, False)}
         self.owner = array

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from decimal import Context, Decimal
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from npselect._arithmetic.aliases import Bits, Number, Table
 from npselect._arithmetic.primitives import (
     bits_of,
-    entry,
     fast_two_sum,
     float64_of,
     fma,
     inlined,
+    lookup,
     select,
     two_product,
     two_sum,
@@ -39,13 +40,13 @@ def _exact_log(numerator: int, denominator: int = 1) -> Fraction:
 
 
 @inlined
-def _power_of_two(x: Any) -> Any:
+def _power_of_two(x: Number) -> Bits:
     """The bits of ``2**e``, biased as an exponent is, for the e that brings ``x / 2**e`` to [sqrt(1/2), sqrt(2))."""
     return (bits_of(x) + (_BITS_OF_ONE - _SQRT_HALF)) & _EXPONENT
 
 
 @inlined
-def _exponent(power: Any) -> Any:
+def _exponent(power: Bits) -> Number:
     """The e of `_power_of_two`, as a float64; bits below the exponent do not matter."""
     return float64_of((power >> 52) | _BITS_OF_2_52) - _FROM_BIASED
 
@@ -93,7 +94,7 @@ _A0, _A1, _A2, _A3, _A4, _A5, _A6, _A7, _A8, _A9, _A10, _A11 = (
 
 
 @inlined
-def quick_minus_log(x: Any) -> Any:
+def quick_minus_log(x: Number) -> Number:
     """``-log(x)`` of a normal, positive float64, within ``2**-44 |log x|``; without a table."""
     bits = np.uint64(bits_of(x))
     moved = np.uint32(np.uint32(bits >> _WORD) + _DOWN)
@@ -146,15 +147,15 @@ _C0, _C1, _C2, _C3, _C4, _C5, _C6, _C7 = (
 
 
 @inlined
-def rough_log(x: Any) -> Any:
-    """``log(x)`` of a normal, positive float64, within ``2**-43 |log x|``; it takes packs, too."""
+def rough_log(x: Number) -> Number:
+    """``log(x)`` of a normal, positive float64, within ``2**-43 |log x|``; it takes SIMD vectors, too."""
     moved = bits_of(x) + _MOVED
     m = float64_of((moved & _FRACTION) + (_BITS_OF_ONE - _MOVED))
     j = (moved >> _EIGHTHS) & 7
-    z = fma(m, entry(_RECIPROCALS, j), -_ONE)
+    z = fma(m, lookup(_RECIPROCALS, j), -_ONE)
     w = z * z
     low, high = fma(fma(_C3, z, _C2), w, fma(_C1, z, _C0)), fma(fma(_C7, z, _C6), w, fma(_C5, z, _C4))
-    return fma(z, fma(high, w * w, low), fma(_exponent(moved), _LN2, entry(_MINUS_LOGS, j)))
+    return fma(z, fma(high, w * w, low), fma(_exponent(moved), _LN2, lookup(_MINUS_LOGS, j)))
 
 
 # ------------------------------------------------------------------------------------------------ three words
@@ -190,9 +191,9 @@ def rough_log(x: Any) -> Any:
 
 
 class _Words(NamedTuple):
-    first: Any  # multiples of 2**-40
-    second: Any  # multiples of 2**-80
-    third: Any  # the rest
+    first: Table  # multiples of 2**-40
+    second: Table  # multiples of 2**-80
+    third: Table  # the rest
 
 
 def _words(values: list[Fraction]) -> _Words:
@@ -219,7 +220,7 @@ _T7, _T8, _T9, _T10, _T11, _T12, _T13 = (np.float64((-1.0) ** (k + 1) / k) for k
 
 
 @inlined
-def _product(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
+def _product(a: Number, a_low: Number, b: Number, b_low: Number) -> tuple[Number, Number]:
     """Of two double words, relatively within ``2**-102``."""
     cross = fma(a, b_low, fma(a_low, b, _ZERO))
     p = fma(a, b, cross)
@@ -227,14 +228,14 @@ def _product(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
 
 
 @inlined
-def _sum(a: Any, a_low: Any, b: Any, b_low: Any) -> Any:
+def _sum(a: Number, a_low: Number, b: Number, b_low: Number) -> tuple[Number, Number]:
     """Of two double words, ``|a| >= 2 |b|`` or a = 0, relatively within ``2**-103``."""
     s, s_low = fast_two_sum(a, b)
     return fast_two_sum(s, s_low + (a_low + b_low))
 
 
 @inlined
-def _log_of_one_plus(z: Any, z_low: Any) -> Any:
+def _log_of_one_plus(z: Number, z_low: Number) -> tuple[Number, Number]:
     """``log(1 + z + z_low)`` as a double word, for ``|z| < 2**-8.49``; relatively within ``2**-103``."""
     q = fma(fma(fma(fma(fma(fma(_T13, z, _T12), z, _T11), z, _T10), z, _T9), z, _T8), z, _T7)
     q, q_low = _sum(_T6, _T6_LOW, *_product(q, _ZERO, z, z_low))
@@ -247,7 +248,7 @@ def _log_of_one_plus(z: Any, z_low: Any) -> Any:
 
 
 @inlined
-def log_triple_word(x0: Any, x1: Any, x2: Any) -> Any:
+def log_triple_word(x0: Number, x1: Number, x2: Number) -> tuple[Number, Number, Number]:
     """``log(x0 + x1 + x2)`` as three words, wrong by less than ``2**-112``, and by less than ``2**-103 |log x|``.
 
     x0 is from ``2**-1022`` to ``2**1022``. Of x, as of the result, ``|x1| <= 2**-53 |x0|``, or very little more, and

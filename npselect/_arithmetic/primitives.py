@@ -1,15 +1,15 @@
-"""What every formula of the kernels is made of: one rounded operation or a few, with the same bits on every target.
+"""What the kernels' formulas are made of: one rounded operation or a few, with the same bits on every target.
 
-Each function is plain Python over NumPy scalars and runs as such; what it means to a compiler is stated beside it. All
-of them are `fma`, +, -, * and /, which IEEE 754 rounds correctly on every processor. Where a product meets a sum the
-`fma` is explicit, so that no compiler has anything left to contract.
+Each function is plain Python over NumPy scalars; what it compiles to is stated beside it. The operations are `fma`, +,
+-, * and /, which IEEE 754 rounds correctly on every processor. Where a product meets a sum the `fma` is explicit, so
+that no compiler has anything left to contract.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 from llvmlite import ir
@@ -19,15 +19,29 @@ from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global
 from numba.extending import intrinsic, overload, register_jitable
 
+from npselect._arithmetic.aliases import (
+    Bits,
+    Builder,
+    Chosen,
+    Code,
+    Context,
+    Flag,
+    NumbaType,
+    Number,
+    Signature,
+    Table,
+    Typing,
+    Value,
+)
 from npselect._arithmetic.fused import fma32
 from npselect._arithmetic.processor import has_fma
-from npselect._arithmetic.simd import Pack, as_pack
+from npselect._arithmetic.simd import SimdVector, as_vector
 
 __all__ = [
     "bits_of",
     "compiles",
     "element",
-    "entry",
+    "lookup",
     "fast_two_sum",
     "float32_of",
     "float64_of",
@@ -41,7 +55,7 @@ __all__ = [
     "two_sum",
 ]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def formula(function: Function) -> Function:
@@ -50,12 +64,12 @@ def formula(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """A `formula` that becomes part of its caller whatever its length: a loop that calls it can be vectorised."""
+    """A `formula` that is always inlined: a loop that calls it can be vectorised."""
     return cast("Function", register_jitable(forceinline=True, no_cfunc_wrapper=True)(function))
 
 
-def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
-    """What compiled code calls for `function`: the decorated function chooses it by the types of the arguments."""
+def compiles(function: Callable[..., object]) -> Callable[[Function], Function]:
+    """Register what compiled code calls for `function`: the decorated function chooses it by the arguments' types."""
 
     def register(choose: Function) -> Function:
         choose.__annotations__ = {}  # numba compares signatures, annotations included
@@ -67,7 +81,7 @@ def compiles(function: Callable[..., Any]) -> Callable[[Function], Function]:
 # ------------------------------------------------------------------------------------------------ fma, bits
 
 
-def fma(a: Any, b: Any, c: Any) -> Any:
+def fma(a: Number, b: Number, c: Number) -> Number:
     """``a * b + c`` with one rounding; in Python by exact rational arithmetic."""
     if not (np.isfinite(a) and np.isfinite(b)):
         return a * b + c
@@ -82,102 +96,102 @@ def fma(a: Any, b: Any, c: Any) -> Any:
         nearest = np.float64(np.inf if exact > 0 else -np.inf)
     if isinstance(a, np.float64):
         return nearest
-    if np.isfinite(nearest) and Fraction(float(nearest)) != exact:  # made odd, a second rounding does no harm
+    if np.isfinite(nearest) and Fraction(float(nearest)) != exact:  # rounded to odd, so that rounding twice is right
         toward_zero = nearest if abs(Fraction(float(nearest))) < abs(exact) else np.nextafter(nearest, np.float64(0.0))
         nearest = np.int64(toward_zero.view(np.int64) | 1).view(np.float64)
     return np.float32(nearest)
 
 
-def bits_of(x: Any) -> Any:
+def bits_of(x: Number) -> Bits:
     """The bits of a float32 or float64 as an integer of the same width."""
     return x.view(np.int32 if isinstance(x, np.float32) else np.int64)
 
 
-def float32_of(bits: Any) -> Any:
+def float32_of(bits: Bits) -> Number:
     """The float32 with the low 32 of the given bits."""
     return np.uint32(int(bits) & 0xFFFFFFFF).view(np.float32)
 
 
-def float64_of(bits: Any) -> Any:
+def float64_of(bits: Bits) -> Number:
     """The float64 with the given bits."""
     return np.int64(bits).view(np.float64)
 
 
-def number_of(bits: Any) -> Any:
+def number_of(bits: Bits) -> Number:
     """The float32 or float64 with the given bits, an int32 or int64."""
     return bits.view(np.float32 if isinstance(bits, np.int32) else np.float64)
 
 
-def select(condition: Any, a: Any, b: Any) -> Any:
+def select(condition: Flag, a: Number, b: Number) -> Number:
     """``a if condition else b``, both computed."""
     return a if condition else b
 
 
-def rounded32(x: Any) -> Any:
+def rounded32(x: Number) -> Number:
     """The float32 that is nearest to a float64."""
     return np.float32(x)
 
 
-def entry(table: Any, i: Any) -> Any:
+def lookup(table: Table, i: Bits) -> Number:
     """Number i, from 0 to 7, of a tuple of eight."""
     return table[i]
 
 
-# What numba's `intrinsic` takes: of types of arguments, the signature and what generates code.
-Code = Callable[..., Any]
+MakesCode = Callable[..., Code]  # takes the types of arguments: what `intrinsic` decorates
 
 
-def _means(function: Callable[..., Any]) -> Callable[[Code], Any]:
-    """An intrinsic, and what the function means for packs.
+def _vector_meaning(function: Callable[..., object]) -> Callable[[MakesCode], MakesCode]:
+    """An intrinsic, and what `function` means for SIMD vectors.
 
-    An overload of the function serves numbers, on CUDA too; numba compiles one more function for every combination of
-    types. Packs, which only the CPU has, come in many, and go without.
+    Scalars are served by an overload of the function, on CUDA too: numba compiles one more function for each
+    combination of types. SIMD vectors, which only the CPU has, come in many combinations, so that they are typed and
+    lowered directly.
     """
 
-    def register(code: Code) -> Any:
-        def generic(self: Any, kinds: Any, keywords: Any) -> Any:
-            return code(None, *kinds)[0] if _pack_among(*kinds) else None
+    def register(code: MakesCode) -> MakesCode:
+        def generic(self: AbstractTemplate, kinds: Sequence[NumbaType], keywords: object) -> Signature | None:
+            return code(None, *kinds)[0] if _vector_among(*kinds) else None
 
-        def lower(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def lower(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
             return code(None, *signature.args)[1](context, builder, signature, args)
 
         template = type(f"_{function.__name__}", (AbstractTemplate,), {"key": function, "generic": generic})
         infer_global(function)(template)
         lower_builtin(function, *[types.Any] * function.__code__.co_argcount)(lower)
-        return intrinsic(code)
+        return cast("MakesCode", intrinsic(code))
 
     return register
 
 
-@_means(fma)
-def _llvm_fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
-    pack = _pack_among(a, b, c)
+@_vector_meaning(fma)
+def _llvm_fma(typing: Typing, a: NumbaType, b: NumbaType, c: NumbaType) -> Code:
+    vector = _vector_among(a, b, c)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        if pack is not None:
-            args = [as_pack(context, builder, x, kind, pack) for x, kind in zip(args, signature.args, strict=True)]
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
+        if vector is not None:
+            args = [as_vector(context, builder, x, kind, vector) for x, kind in zip(args, signature.args, strict=True)]
         if element(signature.return_type) == types.float32 and not has_fma(context):
             return fma32(builder, *args)
-        if pack is None:
+        if vector is None:
             return builder.fma(*args)
-        name = f"llvm.fma.v{pack.width}f{pack.element.bitwidth}"
+        name = f"llvm.fma.v{vector.width}f{vector.element.bitwidth}"
         return builder.call(
             cgutils.get_or_insert_function(builder.module, ir.FunctionType(args[0].type, [args[0].type] * 3), name),
             args,
         )
 
-    return (pack or a)(a, b, c), generate
+    return (vector or a)(a, b, c), generate
 
 
-@_means(select)
-def _llvm_select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
-    result = _pack_among(a, b)
+@_vector_meaning(select)
+def _llvm_select(typing: Typing, condition: NumbaType, a: NumbaType, b: NumbaType) -> Code:
+    result = _vector_among(a, b)
     if result is None:
         kinds = types.unliteral(a), types.unliteral(b)
         result = _like(condition, kinds[0] if kinds[0] == kinds[1] else typing.unify_types(*kinds))
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        convert = as_pack if isinstance(result, Pack) else _as_scalar
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
+        convert = as_vector if isinstance(result, SimdVector) else _as_scalar
         values = [
             convert(context, builder, x, kind, result) for x, kind in zip(args[1:], signature.args[1:], strict=True)
         ]
@@ -186,64 +200,64 @@ def _llvm_select(typing: Any, condition: Any, a: Any, b: Any) -> Any:
     return result(condition, a, b), generate
 
 
-def _as_scalar(context: Any, builder: Any, value: Any, kind: Any, result: Any) -> Any:
+def _as_scalar(context: Context, builder: Builder, value: Value, kind: NumbaType, result: NumbaType) -> Value:
     return context.cast(builder, value, kind, result)
 
 
-def _pack_among(*kinds: Any) -> Any:
-    return next((kind for kind in kinds if isinstance(kind, Pack)), None)
+def _vector_among(*kinds: NumbaType) -> SimdVector | None:
+    return next((kind for kind in kinds if isinstance(kind, SimdVector)), None)
 
 
-def _like(kind: Any, element: Any) -> Any:
-    """The type of as many numbers of the type `element`."""
-    return Pack(element, kind.width) if isinstance(kind, Pack) else element
+def _like(kind: NumbaType, element: NumbaType) -> NumbaType:
+    """The type of as many numbers as `kind` has, each of the type `element`."""
+    return SimdVector(element, kind.width) if isinstance(kind, SimdVector) else element
 
 
-def element(kind: Any) -> Any:
-    """The type of one number of a pack's, or the type itself."""
-    return kind.element if isinstance(kind, Pack) else kind
+def element(kind: NumbaType) -> NumbaType:
+    """A SIMD vector's element type, or the scalar's type itself."""
+    return kind.element if isinstance(kind, SimdVector) else kind
 
 
-@_means(bits_of)
-def _llvm_bits(typing: Any, x: Any) -> Any:
+@_vector_meaning(bits_of)
+def _llvm_bits(typing: Typing, x: NumbaType) -> Code:
     integer = _like(x, types.int32 if element(x) == types.float32 else types.int64)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         return builder.bitcast(args[0], context.get_value_type(integer))
 
     return integer(x), generate
 
 
-@_means(float32_of)
-def _llvm_float32(typing: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+@_vector_meaning(float32_of)
+def _llvm_float32(typing: Typing, bits: NumbaType) -> Code:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         low = args[0] if element(bits).bitwidth == 32 else builder.trunc(args[0], ir.IntType(32))
         return builder.bitcast(low, context.get_value_type(signature.return_type))
 
     return _like(bits, types.float32)(bits), generate
 
 
-@_means(float64_of)
-def _llvm_float64(typing: Any, bits: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+@_vector_meaning(float64_of)
+def _llvm_float64(typing: Typing, bits: NumbaType) -> Code:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         return builder.bitcast(args[0], context.get_value_type(signature.return_type))
 
     return _like(bits, types.float64)(bits), generate
 
 
-@_means(rounded32)
-def _llvm_rounded32(typing: Any, x: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+@_vector_meaning(rounded32)
+def _llvm_rounded32(typing: Typing, x: NumbaType) -> Code:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         return builder.fptrunc(args[0], context.get_value_type(signature.return_type))
 
     return _like(x, types.float32)(x), generate
 
 
 @intrinsic
-def _llvm_entries(typing: Any, table: Any, places: Any) -> Any:
-    """By eights: LLVM sees a permutation in that, which AVX-512 has an instruction for."""
+def _llvm_lookup(typing: Typing, table: NumbaType, places: NumbaType) -> Code:
+    """By eights: LLVM recognises a permutation, for which AVX-512 has an instruction."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         number = ir.IntType(32)
         entries = eight = ir.Constant(ir.VectorType(context.get_value_type(table.dtype), 8), ir.Undefined)
         for k in range(8):
@@ -265,46 +279,46 @@ def _llvm_entries(typing: Any, table: Any, places: Any) -> Any:
 
 
 @compiles(fma)
-def _fma(a: Any, b: Any, c: Any) -> Any:
-    return None if _pack_among(a, b, c) else (lambda a, b, c: _llvm_fma(a, b, c))
+def _fma(a: NumbaType, b: NumbaType, c: NumbaType) -> Chosen:
+    return None if _vector_among(a, b, c) else (lambda a, b, c: _llvm_fma(a, b, c))
 
 
 @compiles(select)
-def _select(condition: Any, a: Any, b: Any) -> Any:
-    return None if _pack_among(condition, a, b) else (lambda condition, a, b: _llvm_select(condition, a, b))
+def _select(condition: NumbaType, a: NumbaType, b: NumbaType) -> Chosen:
+    return None if _vector_among(condition, a, b) else (lambda condition, a, b: _llvm_select(condition, a, b))
 
 
 @compiles(bits_of)
-def _bits_(x: Any) -> Any:
-    return None if _pack_among(x) else (lambda x: _llvm_bits(x))
+def _bits_(x: NumbaType) -> Chosen:
+    return None if _vector_among(x) else (lambda x: _llvm_bits(x))
 
 
 @compiles(float32_of)
-def _float32_(bits: Any) -> Any:
-    return None if _pack_among(bits) else (lambda bits: _llvm_float32(bits))
+def _float32_(bits: NumbaType) -> Chosen:
+    return None if _vector_among(bits) else (lambda bits: _llvm_float32(bits))
 
 
 @compiles(float64_of)
-def _float64_(bits: Any) -> Any:
-    return None if _pack_among(bits) else (lambda bits: _llvm_float64(bits))
+def _float64_(bits: NumbaType) -> Chosen:
+    return None if _vector_among(bits) else (lambda bits: _llvm_float64(bits))
 
 
 @compiles(number_of)
-def _number_of(bits: Any) -> Any:
+def _number_of(bits: NumbaType) -> Chosen:
     if element(bits) == types.int32:
         return lambda bits: _llvm_float32(bits)
     return lambda bits: _llvm_float64(bits)
 
 
 @compiles(rounded32)
-def _rounded32(x: Any) -> Any:
-    return None if _pack_among(x) else (lambda x: _llvm_rounded32(x))
+def _rounded32(x: NumbaType) -> Chosen:
+    return None if _vector_among(x) else (lambda x: _llvm_rounded32(x))
 
 
-@compiles(entry)
-def _entry(table: Any, i: Any) -> Any:
-    if isinstance(i, Pack):
-        return lambda table, i: _llvm_entries(table, i)
+@compiles(lookup)
+def _lookup(table: NumbaType, i: NumbaType) -> Chosen:
+    if isinstance(i, SimdVector):
+        return lambda table, i: _llvm_lookup(table, i)
     return lambda table, i: table[i]
 
 
@@ -314,7 +328,7 @@ _ZERO = np.float64(0.0)
 
 
 @formula
-def two_sum(a: Any, b: Any) -> Any:
+def two_sum(a: Number, b: Number) -> tuple[Number, Number]:
     """``a + b`` exactly, as the rounded sum and its error (Knuth, TAOCP 4.2.2)."""
     s = a + b
     b_part = s - a
@@ -322,14 +336,14 @@ def two_sum(a: Any, b: Any) -> Any:
 
 
 @formula
-def fast_two_sum(a: Any, b: Any) -> Any:
+def fast_two_sum(a: Number, b: Number) -> tuple[Number, Number]:
     """The same for ``|a| >= |b|`` or a = 0 (Dekker 1971)."""
     s = a + b
     return s, b - (s - a)
 
 
 @formula
-def two_product(a: Any, b: Any) -> Any:
+def two_product(a: Number, b: Number) -> tuple[Number, Number]:
     """``a * b`` exactly, as the rounded product and its error, in float64.
 
     The product is an fma, lest a compiler contract it with the sum that it goes into.

@@ -1,17 +1,18 @@
-"""What the processor has that the kernels' code depends on: decided here, and never a bit of a result.
+"""Which instructions the processor has: they change the kernels' code, and never a bit of a result.
 
-Kernels are written once, over packs of sixteen numbers. Where those fit one register, sixteen columns are turned at a
-time; elsewhere as many as a pair of registers hold. Where float16 has instructions, they take the place of formulas.
-Where there is no instruction for `fma`, float32's is made of others.
+Kernels are written once, over SIMD vectors of sixteen numbers. Where one register holds a vector, sixteen columns are
+transposed at a time; elsewhere as many as two registers hold. Where float16 has instructions, they replace formulas.
+Where `fma` has no instruction, float32's is made of others.
 """
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import llvmlite.binding as llvm
 from numba.core.cpu import CPUContext
+
+from npselect._arithmetic.aliases import Context
 
 __all__ = ["has_fma", "has_half_floats", "has_wide_registers"]
 
@@ -36,18 +37,18 @@ define float @multiply_add(float %a, float %b, float %c) {
 """
 
 
-def has_wide_registers(context: Any) -> bool:
+def has_wide_registers(context: Context) -> bool:
     """Whether code that this target context compiles holds sixteen float32 in one register."""
     return "%zmm" in _assembly(_ADD, *context.codegen().magic_tuple())
 
 
-def has_half_floats(context: Any) -> bool:
+def has_half_floats(context: Context) -> bool:
     """Whether it has instructions between float16 and float32."""
     assembly = _assembly(_WIDEN, *context.codegen().magic_tuple())
     return "vcvtph2ps" in assembly or "fcvtl" in assembly
 
 
-def has_fma(context: Any) -> bool:
+def has_fma(context: Context) -> bool:
     """Whether code that this target context compiles has an instruction for a float32 `fma`; a GPU's has."""
     if not isinstance(context, CPUContext):
         return True

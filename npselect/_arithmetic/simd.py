@@ -1,18 +1,18 @@
-"""Sixteen numbers as one value of compiled code: the scalar formulas take them as they stand, and so the same bits.
+"""SIMD vectors in compiled code: sixteen numbers as one value.
 
-A `Pack` is a vector of LLVM's, which lowers it for whatever registers a processor has. It holds a number of each of
-sixteen rows, or sixteen neighbours in memory. Operators work on each number by itself; a scalar beside a pack stands
-for sixteen of the pack's type, and comparisons give a pack of bools.
+A `SimdVector` is a vector of LLVM's, which LLVM lowers to whatever registers a processor has. It holds a number of each
+of sixteen rows, or sixteen contiguous entries of one row. The scalar formulas take it as it stands, so its lanes have
+the scalars' bits. Operators work lane by lane; a scalar beside a vector is broadcast; comparisons give a vector of
+bools.
 
-A wide pack is the same with sixty-four numbers, or half of that, for formulas that are one long chain: processors look
-ahead by a few hundred instructions, and find enough to do at a time only where neighbours do not wait for each other.
+A wide vector has sixty-four lanes, or thirty-two. It is for formulas that are one long dependency chain: a processor
+looks ahead by a few hundred instructions, and finds enough to do in parallel only where neighbours are independent.
 """
 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba import types
@@ -21,63 +21,67 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import populate_array
 
+from npselect._arithmetic.aliases import Builder, Code, Context, Manager, NumbaType, Operation, Signature, Typing, Value
+
 __all__ = [
     "EVEN",
     "ODD",
-    "Pack",
+    "SimdVector",
     "WIDE",
     "WIDTH",
-    "are_nan",
-    "as_pack",
+    "nan_mask",
+    "as_vector",
     "broadcast",
-    "counted",
-    "first_true",
-    "fold_lanes",
+    "iota",
+    "first_true_lane",
+    "sum_of_lanes",
     "indices",
-    "is_any",
+    "any_lane",
     "lane",
-    "largest",
+    "max_lane",
     "load",
     "load_wide",
-    "part_of",
+    "subarray",
     "pointer_to",
     "splat",
     "store",
-    "store_in_turn",
+    "store_interleaved",
 ]
+
+Instruction = Callable[..., Value]  # takes the builder, whether numbers are floats, and the operands
 
 WIDTH, WIDE = 16, 64
 _INT32 = ir.IntType(32)
 _INT64 = ir.IntType(64)
-# Every other number of two packs.
+# Every other lane of two vectors.
 EVEN = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(0, 2 * WIDTH, 2)))
 ODD = ir.Constant(ir.VectorType(_INT32, WIDTH), list(range(1, 2 * WIDTH, 2)))
 
 
-class Pack(types.Type):  # type: ignore[misc]
-    """numba's type of sixteen numbers of the type `element`, or of another number of them."""
+class SimdVector(types.Type):  # type: ignore[misc]
+    """numba's type of `width` numbers of the type `element`."""
 
-    def __init__(self, element: Any, width: int = WIDTH) -> None:
+    def __init__(self, element: NumbaType, width: int = WIDTH) -> None:
         self.element, self.width = element, width
-        super().__init__(f"Pack({element}, {width})")
+        super().__init__(f"SimdVector({element}, {width})")
 
 
-@register_model(Pack)
-class _PackModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, pack: Any) -> None:
-        super().__init__(manager, pack, ir.VectorType(manager.lookup(pack.element).get_value_type(), pack.width))
+@register_model(SimdVector)
+class _SimdVectorModel(models.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Manager, kind: NumbaType) -> None:
+        super().__init__(manager, kind, ir.VectorType(manager.lookup(kind.element).get_value_type(), kind.width))
 
 
-def as_pack(context: Any, builder: Any, value: Any, kind: Any, pack: Any) -> Any:
-    """A pack as it is; a scalar, converted to the pack's type, as often as it has numbers."""
-    if isinstance(kind, Pack):
+def as_vector(context: Context, builder: Builder, value: Value, kind: NumbaType, vector: SimdVector) -> Value:
+    """A value of type `kind` as a `vector`: a scalar is converted to its element type and broadcast."""
+    if isinstance(kind, SimdVector):
         return value
-    scalar = context.cast(builder, value, kind, pack.element)
-    return splat(builder, scalar, pack.width)
+    scalar = context.cast(builder, value, kind, vector.element)
+    return splat(builder, scalar, vector.width)
 
 
-def splat(builder: Any, scalar: Any, width: int = WIDTH) -> Any:
-    """LLVM's vector of sixteen times the same number, or of so many."""
+def splat(builder: Builder, scalar: Value, width: int = WIDTH) -> Value:
+    """LLVM's vector of `width` times the same number."""
     vector = ir.VectorType(scalar.type, width)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _INT32(0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, width), [0] * width))
@@ -86,42 +90,44 @@ def splat(builder: Any, scalar: Any, width: int = WIDTH) -> Any:
 # ------------------------------------------------------------------------------------------------ operators
 
 
-def _define(operation: Any, result: Callable[[Any], Any], instruction: Callable[..., Any]) -> None:
-    """An operator of one or two operands, at least one of them a pack."""
+def _define(operation: Operation, result: Callable[[SimdVector], SimdVector], instruction: Instruction) -> None:
+    """An operator of one or two operands, at least one of them a vector."""
 
-    def generic(self: Any, args: Any, keywords: Any) -> Any:
+    def generic(self: AbstractTemplate, args: Sequence[NumbaType], keywords: object) -> Signature | None:
         for kind in args:
-            if isinstance(kind, Pack):
-                operands = [kind if isinstance(other, Pack) else other for other in args]
+            if isinstance(kind, SimdVector):
+                operands = [kind if isinstance(other, SimdVector) else other for other in args]
                 return signature(result(kind), *operands)
         return None
 
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pack = next(kind for kind in sig.args if isinstance(kind, Pack))
-        operands = [as_pack(context, builder, value, kind, pack) for value, kind in zip(args, sig.args, strict=True)]
-        if operation is operator.rshift and not pack.element.signed:
+    def lower(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
+        vector = next(kind for kind in sig.args if isinstance(kind, SimdVector))
+        operands = [
+            as_vector(context, builder, value, kind, vector) for value, kind in zip(args, sig.args, strict=True)
+        ]
+        if operation is operator.rshift and not vector.element.signed:
             return builder.lshr(*operands)
-        return instruction(builder, isinstance(pack.element, types.Float), *operands)
+        return instruction(builder, isinstance(vector.element, types.Float), *operands)
 
     infer_global(operation)(type(f"_{operation.__name__}", (AbstractTemplate,), {"key": operation, "generic": generic}))
-    for operands in ((Pack,), (Pack, Pack), (Pack, types.Any), (types.Any, Pack)):
+    for operands in ((SimdVector,), (SimdVector, SimdVector), (SimdVector, types.Any), (types.Any, SimdVector)):
         lower_builtin(operation, *operands)(lower)
 
 
-def _same(pack: Any) -> Any:
-    return pack
+def _same(vector: SimdVector) -> SimdVector:
+    return vector
 
 
-def _bools(pack: Any) -> Any:
-    return Pack(types.boolean, pack.width)
+def _bools(vector: SimdVector) -> SimdVector:
+    return SimdVector(types.boolean, vector.width)
 
 
-def _binary(floats: str, integers: str) -> Callable[..., Any]:
+def _binary(floats: str, integers: str) -> Instruction:
     return lambda builder, is_float, a, b: getattr(builder, floats if is_float else integers)(a, b)
 
 
-def _comparison(sign: str) -> Callable[..., Any]:
-    def instruction(builder: Any, is_float: bool, a: Any, b: Any) -> Any:
+def _comparison(sign: str) -> Instruction:
+    def instruction(builder: Builder, is_float: bool, a: Value, b: Value) -> Value:
         if not is_float:
             return builder.icmp_signed(sign, a, b)
         return builder.fcmp_unordered(sign, a, b) if sign == "!=" else builder.fcmp_ordered(sign, a, b)
@@ -154,35 +160,35 @@ _define(operator.neg, _same, lambda builder, is_float, a: builder.fneg(a) if is_
 _define(operator.invert, _same, lambda builder, is_float, a: builder.not_(a))
 
 
-# ------------------------------------------------------------------------------------------------ in and out of packs
+# ------------------------------------------------------------------------------------------------ in and out of vectors
 
 
 @intrinsic
-def broadcast(typing: Any, scalar: Any) -> Any:
-    """Sixteen times the same number."""
+def broadcast(typing: Typing, scalar: NumbaType) -> Code:
+    """A vector of sixteen times the same number."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         return splat(builder, args[0])
 
-    return Pack(scalar)(scalar), generate
+    return SimdVector(scalar)(scalar), generate
 
 
 @intrinsic
-def counted(typing: Any, first: Any) -> Any:
-    """Half a wide pack, of the integers from `first` on."""
+def iota(typing: Typing, first: NumbaType) -> Code:
+    """Thirty-two integers from `first` on."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         firsts = splat(builder, args[0], WIDE // 2)
         return builder.add(firsts, ir.Constant(firsts.type, list(range(WIDE // 2))))
 
-    return Pack(first, WIDE // 2)(first), generate
+    return SimdVector(first, WIDE // 2)(first), generate
 
 
 @intrinsic
-def is_any(typing: Any, bools: Any) -> Any:
-    """Whether any of a pack's bools is true."""
+def any_lane(typing: Typing, bools: NumbaType) -> Code:
+    """Whether any lane is true."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         bits = builder.bitcast(args[0], ir.IntType(bools.width))
         return builder.icmp_unsigned("!=", bits, bits.type(0))
 
@@ -190,27 +196,29 @@ def is_any(typing: Any, bools: Any) -> Any:
 
 
 @intrinsic
-def lane(typing: Any, pack: Any, i: Any) -> Any:
-    """Number i of the sixteen."""
+def lane(typing: Typing, vector: NumbaType, i: NumbaType) -> Code:
+    """The number in lane i."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         return builder.extract_element(*args)
 
-    return pack.element(pack, types.int64), generate
+    return vector.element(vector, types.int64), generate
 
 
-def pointer_to(context: Any, builder: Any, kind: Any, array: Any, i: Any, width: int = WIDTH) -> Any:
-    """To a pack from entry i on of an array of one axis."""
+def pointer_to(
+    context: Context, builder: Builder, kind: NumbaType, array: Value, i: Value, width: int = WIDTH
+) -> Value:
+    """To the vector that starts at entry i of an array of one axis."""
     data = context.make_array(kind)(context, builder, array).data
     vector = ir.VectorType(context.get_value_type(kind.dtype), width)
     return builder.bitcast(builder.gep(data, [i]), vector.as_pointer())
 
 
 @intrinsic
-def part_of(typing: Any, array: Any, start: Any, size: Any) -> Any:
-    """``array[start : start + size]``, whose memory others own: no reference to it is counted."""
+def subarray(typing: Typing, array: NumbaType, start: NumbaType, size: NumbaType) -> Code:
+    """``array[start : start + size]``, without a counted reference to its memory: the caller keeps that alive."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         whole = context.make_array(array)(context, builder, args[0])
         part = context.make_array(array)(context, builder)
         populate_array(
@@ -227,44 +235,44 @@ def part_of(typing: Any, array: Any, start: Any, size: Any) -> Any:
 
 
 @intrinsic
-def load(typing: Any, array: Any, i: Any) -> Any:
-    """Sixteen entries from entry i on of an array of one axis, in which they lie close together."""
+def load(typing: Typing, array: NumbaType, i: NumbaType) -> Code:
+    """Sixteen entries from entry i on of a contiguous array of one axis."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         return builder.load(pointer_to(context, builder, array, *args), align=array.dtype.bitwidth // 8)
 
-    return Pack(array.dtype)(array, types.int64), generate
+    return SimdVector(array.dtype)(array, types.int64), generate
 
 
 @intrinsic
-def load_wide(typing: Any, array: Any, i: Any) -> Any:
-    """Sixty-four of them."""
+def load_wide(typing: Typing, array: NumbaType, i: NumbaType) -> Code:
+    """Sixty-four entries from entry i on."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         return builder.load(
             pointer_to(context, builder, array, args[0], args[1], WIDE), align=array.dtype.bitwidth // 8
         )
 
-    return Pack(array.dtype, WIDE)(array, types.int64), generate
+    return SimdVector(array.dtype, WIDE)(array, types.int64), generate
 
 
 @intrinsic
-def store(typing: Any, array: Any, i: Any, pack: Any) -> Any:
-    """The same, written; wide ones too."""
+def store(typing: Typing, array: NumbaType, i: NumbaType, vector: NumbaType) -> Code:
+    """Write a vector, of any width, from entry i on."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pointer = pointer_to(context, builder, array, args[0], args[1], pack.width)
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
+        pointer = pointer_to(context, builder, array, args[0], args[1], vector.width)
         builder.store(args[2], pointer, align=array.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
-    return types.none(array, types.int64, pack), generate
+    return types.none(array, types.int64, vector), generate
 
 
 @intrinsic
-def store_in_turn(typing: Any, array: Any, i: Any, even: Any, odd: Any) -> Any:
-    """Two packs from entry i on, a number of either in turn."""
+def store_interleaved(typing: Typing, array: NumbaType, i: NumbaType, even: NumbaType, odd: NumbaType) -> Code:
+    """Write two vectors interleaved from entry i on: even[0], odd[0], even[1], ..."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         width = even.width
         places = ir.Constant(ir.VectorType(_INT32, 2 * width), [k // 2 + k % 2 * width for k in range(2 * width)])
         pointer = pointer_to(context, builder, array, args[0], args[1], 2 * width)
@@ -274,16 +282,16 @@ def store_in_turn(typing: Any, array: Any, i: Any, even: Any, odd: Any) -> Any:
     return types.none(array, types.int64, even, odd), generate
 
 
-# ------------------------------------------------------------------------------------------------ across a pack
+# ------------------------------------------------------------------------------------------------ across a vector
 
 
-def indices(*places: int) -> Any:
-    """What LLVM's shuffle takes: the places in two vectors, one behind the other, of the entries of a new one."""
+def indices(*places: int) -> Value:
+    """The mask of LLVM's shuffle: for each lane of the result, a lane of two vectors, one behind the other."""
     return ir.Constant(ir.VectorType(_INT32, len(places)), list(places))
 
 
-def _in_fours(a: int, b: int, c: int, d: int) -> Any:
-    """The same places in every four neighbours of two packs; 0 to 3 are the first's, 4 to 7 the second's."""
+def _in_fours(a: int, b: int, c: int, d: int) -> Value:
+    """The same shuffle in every four neighbours of two vectors; 0 to 3 are the first's lanes, 4 to 7 the second's."""
     return indices(*(four + place % 4 + place // 4 * WIDTH for four in range(0, WIDTH, 4) for place in (a, b, c, d)))
 
 
@@ -294,22 +302,32 @@ _UPPER, _SECOND = _in_fours(2, 3, 2, 3), _in_fours(1, 1, 1, 1)
 _LOWER_HALF, _UPPER_HALF = indices(*range(WIDTH // 2)), indices(*range(WIDTH // 2, WIDTH))
 
 
-def _added(builder: Any, a: Any, b: Any, *places: Any) -> Any:
+def _added(builder: Builder, a: Value, b: Value, *places: Value) -> Value:
     return builder.fadd(*(builder.shuffle_vector(a, b, some) for some in places))
 
 
-def _fours(builder: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The sums of four neighbours each, (0 + 2) + (1 + 3): place 4 i + k has that of the i-th four of pack k."""
+def _sums_of_fours(builder: Builder, a: Value, b: Value, c: Value, d: Value) -> Value:
+    """Sums of four neighbours, (0 + 2) + (1 + 3): lane 4 i + k has that of the i-th four of vector k."""
     ab, cd = (_added(builder, *pair, _FIRST_TWO, _LAST_TWO) for pair in ((a, b), (c, d)))
     return _added(builder, ab, cd, _EVENS, _ODDS)
 
 
 @intrinsic
-def fold_lanes(typing: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: Any, h: Any) -> Any:
-    """The sum of 128 numbers in eight packs: in fours, (0 + 2) + (1 + 3), then by halves."""
+def sum_of_lanes(
+    typing: Typing,
+    a: NumbaType,
+    b: NumbaType,
+    c: NumbaType,
+    d: NumbaType,
+    e: NumbaType,
+    f: NumbaType,
+    g: NumbaType,
+    h: NumbaType,
+) -> Code:
+    """The sum of the 128 lanes in eight vectors: in fours, (0 + 2) + (1 + 3), then by halves."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        sums = builder.fadd(_fours(builder, *args[:4]), _fours(builder, *args[4:]))
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
+        sums = builder.fadd(_sums_of_fours(builder, *args[:4]), _sums_of_fours(builder, *args[4:]))
         sums = builder.fadd(sums, builder.shuffle_vector(sums, sums, _UPPER))
         sums = builder.fadd(sums, builder.shuffle_vector(sums, sums, _SECOND))
         sums = _added(builder, sums, sums, _LOWER_HALF, _UPPER_HALF)
@@ -319,26 +337,26 @@ def fold_lanes(typing: Any, a: Any, b: Any, c: Any, d: Any, e: Any, f: Any, g: A
 
 
 @intrinsic
-def largest(typing: Any, pack: Any) -> Any:
-    """The largest of sixteen numbers, none of which is NaN; either zero, if that is 0."""
+def max_lane(typing: Typing, vector: NumbaType) -> Code:
+    """The largest of sixteen numbers, none of which is NaN; a zero's sign is not specified."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        vector, width = args[0], WIDTH
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
+        lanes, width = args[0], WIDTH
         while width > 1:
             width //= 2
             halves = (indices(*range(first, first + width)) for first in (0, width))
-            a, b = (builder.shuffle_vector(vector, vector, half) for half in halves)
-            vector = builder.select(builder.fcmp_ordered(">", a, b), a, b)
-        return builder.extract_element(vector, _INT32(0))
+            a, b = (builder.shuffle_vector(lanes, lanes, half) for half in halves)
+            lanes = builder.select(builder.fcmp_ordered(">", a, b), a, b)
+        return builder.extract_element(lanes, _INT32(0))
 
-    return pack.element(pack), generate
+    return vector.element(vector), generate
 
 
 @intrinsic
-def first_true(typing: Any, bools: Any) -> Any:
-    """The place of the first of a pack's bools that is true; behind the last, if none is."""
+def first_true_lane(typing: Typing, bools: NumbaType) -> Code:
+    """The first lane that is true; the width, if none is."""
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         bits = builder.bitcast(args[0], ir.IntType(bools.width))
         return builder.zext(builder.cttz(bits, ir.Constant(ir.IntType(1), 0)), _INT64)
 
@@ -346,14 +364,14 @@ def first_true(typing: Any, bools: Any) -> Any:
 
 
 @intrinsic
-def are_nan(typing: Any, a: Any, b: Any) -> Any:
-    """All bits of an integer where a number of one pack or the other is NaN, else none.
+def nan_mask(typing: Typing, a: NumbaType, b: NumbaType) -> Code:
+    """All bits of an integer where a lane of `a` or `b` is NaN, else none.
 
-    What a loop carries is integers, as bools have no register of their own on most processors.
+    Loops carry integers, since bools have no register of their own on most processors.
     """
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         unordered = builder.fcmp_unordered("uno", *args)
         return builder.sext(unordered, context.get_value_type(sig.return_type))
 
-    return Pack(types.Integer.from_bitwidth(a.element.bitwidth))(a, b), generate
+    return SimdVector(types.Integer.from_bitwidth(a.element.bitwidth))(a, b), generate

@@ -23,6 +23,7 @@ from npselect.bench.processor import restricted
 from npselect.bench.report import BenchReport
 from npselect.bench.threads import thread_count, threads_are
 from npselect.testing import DTYPES
+from npselect.testing.families import FAMILIES
 
 __all__ = ["add_to"]
 
@@ -62,7 +63,7 @@ def add_to(commands: Any) -> None:
         "--operator",
         choices=OPERATORS,
         action="append",
-        help="may be given several times; with a SUBJECT one of the first two (default: straight_through)",
+        help=f"may be given several times; with a SUBJECT one of {', '.join(FAMILIES)} (default: {OPERATORS[0]})",
     )
     bench.add_argument("--dtype", choices=DTYPES, action="append", help="may be given several times (default: float32)")
     bench.add_argument(
@@ -117,7 +118,7 @@ def _bench(options: argparse.Namespace) -> int:
             with progress_bar("timing") as progress:
                 run(
                     implementation,
-                    operators=options.operator or ["straight_through"],
+                    operators=options.operator or OPERATORS[:1],
                     dtypes=options.dtype or ["float32"],
                     shapes=options.shape,
                     peers=options.peer,

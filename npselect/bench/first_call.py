@@ -25,8 +25,10 @@ operator.backward(logits, logits{options})
 FIRST_CALLS: Mapping[str, str] = {
     "import numpy": "import numpy",
     "import npselect": "import npselect",
-    "straight_through": _CALL.format(operator="straight_through", options=""),
-    "gumbel_softmax": _CALL.format(operator="gumbel_softmax", options=", seed=1"),
+    **{
+        name: _CALL.format(operator=name, options=", seed=1" * ("seed" in operator.options))
+        for name, operator in npselect.OPERATORS.items()
+    },
 }
 """What to run, by name."""
 

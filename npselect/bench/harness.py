@@ -19,7 +19,9 @@ from npselect.bench.problem import OPERATORS, QUICK_SHAPES, SHAPES, WIDTH, Probl
 from npselect.bench.processor import code_is_for
 from npselect.bench.report import BenchReport, Timing
 from npselect.bench.threads import thread_count, threads_are
+from npselect.testing.aliases import Progress
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import FAMILIES
 
 __all__ = ["Effort", "compare", "problems", "run"]
 
@@ -96,14 +98,14 @@ def problems(
 def run(
     implementation: Any = None,
     *,
-    operators: Sequence[str] = ("straight_through",),
+    operators: Sequence[str] = OPERATORS[:1],
     dtypes: Sequence[str] = ("float32",),
     shapes: Sequence[tuple[int, int]] | None = None,
     peers: Sequence[str] | None = None,
     temp: float = 0.6,
     cpu: str | None = None,
     effort: Effort | None = None,
-    progress: Callable[[int, int, str], object] | None = None,
+    progress: Progress | None = None,
     report: BenchReport | None = None,
 ) -> BenchReport:
     """Compare all peers, and an implementation of your own.
@@ -113,7 +115,7 @@ def run(
     implementation : object, optional
         One more peer, as `npselect.testing.check` takes it.
     operators : sequence of str
-        Some of "straight_through", "gumbel_softmax", "selection" and "noise"; with an implementation, of the first two.
+        Some of `npselect.bench.OPERATORS`; with an implementation, neither "selection" nor "noise".
     dtypes : sequence of str
         Of the arrays.
     shapes : sequence of tuple, optional
@@ -165,8 +167,8 @@ def run(
         for operator in operators
         for problem in problems(operator, dtypes, shapes, temp=temp, quick=effort.quick)
     ]
-    if implementation is not None and (odd := [name for name in operators if name not in OPERATORS[:2]]):
-        raise ValueError(f"an implementation of {odd[0]} is not taken; it takes straight_through or gumbel_softmax")
+    if implementation is not None and (odd := [name for name in operators if name not in FAMILIES]):
+        raise ValueError(f"an implementation of {odd[0]} is not taken; it takes {' or '.join(FAMILIES)}")
     with threads_are(thread_count()), code_is_for(cpu) as restriction:
         own = _own_peers(implementation, asked)
         report.begin(effort.rounds, effort.seconds, temp, [peer.name for peer in own.values()])
@@ -195,7 +197,7 @@ def _compare_all(
     names: Sequence[str] | None,
     effort: Effort,
     report: BenchReport,
-    progress: Callable[[int, int, str], object] | None,
+    progress: Progress | None,
 ) -> None:
     """Problem after problem, call after call."""
     total, done = sum(len(problem.calls) for problem in asked), 0

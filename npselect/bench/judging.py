@@ -12,16 +12,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from npselect import gumbel_softmax, straight_through, testing
+from npselect import testing
 from npselect.bench.peer import Calls, LeftOutError, Peer
 from npselect.bench.problem import WIDTH, Problem
 from npselect.testing import tolerance
+from npselect.testing.aliases import Array, SelectionFunctions
+from npselect.testing.families import exact_softmax
+from npselect.testing.textbook import one_hot
 
 __all__ = ["fault", "own_fault", "prepared"]
 
-Array = npt.NDArray[Any]
 _JUDGED = 1 << 17  # elements
 
 
@@ -122,19 +123,20 @@ def fault(
         backward=lambda grad_mask, logits, temp, noise=None: grad_logits,  # noqa: ARG005
         flushes_subnormals=flushes_subnormals,
     )
-    report = testing.check(answers, dtypes=problem.form, temp=problem.temp, cases=[case], **_operator(case))
+    operator = case.family.module
+    report = testing.check(answers, operator=operator, dtypes=problem.form, temp=problem.temp, cases=[case])
     return None if report.ok else _why(report)
 
 
 @np.errstate(all="ignore")
-def own_fault(implementation: Any, problem: Problem) -> str | None:
+def own_fault(implementation: SelectionFunctions, problem: Problem) -> str | None:
     """What `npselect.testing.check` finds wrong with somebody's own implementation on small batches, or None.
 
     What it finds is more than a wrong result: an argument that is written to, a result that a later call overwrites.
     TypeError if the implementation cannot be called.
     """
-    noisy = problem.operator == "gumbel_softmax"
-    operator = gumbel_softmax if noisy else straight_through
+    assert problem.family is not None
+    operator = problem.family.module
     cases = [
         case
         for case in testing.cases(problem.dtype, problem.temp, operator=operator)
@@ -170,22 +172,17 @@ def _some_rows(problem: Problem) -> Array:
 def _case(problem: Problem, rows: Array, noise: Array | None) -> testing.Case:
     """The rows as a question. Noise in the logits' dtype has been added in it; else it is wider, and so is the sum."""
     logits, grad_mask = problem.logits[rows], problem.grad_mask[rows]
-    options: dict[str, Any] = {}
-    if noise is not None and noise.dtype == logits.dtype:
-        logits = logits + noise[rows]
-    elif noise is not None:
-        options["noise"] = noise[rows]
-    return testing.Case(f"bench/{problem.rows}x{problem.choices}", "", logits, grad_mask, problem.temp, **options)
-
-
-def _operator(case: testing.Case) -> dict[str, Any]:
-    return {"operator": straight_through if case.noise is None else gumbel_softmax}
+    if noise is not None:
+        noise = noise[rows]
+        if noise.dtype == logits.dtype:
+            logits, noise = logits + noise, None
+    return testing.Case(f"bench/{problem.rows}x{problem.choices}", "", logits, grad_mask, problem.temp, noise=noise)
 
 
 def _selection_fault(problem: Problem, call: str, results: list[Array], rows: Array) -> str | None:
     """What is selected, and grad_x, must be exact; grad_logits within the bound, and the error of its products."""
     logits, x, grad_chosen = problem.logits[rows], problem.x[rows], problem.grad_chosen[rows]
-    index = straight_through.index(logits, backend="reference")[:, None, None]
+    index = np.argmax(logits, axis=-1)[:, None, None]
     if call != "backward" and not np.array_equal(results[0], np.take_along_axis(x, index, axis=1)[:, 0]):
         return "forward: another vector than the selected one"
     if call == "forward":
@@ -197,11 +194,10 @@ def _selection_fault(problem: Problem, call: str, results: list[Array], rows: Ar
         return "backward: grad_x is not grad_chosen at the selected vector and 0 elsewhere"
     products = x.astype(np.float64) * grad_chosen.astype(np.float64)[:, None]
     g, size = products.sum(-1), np.abs(products).sum(-1)
-    wide = logits.astype(np.float64)
-    exact = straight_through.backward(g, wide, problem.temp, backend="reference")
-    p = straight_through.soft(wide, problem.temp, backend="reference")
+    case = testing.Case("bench/selection", "", logits.astype(np.float64), g, problem.temp)
+    exact, p = case.grad_logits, exact_softmax(logits, problem.temp)
     error = 2 * (WIDTH + 1) * tolerance.Format.of(problem.form).unit * size
-    allowed = tolerance.backward(g, wide, problem.temp, problem.form) + tolerance.ulp(exact, problem.form)
+    allowed = tolerance.backward(g, case.w, problem.temp, problem.form) + tolerance.ulp(exact, problem.form)
     allowed += p / problem.temp * (error + (p * error).sum(-1, keepdims=True))
     if not np.all(tolerance.isclose(grad_logits.astype(np.float64), exact, allowed)):
         return "backward: grad_logits is beyond its bound"
@@ -216,7 +212,7 @@ def _noise_fault(problem: Problem, peer: Peer) -> str | None:
         calls = peer.calls(asked)
         function = calls.prepare("forward")
         calls.restart()
-        return straight_through.forward(logits + calls.array(function()))
+        return one_hot(logits + calls.array(function()))
 
     report = testing.check_sampler(sample, choices=(10,), rows=2048, seeds=4, max_seed=3, dtype=problem.form)
     return None if report.ok else f"as a sampler: {report.summary[-1]}"

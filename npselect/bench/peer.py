@@ -14,13 +14,11 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.bench.problem import Problem
+from npselect.testing.aliases import Array
 
 __all__ = ["Calls", "LeftOutError", "Peer", "needed"]
-
-Array = npt.NDArray[Any]
 
 
 class LeftOutError(Exception):

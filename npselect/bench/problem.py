@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect import OPERATORS as RECORDS
 from npselect import noise
+from npselect._operators import Result, RowFunction
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.cases import rounded
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import FAMILIES, Family
 
 __all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem"]
 
-Array = npt.NDArray[Any]
 
 WIDTH = 16
 """Of the vectors that `npselect.selection` selects from."""
 
 CALLS = ("forward", "backward", "forward+backward")
-OPERATORS = ("straight_through", "gumbel_softmax", "selection", "noise")
+OPERATORS = (*FAMILIES, "selection", "noise")
 
 _ELEMENTS = 1 << 23
 _STEPS = {"float16": 2.0**-5, "bfloat16": 2.0**-3}
@@ -73,6 +74,16 @@ class Problem:
         object.__setattr__(self, "temp", temp)
 
     @property
+    def family(self) -> Family | None:
+        """What is known of the operator; None of "selection" and "noise"."""
+        return FAMILIES.get(self.operator)
+
+    @property
+    def draws(self) -> bool:
+        """Whether the operator chooses by noise."""
+        return self.family is not None and bool(self.family.given)
+
+    @property
     def shape(self) -> tuple[int, int]:
         """Of the logits."""
         return self.rows, self.choices
@@ -88,12 +99,12 @@ class Problem:
         return CALLS[:1] if self.operator == "noise" else CALLS
 
     @property
-    def form(self) -> np.dtype[Any]:
+    def form(self) -> Dtype:
         """The dtype."""
         return floating_dtype(self.dtype)
 
     @property
-    def wide(self) -> np.dtype[Any]:
+    def wide(self) -> Dtype:
         """What noise is drawn in, and what 16-bit numbers are computed in."""
         return np.dtype(np.float64 if self.form == np.float64 else np.float32)
 
@@ -101,7 +112,7 @@ class Problem:
     def logits(self) -> Array:
         """Normal, with a standard deviation of 3."""
         logits = self._normal(0, self.shape, 3.0)
-        return self._on_grid(logits) if self.operator == "gumbel_softmax" else logits
+        return self._on_grid(logits) if self.draws else logits
 
     @cached_property
     def grad_mask(self) -> Array:
@@ -145,11 +156,17 @@ class Problem:
         together are the sum, since the backward pass cannot begin before the forward pass has ended.
         """
         batch, vectors, chosen = self.size, self.size * WIDTH, self.rows * WIDTH
-        forward, backward = {
-            "straight_through": (2 * batch, 3 * batch),
-            "gumbel_softmax": (2 * batch, 3 * batch),
-            "selection": (batch + 2 * chosen, 2 * batch + 2 * vectors + chosen),
-            "noise": (batch, 0),
-        }[self.operator]
+        if self.operator == "selection":
+            forward, backward = batch + 2 * chosen, 2 * batch + 2 * vectors + chosen
+        elif self.operator == "noise":
+            forward, backward = batch, 0
+        else:
+            functions = RECORDS[self.operator].functions
+            forward, backward = (_arrays(functions[name]) * batch for name in ("forward", "backward"))
         moved = {"forward": forward, "backward": backward, "forward+backward": forward + backward}[call]
         return moved * self.form.itemsize
+
+
+def _arrays(function: RowFunction) -> int:
+    """How many arrays like the logits a row function reads and writes."""
+    return len(function.cotangents) + 1 + function.results.count(Result.LIKE_LOGITS)

@@ -11,10 +11,11 @@ from npselect.testing.adapters import from_array_functions, from_jax, from_tenso
 from npselect.testing.case import Case
 from npselect.testing.cases import cases, find_case
 from npselect.testing.check import assert_conforms, check
-from npselect.testing.compare import PROFILES
 from npselect.testing.dtypes import DTYPES
 from npselect.testing.implementation import OPTIONS, Implementation
-from npselect.testing.report import Difference, Group, Outcome, Report
+from npselect.testing.outcome import Difference, Group, Outcome
+from npselect.testing.profile import PROFILES
+from npselect.testing.report import Report
 from npselect.testing.sampler import check_sampler
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
 from npselect.testing.selection_adapters import Layer, layer_from_jax, layer_from_tensorflow, layer_from_torch

@@ -28,23 +28,19 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import wraps
 from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect._places import as_numpy_sees
+from npselect.testing.aliases import Array, Function
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation, options_of
 from npselect.testing.layouts import like, memory
 
 __all__ = ["from_array_functions", "from_jax", "from_tensorflow", "from_torch"]
-
-Array = npt.NDArray[Any]
-Function = Callable[..., Any]
 
 
 def from_torch(

@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import gumbel_softmax, straight_through
+from npselect import straight_through
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case, Origin, spread
 from npselect.testing.dtypes import floating_dtype, rounded, times
-from npselect.testing.layouts import layout_cases
+from npselect.testing.families import family_of, family_of_id
+from npselect.testing.layout_cases import layout_cases
 from npselect.testing.long_cases import long_cases
 from npselect.testing.noisy import with_noise, with_noise_in_proportion
 from npselect.testing.option_cases import option_cases
 from npselect.testing.random_cases import random_cases
 from npselect.testing.range_cases import range_cases
-from npselect.testing.temperature import temperature_cases
+from npselect.testing.temperature_cases import temperature_cases
 from npselect.testing.tolerance import Format
 
 __all__ = ["all_cases", "cases", "find_case", "rounded"]
 
-Array = npt.NDArray[Any]
 _INF, _NAN = np.inf, np.nan
 
 
@@ -125,40 +126,50 @@ def find_case(id: str, temp: float = 0.6) -> Case:  # noqa: A002 the name of the
     >>> testing.find_case("bfloat16/edge/-inf").note
     'never selected; the gradient there is exactly 0'
     """
-    operator = gumbel_softmax if id.startswith("gumbel/") else straight_through
-    dtype = id.removeprefix("gumbel/").partition("/")[0]
+    family = family_of_id(id)
+    dtype = id.removeprefix(family.prefix).partition("/")[0]
     try:
-        asked = all_cases(floating_dtype(dtype), temp, operator, learned_temp="/temp/" in id)
+        asked = all_cases(floating_dtype(dtype), temp, family.module, learned_temp="/temp/" in id)
         return next(case for case in asked if case.id == id)
     except (StopIteration, ValueError):
         raise ValueError(f"id is {id!r}; no case has that, see [case.id for case in cases(...)]") from None
 
 
-def all_cases(dtype: np.dtype[Any], temp: float, operator: ModuleType, learned_temp: bool = False) -> list[Case]:
+def all_cases(dtype: Dtype, temp: float, operator: ModuleType, learned_temp: bool = False) -> list[Case]:
     """With all options, and those whose right answer is an error; with those of the temperature if one is learned."""
+    family = family_of(operator)
     temp = rounded(temp, dtype)
     usual = [*_digits(dtype, temp), *random_cases(dtype, temp), *_edges(dtype, temp), *option_cases(dtype, temp)]
     usual += layout_cases(dtype, temp)
-    if learned_temp:
+    if learned_temp and family.learns_temp:
         usual += temperature_cases(dtype, temp)
     far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
-    if operator is straight_through:
-        return [*usual, *far, _excluded_blocks(dtype)]
-    if operator is not gumbel_softmax:
-        raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
-    noisy = [with_noise(case, seed) for seed, case in enumerate(usual)]
-    noisy += [with_noise_in_proportion(case, seed) for seed, case in enumerate(far)]
-    return [case for case in noisy if case is not None]
+    if not family.given:
+        return [replace(case, operator=family.name) for case in [*usual, *far, _excluded_blocks(dtype)]]
+    return [case for option in family.given for case in _GIVEN[option](usual, far, family.name)]
 
 
-def _digits(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+def _with_noise(usual: list[Case], far: list[Case], operator: str) -> Iterator[Case]:
+    for seed, case in enumerate(usual):
+        noisy = with_noise(case, seed, operator)
+        if noisy is not None:
+            yield noisy
+    for seed, case in enumerate(far):
+        yield with_noise_in_proportion(case, seed, operator)
+
+
+_GIVEN = {"noise": _with_noise}
+"""How cases without options become cases that are given one, by its name."""
+
+
+def _digits(dtype: Dtype, temp: float) -> Iterator[Case]:
     with (files("npselect.testing") / "data" / "digits_logits.npz").open("rb") as file, np.load(file) as stored:
         logits = stored["logits"].astype(dtype)
     grad_mask = np.random.default_rng(0).standard_normal(logits.shape).astype(dtype)
     yield Case("digits/1797x10", "held-out logits of handwritten digits", logits, grad_mask, temp)
 
 
-def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+def _edges(dtype: Dtype, temp: float) -> Iterator[Case]:
     form = Format.of(dtype)
     one_up = 1 + 2 * form.unit
     big, small = {"float16": (3e4, 1e-4), "float64": (1e300, 1e-300)}.get(dtype.name, (1e30, 1e-30))
@@ -224,7 +235,7 @@ def _edges(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
         yield case(f"temp={bad}", "ValueError", four, temp=bad, flags=("error",))
 
 
-def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
+def _beyond_exp(dtype: Dtype) -> Iterator[Case]:
     """Rows whose largest entry is so far from others, or from 0, that the distance is beyond the range of exp.
 
     Their sum is infinite or 0 if they are not measured from that entry: if the maximum leaves out a block, be it the
@@ -260,7 +271,7 @@ def _beyond_exp(dtype: np.dtype[Any]) -> Iterator[Case]:
     yield case("many rows far from 0", note, far.reshape(-1, 2), np.arange(65793) % 19, np.arange(2)[None])
 
 
-def _excluded_blocks(dtype: np.dtype[Any]) -> Case:
+def _excluded_blocks(dtype: Dtype) -> Case:
     """A long row of which whole blocks hold no candidate, the first or the last or those between.
 
     A running maximum is -inf until a candidate is met, and -inf less -inf is NaN.

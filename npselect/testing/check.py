@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import gumbel_softmax, straight_through
-from npselect.testing import temperature
+from npselect import straight_through
+from npselect.testing import temperature_causes
+from npselect.testing.aliases import Dtype, Progress, SelectionFunctions
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause
-from npselect.testing.compare import PROFILES, Allowed
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
-from npselect.testing.report import Outcome, Report
+from npselect.testing.outcome import Outcome
+from npselect.testing.profile import Profile, profile_name
+from npselect.testing.report import Report
 from npselect.tiers import choose
 
 __all__ = ["assert_conforms", "check", "name_of", "versions"]
@@ -29,7 +32,7 @@ __all__ = ["assert_conforms", "check", "name_of", "versions"]
 
 @np.errstate(all="ignore")
 def check(
-    implementation: Any,
+    implementation: SelectionFunctions,
     *,
     operator: ModuleType = straight_through,
     dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
@@ -37,7 +40,7 @@ def check(
     profile: str = "standard",
     backend: str = "reference",
     cases: Iterable[Case] | None = None,
-    progress: Callable[[int, int, str], object] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Run an implementation and the oracle on the same cases and compare.
 
@@ -107,8 +110,7 @@ def check(
     >>> print(report.summary[-1])
     PASSED: 104 of 104 cases
     """
-    if profile not in PROFILES:
-        raise ValueError(f"profile is {profile!r}; it takes one of {', '.join(map(repr, PROFILES))}")
+    profile_name(profile)
     given = None if cases is None else list(cases)
     forms = _dtypes(dtypes, given)
     if not isinstance(temp, Real):
@@ -118,8 +120,9 @@ def check(
         if not (np.isfinite(rounded(temp, form)) and rounded(temp, form) > 0):
             raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     choose(backend)
-    options = _options(implementation, operator)
-    how = Allowed(profile, backend, **{name: bool(getattr(implementation, name, False)) for name in DECLARED})
+    family = family_of(operator)
+    options = _options(implementation, family)
+    accepted = Profile(profile, backend, **{name: bool(getattr(implementation, name, False)) for name in DECLARED})
     row_temp, by_temp = bool(getattr(implementation, "row_temp", False)), _by_temp(implementation)
 
     if given is None:
@@ -127,8 +130,7 @@ def check(
         asked = [case for form in forms for case in all_cases(form, temp, operator, learned_temp=learned)]
         asked = [case for case in asked if row_temp or case.row_temp is None]
     else:
-        noisy = operator is gumbel_softmax
-        asked = [case for case in given if case.logits.dtype in forms and (case.noise is not None) == noisy]
+        asked = [case for case in given if case.logits.dtype in forms and case.family is family]
     outcomes: list[Outcome] = []
     observations: list[Observation] = []
     for done, case in enumerate(asked):
@@ -138,7 +140,7 @@ def check(
             outcomes.append(not_asked(case, " and no ".join(missing)))
             continue
         find = f"{case.id!r}{'' if temp == 0.6 else f', temp={temp!r}'}" if cases is None else None
-        outcome, observation = judge(implementation, case, how, find)
+        outcome, observation = judge(implementation, case, accepted, find)
         outcomes.append(outcome)
         if observation is not None:
             observations.append(observation)
@@ -152,10 +154,10 @@ def check(
     failed = any(outcome.verdict == "failed" for outcome in outcomes)
     return Report(
         name_of(implementation),
-        name_of(operator).rpartition(".")[-1],
+        family.name,
         tuple(name for name in OPTIONS if name in options),
-        how.flushes_subnormals,
-        how.normalises_logits,
+        accepted.flushes_subnormals,
+        accepted.normalises_logits,
         tuple(form.name for form in forms),
         temp,
         profile,
@@ -169,7 +171,7 @@ def check(
     )
 
 
-def assert_conforms(implementation: Any, **options: Any) -> None:
+def assert_conforms(implementation: SelectionFunctions, **options: Any) -> None:
     """Raise AssertionError, with the report as its message, unless `implementation` passes `check`.
 
     Parameters
@@ -196,7 +198,7 @@ def assert_conforms(implementation: Any, **options: Any) -> None:
 def _cause(observations: Sequence[Observation]) -> str | None:
     """Of what is wrong at one temperature; or else, with many, or with their gradients."""
     cause = likely_cause([seen for seen in observations if seen.case.row_temp is None])
-    return "; ".join(filter(None, (cause, temperature.likely_cause(observations, alone=cause is None)))) or None
+    return "; ".join(filter(None, (cause, temperature_causes.likely_cause(observations, alone=cause is None)))) or None
 
 
 def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
@@ -214,7 +216,7 @@ def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return limits
 
 
-def _dtypes(dtypes: Any, cases: list[Case] | None) -> list[np.dtype[Any]]:
+def _dtypes(dtypes: Any, cases: list[Case] | None) -> list[Dtype]:
     if dtypes is None:
         dtypes = [case.logits.dtype for case in cases] if cases else ["float32"]
     several = isinstance(dtypes, (list, tuple, set, frozenset))
@@ -224,24 +226,23 @@ def _dtypes(dtypes: Any, cases: list[Case] | None) -> list[np.dtype[Any]]:
     return forms
 
 
-def _options(implementation: Any, operator: ModuleType) -> frozenset[str]:
+def _options(implementation: SelectionFunctions, family: Family) -> frozenset[str]:
     """Which of the options both functions take."""
-    if operator not in (straight_through, gumbel_softmax):
-        raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
     taken = [
         _taken(implementation, "forward", ("logits", "temp")),
         _taken(implementation, "backward", ("grad_mask", "logits", "temp")),
     ]
     options = frozenset(getattr(implementation, "options", taken[0] & taken[1]))
-    if operator is gumbel_softmax and "noise" not in options:
-        raise TypeError(
-            f"{name_of(implementation)} takes no noise=, which operator=gumbel_softmax gives; what draws its own noise "
-            "is for npselect.testing.check_sampler"
-        )
+    for option in family.given:
+        if option not in options:
+            raise TypeError(
+                f"{name_of(implementation)} takes no {option}=, which operator={family.name} gives; what draws its own "
+                "noise is for npselect.testing.check_sampler"
+            )
     return options
 
 
-def _by_temp(implementation: Any) -> bool:
+def _by_temp(implementation: SelectionFunctions) -> bool:
     """Whether it declares the gradient of the temperature; a `TypeError` if that cannot be called."""
     if getattr(implementation, "backward_temp", None) is None:
         return False
@@ -249,7 +250,7 @@ def _by_temp(implementation: Any) -> bool:
     return True
 
 
-def _taken(implementation: Any, name: str, arguments: tuple[str, ...]) -> frozenset[str]:
+def _taken(implementation: SelectionFunctions, name: str, arguments: tuple[str, ...]) -> frozenset[str]:
     function = getattr(implementation, name, None)
     call = f"{name}({', '.join(arguments)})"
     if not callable(function):
@@ -261,7 +262,7 @@ def _taken(implementation: Any, name: str, arguments: tuple[str, ...]) -> frozen
         raise TypeError(f"{name_of(implementation)} cannot be called as {call}: {error}{hint}") from None
 
 
-def name_of(implementation: Any) -> str:
+def name_of(implementation: SelectionFunctions) -> str:
     """What a report calls somebody's function, object or module."""
     return str(getattr(implementation, "__name__", type(implementation).__name__))
 

@@ -1,55 +1,19 @@
-"""The judgement of one result: shape, then dtype, then values, each value by a bound of its own.
-
-Two profiles. ``"standard"`` accepts every honest textbook implementation: it judges the rows on which textbooks agree
-by their bound, and shows the rest. ``"strict"`` judges all rows by the bound of npselect's tiers.
-"""
+"""The comparison of one result with the oracle's: shape, then dtype, then values, each value by a bound of its own."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.testing import tolerance
-from npselect.testing.implementation import DECLARED
-from npselect.testing.report import Difference
+from npselect.testing.aliases import Array
+from npselect.testing.outcome import Difference
+from npselect.testing.profile import Profile
+from npselect.testing.question import Question
 
-if TYPE_CHECKING:
-    from npselect.testing.case import Case
-
-__all__ = ["PROFILES", "Allowed", "Errors", "bits", "compare_gradients", "compare_masks", "trouble", "within_rounding"]
-
-Array = npt.NDArray[Any]
-PROFILES = {"standard": tolerance.TEXTBOOK, "strict": tolerance.KERNELS}
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What is allowed, and of whom.
-
-    Attributes
-    ----------
-    profile : {"standard", "strict"}
-    backend : {"reference", "cpu"}
-        The oracle, whose own error is allowed for.
-    flushes_subnormals, normalises_logits : bool
-        What the implementation declares: that its operations may return 0 for a subnormal number; that it subtracts the
-        logits' logsumexp before all else.
-    """
-
-    profile: str
-    backend: str = "reference"
-    flushes_subnormals: bool = False
-    normalises_logits: bool = False
-
-    @property
-    def arithmetic(self) -> tolerance.Arithmetic:
-        """Behind an implementation that is allowed this."""
-        declared = {name: getattr(self, name) for name in DECLARED}
-        return replace(PROFILES[self.profile], **declared)
+__all__ = ["Errors", "bits", "compare_gradients", "compare_masks", "malformed", "within_rounding"]
 
 
 class Errors(NamedTuple):
@@ -63,7 +27,7 @@ class Errors(NamedTuple):
         return Errors(float(np.fmax(self.ulp, other.ulp)), float(np.fmax(self.fraction, other.fraction)))
 
 
-def trouble(direction: str, returned: str, result: Array, expected: Array) -> Difference | None:
+def malformed(direction: str, returned: str, result: Array, expected: Array) -> Difference | None:
     """What is wrong with an answer before its values are looked at; `returned` is the type of what was returned."""
     if result.dtype == object or returned in ("list", "tuple", "MaskedArray", "matrix"):
         return Difference(direction, f"returns a {returned}; expected an array")
@@ -75,50 +39,49 @@ def trouble(direction: str, returned: str, result: Array, expected: Array) -> Di
 
 
 def compare_masks(
-    case: Case, actual: Array, expected: Array, judged: Array, how: Allowed
+    question: Question, actual: Array, expected: Array, judged: Array, profile: Profile
 ) -> tuple[Difference | None, Array]:
     """Exactly +0 and 1, or NaN; and the rows in which another index was accepted, as near as it is."""
-    a, e = case.rows(actual), case.rows(expected)
+    a, e = question.rows(actual), question.rows(expected)
     near = np.zeros(len(a), np.bool_)
-    if how.profile == "standard":
-        near = judged & _near_ties(case, a, e, how)
+    if profile.name == "standard":
+        near = judged & _near_ties(question, a, e, profile)
     same = (a == e) & (np.signbit(a) == np.signbit(e)) | np.isnan(a) & np.isnan(e)
-    return _first("forward", case, actual, expected, None, same, judged & ~near), near
+    return _first("forward", question, actual, expected, None, same, judged & ~near), near
 
 
-def _near_ties(case: Case, actual: Array, expected: Array, how: Allowed) -> Array:
+def _near_ties(question: Question, actual: Array, expected: Array, profile: Profile) -> Array:
     """Rows whose mask has its 1 elsewhere, at the first of equals, as near as rounding can bring two probabilities."""
     rows, choices = expected.shape
     if np.array_equal(actual, expected):
         return np.zeros(rows, np.bool_)
     index = np.argmax(actual == 1, axis=-1)[:, None]
     one_hot = np.all(actual.astype(np.float64) == (np.arange(choices) == index), axis=-1)
-    chosen = np.take_along_axis(case.w, index, axis=-1)
-    first = np.argmax(case.w == chosen, axis=-1)[:, None] == index
-    if how.normalises_logits and case.noise is not None:
+    chosen = np.take_along_axis(question.w, index, axis=-1)
+    first = np.argmax(question.w == chosen, axis=-1)[:, None] == index
+    if profile.normalises_logits and question.noise is not None:
         first |= True  # sums that are equal on paper are of unequal numbers, and rounded
-    near = one_hot[:, None] & first & np.take_along_axis(within_rounding(case, how), index, axis=-1)
+    near = one_hot[:, None] & first & np.take_along_axis(within_rounding(question, profile), index, axis=-1)
     return np.asarray(near[:, 0] & ~np.all(actual == expected, axis=-1) & ~np.any(np.signbit(actual), axis=-1))
 
 
-def within_rounding(case: Case, how: Allowed) -> Array:
+def within_rounding(question: Question, profile: Profile) -> Array:
     """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
     with np.errstate(all="ignore"):
-        gap = (np.max(case.w, axis=-1, keepdims=True, initial=-np.inf) - case.w) / case.temps
-        near = tolerance.near_tie(case.w, case.temps, case.logits.dtype, how.arithmetic, case.added)
+        gap = (np.max(question.w, axis=-1, keepdims=True, initial=-np.inf) - question.w) / question.temps
+        near = tolerance.near_tie(question.w, question.temps, question.logits.dtype, profile.arithmetic, question.added)
         return np.asarray(gap <= near)
 
 
 def compare_gradients(
-    case: Case, actual: Array, expected: Array, judged: Array, how: Allowed
+    question: Question, actual: Array, expected: Array, judged: Array, allowed: Array
 ) -> tuple[Difference | None, Errors]:
-    """Within what is allowed; and the worst errors."""
-    allowed = case.allowed(how)
-    wide, exact = case.rows(actual.astype(np.float64)), case.rows(expected.astype(np.float64))
+    """Within what is allowed, (rows, K); and the worst errors."""
+    wide, exact = question.rows(actual.astype(np.float64)), question.rows(expected.astype(np.float64))
     with np.errstate(all="ignore"):
         error = np.abs(wide - exact)
         same = (error <= allowed) | (wide == exact) | np.isnan(wide) & np.isnan(exact)
-        cotangent = np.where(case.w == -np.inf, 0, case.rows(case.grad_mask.astype(np.float64)))
+        cotangent = np.where(question.w == -np.inf, 0, question.rows(question.grad_mask.astype(np.float64)))
         broken = ~np.all(np.isfinite(cotangent), axis=-1, keepdims=True)
         same |= broken & ~np.isfinite(wide) & ~np.isfinite(exact)
         compared = np.isfinite(exact) & judged[:, None]
@@ -126,18 +89,24 @@ def compare_gradients(
         ulps = error / tolerance.ulp(exact, expected.dtype)[compared]
         fractions = np.where(error == 0, 0.0, error / allowed[compared])
     errors = Errors(float(np.max(ulps)), float(np.max(fractions))) if error.size else Errors()
-    return _first("backward", case, actual, expected, allowed, same, judged), errors
+    return _first("backward", question, actual, expected, allowed, same, judged), errors
 
 
 def _first(
-    direction: str, case: Case, actual: Array, expected: Array, allowed: Array | None, same: Array, judged: Array
+    direction: str,
+    question: Question,
+    actual: Array,
+    expected: Array,
+    allowed: Array | None,
+    same: Array,
+    judged: Array,
 ) -> Difference | None:
     """The first entry, row after row, of the rows that count where two arrays are not the same."""
     different = ~same & judged[:, None]
     if not np.any(different):
         return None
     row, choice = (int(i) for i in np.unravel_index(np.argmax(different), different.shape))
-    position, limit = case.position(row, choice), 0.0 if allowed is None else float(allowed[row, choice])
+    position, limit = question.position(row, choice), 0.0 if allowed is None else float(allowed[row, choice])
     a, e = actual[position], expected[position]
     message = f"is {a!s}; expected {e!s}"
     if limit > 0:
@@ -148,6 +117,6 @@ def _first(
     return Difference(direction, message, position, float(a), float(e), limit, bits(a), bits(e), conditioning)
 
 
-def bits(value: Any) -> str:
+def bits(value: np.generic) -> str:
     """The bit pattern of a NumPy scalar in hexadecimal, the sign first."""
     return f"{int.from_bytes(value.tobytes(), sys.byteorder):0{2 * value.itemsize}x}"

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from npselect._dtypes import dtype_name, ml_dtypes_bfloat16
+from npselect.testing.aliases import Dtype
 
 __all__ = ["DTYPES", "floating_dtype", "rounded", "times"]
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
-def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+def floating_dtype(dtype: npt.DTypeLike) -> Dtype:
     """The dtype of `DTYPES` that is meant, by its name, as NumPy's or as a framework's, such as ``torch.float32``.
 
     Raises
@@ -30,13 +29,13 @@ def floating_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     return ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
-def rounded(temp: float, dtype: np.dtype[Any]) -> float:
+def rounded(temp: float, dtype: Dtype) -> float:
     """The number of `dtype` that `temp` means there, so that nobody computes with another one."""
     with np.errstate(all="ignore"):
         return float(np.asarray(temp, np.float64).astype(dtype))
 
 
-def times(factor: float, temp: float, dtype: np.dtype[Any]) -> float:
+def times(factor: float, temp: float, dtype: Dtype) -> float:
     """Another temperature: so many times as large or, at the end of the range, as small."""
     other = rounded(factor * temp, dtype)
     return other if 0 < other < np.inf else rounded(temp / factor, dtype)

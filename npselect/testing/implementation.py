@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
+from npselect.testing.aliases import Function
+
 __all__ = ["DECLARED", "OPTIONS", "Implementation", "function_name", "guarded_implementation", "options_of"]
 
-Function = Callable[..., Any]
 OPTIONS = ("axis", "where", "noise")
 """The keywords that an implementation may take."""
 DECLARED = ("flushes_subnormals", "normalises_logits")

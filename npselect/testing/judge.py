@@ -8,19 +8,18 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect._places import as_numpy_sees
+from npselect.testing.aliases import Array, SelectionFunctions
 from npselect.testing.case import Case
-from npselect.testing.compare import Allowed, Errors, compare_gradients, compare_masks, trouble, within_rounding
+from npselect.testing.compare import Errors, compare_gradients, compare_masks, malformed, within_rounding
 from npselect.testing.implementation import options_of
 from npselect.testing.layouts import like
-from npselect.testing.report import Difference, Outcome
+from npselect.testing.outcome import Difference, Outcome
+from npselect.testing.profile import Profile
 from npselect.testing.temperature import bound, compare_temps, judged_temps
 
 __all__ = ["Observation", "judge", "not_asked"]
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,19 +92,21 @@ _LARGEST_BY_TEMP = 1 << 15  # entries
 _AGAIN = ", called again after other calls"
 
 
-def judge(implementation: Any, case: Case, how: Allowed, find: str | None = None) -> tuple[Outcome, Observation | None]:
+def judge(
+    implementation: SelectionFunctions, case: Case, profile: Profile, find: str | None = None
+) -> tuple[Outcome, Observation | None]:
     """Ask `implementation` and the oracle the same question, and compare.
 
     `find` is what `find_case` must be given to find the case, if it does. The second result is None where the oracle's
     answer is an error, or where nothing is judged.
     """
-    outcome, observation = _judged(implementation, case, how)
+    outcome, observation = _judged(implementation, case, profile)
     if outcome.difference is None:
         return outcome, observation
     return replace(outcome, reproduce=_reproduce(case, outcome.difference, find)), observation
 
 
-def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Observation | None]:
+def _judged(implementation: SelectionFunctions, case: Case, profile: Profile) -> tuple[Outcome, Observation | None]:
     again = "again" in case.flags
     if again:
         _ask_others(implementation, case)
@@ -115,20 +116,20 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
     seconds = sum(call.seconds for call in calls.values())
     if "error" in case.flags:
         difference = next(filter(None, map(_refusal, calls.values())), None)
-        strict = how.profile == "strict"
+        strict = profile.name == "strict"
         return _outcome(case, strict, difference, judged_rows=strict * len(case.logits), seconds=seconds), None
 
-    rows = case.judged(how)
+    rows = case.judged(profile)
     judged = bool(np.any(rows)) or len(rows) == 0
     shown = rows if judged else np.ones_like(rows)
-    difference, near, errors = _compared(case, calls, shown, how)
+    difference, near, errors = _compared(case, calls, shown, profile)
     if again and difference is None:
         repeated = {direction: _call(implementation, direction, case) for direction in reversed(calls)}
-        if later := _compared(case, repeated, shown, how).difference:
+        if later := _compared(case, repeated, shown, profile).difference:
             difference = replace(later, message=later.message + _AGAIN)
     if any(call.error for call in calls.values()) and not np.all(rows):
         judged = False  # the error may be about the rows that are not judged
-    close, earlier = (some[rows] for some in _close_rows(case, how))
+    close, earlier = (some[rows] for some in _close_rows(case, profile))
     outcome = _outcome(
         case,
         judged,
@@ -143,16 +144,18 @@ def _judged(implementation: Any, case: Case, how: Allowed) -> tuple[Outcome, Obs
     )
     if not judged or case.origin is not None or "extreme" in case.flags:
         return outcome, None
-    mask, grad_logits = case.expected(how.backend)
+    mask, grad_logits = case.expected(profile.backend)
     answers = _fitting(case, calls["forward"], mask), _fitting(case, calls["backward"], grad_logits)
-    observation = Observation(case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(how))
+    observation = Observation(
+        case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(profile)
+    )
     if by_temp := calls.get("backward_temp"):
-        temps, limits = judged_temps(case, how), bound(case, how)
+        temps, limits = judged_temps(case, profile), bound(case, profile)
         observation = replace(observation, grad_temp=by_temp.result, temps=temps, temps_tolerance=limits)
     return outcome, observation
 
 
-def directions(implementation: Any, case: Case) -> tuple[str, ...]:
+def directions(implementation: SelectionFunctions, case: Case) -> tuple[str, ...]:
     """The functions that a case is put to: both or, if there is one that takes its options, `backward_temp` too.
 
     Not in the largest cases: the oracle's sums are exact, and its time is theirs. Nor where its answers are those of
@@ -166,7 +169,7 @@ def directions(implementation: Any, case: Case) -> tuple[str, ...]:
     return ("forward", "backward", *["backward_temp"] * (takes >= case.options.keys()))
 
 
-def _ask_others(implementation: Any, case: Case) -> None:
+def _ask_others(implementation: SelectionFunctions, case: Case) -> None:
     """Questions of the same shape, whatever the answers: at the same temperature, and at another."""
     other = replace(case, logits=case.logits[::-1].copy(), grad_mask=case.grad_mask[::-1].copy())
     doubled = None if case.row_temp is None else case.row_temp + case.row_temp
@@ -175,28 +178,29 @@ def _ask_others(implementation: Any, case: Case) -> None:
             _call(implementation, direction, asked)
 
 
-def _compared(case: Case, calls: dict[str, _Call], rows: Array, how: Allowed) -> _Comparison:
+def _compared(case: Case, calls: dict[str, _Call], rows: Array, profile: Profile) -> _Comparison:
     """Part by part, as far as there are answers to be compared; the gradient of the temperature as a whole."""
     forward, backward = calls["forward"], calls["backward"]
-    first, second = _trouble(forward, case.logits), _trouble(backward, case.logits)
+    first, second = _fault(forward, case.logits), _fault(backward, case.logits)
     mask = None if first is not None else forward.result
     grad_logits = None if second is not None else backward.result
     near, errors = np.zeros_like(rows), Errors()
     for some, part in case.parts():
-        expected_mask, expected_grad_logits = part.expected(how.backend)
+        expected_mask, expected_grad_logits = part.expected(profile.backend)
         if mask is not None:
-            difference, near[some] = compare_masks(part, mask[some], expected_mask, rows[some], how)
+            difference, near[some] = compare_masks(part, mask[some], expected_mask, rows[some], profile)
             first = first or _moved(difference, some)
         if grad_logits is not None:
-            difference, more = compare_gradients(part, grad_logits[some], expected_grad_logits, rows[some], how)
+            allowed = part.allowed(profile)
+            difference, more = compare_gradients(part, grad_logits[some], expected_grad_logits, rows[some], allowed)
             second, errors = second or _moved(difference, some), errors.worse(more)
     third = None
     if by_temp := calls.get("backward_temp"):
-        judged = judged_temps(case, how)
+        judged = judged_temps(case, profile)
         if by_temp.error is None or np.all(judged):
-            third = _trouble(by_temp, case.grad_temp)
+            third = _fault(by_temp, case.grad_temp)
         if third is None and by_temp.result is not None:
-            third, more = compare_temps(case, by_temp.result, case.grad_temp, judged, how)
+            third, more = compare_temps(case, by_temp.result, case.grad_temp, judged, profile)
             errors = errors.worse(more)
     return _Comparison(first or second or third, near, errors)
 
@@ -260,20 +264,22 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
     return f"{found}print({this}{at}, case.{right}{at})"
 
 
-def _close_rows(case: Case, how: Allowed) -> tuple[Array, Array]:
+def _close_rows(case: Case, profile: Profile) -> tuple[Array, Array]:
     """In which rows rounding may bring others up to the selected one, and in which it takes one of them.
 
     Where it makes some of them equal, the first of these is taken: another than the right one only where one stands
     before it. That some become larger is left to chance. Cases with the flag "ties" were made for it, and do not count.
     """
-    if case.origin is not None:  # whose columns lie in another order: any of them may stand before it
-        close, _ = _close_rows(case.origin.case, how)
+    if (
+        case.origin is not None and case.small is not None
+    ):  # whose columns lie in another order: any of them may stand before it
+        close, _ = _close_rows(case.small, profile)
         return close[case.origin.rows], close[case.origin.rows]
-    if how.profile == "strict" or "ties" in case.flags or case.w.size == 0:
+    if profile.name == "strict" or "ties" in case.flags or case.w.size == 0:
         none = np.zeros(len(case.w), np.bool_)
         return none, none
     smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
-    others = within_rounding(case, how) & smaller
+    others = within_rounding(case, profile) & smaller
     before = np.arange(case.w.shape[-1]) < np.argmax(case.w, axis=-1)[:, None]
     return np.any(others, axis=-1), np.any(others & before, axis=-1)
 
@@ -281,7 +287,7 @@ def _close_rows(case: Case, how: Allowed) -> tuple[Array, Array]:
 # ------------------------------------------------------------------------------------------------ calling
 
 
-def _call(implementation: Any, direction: str, case: Case) -> _Call:
+def _call(implementation: SelectionFunctions, direction: str, case: Case) -> _Call:
     """One call with copies of the arrays; what it warns of is no matter of ours."""
     given: dict[str, Any] = {} if direction == "forward" else {"grad_mask": case.grad_mask}
     given |= {"logits": case.logits, "temp": case.given_temp, **case.options}
@@ -319,7 +325,7 @@ def _refusal(call: _Call) -> Difference | None:
     return Difference(call.direction, "returns without an error; expected ValueError")
 
 
-def _trouble(call: _Call, expected: Array) -> Difference | None:
+def _fault(call: _Call, expected: Array) -> Difference | None:
     """What is wrong with an answer before its values are looked at."""
     if call.error is not None:
         return Difference(call.direction, f"raises {_described(call.error)}")
@@ -328,7 +334,7 @@ def _trouble(call: _Call, expected: Array) -> Difference | None:
         return Difference(call.direction, f"writes to its argument {call.wrote_to}")
     if call.overwritten:
         return Difference(call.direction, _OVERWRITTEN)
-    return trouble(call.direction, call.returned, call.result, expected)
+    return malformed(call.direction, call.returned, call.result, expected)
 
 
 def _fitting(case: Case, call: _Call, expected: Array) -> Array | None:

@@ -1,4 +1,4 @@
-"""Arrays in memory: copies that lie as the original does, and cases that come in every order.
+"""Arrays in memory: copies that lie as the original does.
 
 A transposed gradient comes of ``x.T``, one that is the same for all rows or choices of a sum or of broadcasting, one
 cut out of a larger array of concatenating, every other number of a slice. What takes their memory for contiguous reads
@@ -8,18 +8,13 @@ other numbers: here NaN, wherever the array has none.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing.case import Case
+from npselect.testing.aliases import Array
 
-__all__ = ["laid_out", "layout_cases", "like", "memory"]
-
-Array = npt.NDArray[Any]
+__all__ = ["laid_out", "like", "memory"]
 
 
 def laid_out(values: npt.ArrayLike, strides: tuple[int, ...]) -> Array:
@@ -69,29 +64,3 @@ def _written(values: Array, strides: tuple[int, ...]) -> tuple[Array, Array]:
         array = np.flip(array, axis) if stride < 0 else array
     array[...] = values
     return flat, array
-
-
-def layout_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
-    """Cases whose arrays lie otherwise than in C order; in others, they are as numbers are."""
-    rows, choices = 32, 12
-    rng = np.random.default_rng(64529)
-    logits, grad_mask = (scale * rng.standard_normal((rows, choices)) for scale in (3.0, 1.0))
-    c_order, columns = (choices, 1), (1, rows)
-
-    def case(name: str, note: str, w: tuple[int, int], g: tuple[int, int]) -> Case:
-        def array(values: Array, strides: tuple[int, int]) -> Array:
-            same = tuple(slice(1) if stride == 0 else slice(None) for stride in strides)
-            return laid_out(np.broadcast_to(values[same], values.shape).astype(dtype), strides)
-
-        return Case(f"layout/{name}", note, array(logits, w), array(grad_mask, g), temp)
-
-    yield case("transposed logits", "logits in Fortran order, grad_mask in C order", columns, c_order)
-    yield case("transposed cotangent", "grad_mask in Fortran order, as of a transposed mask", c_order, columns)
-    yield case("one row for all", "grad_mask is broadcast along the rows: of a stride of 0", c_order, (0, 1))
-    yield case("one number a row", "grad_mask is broadcast along the choices, as of a sum", c_order, (1, 0))
-    yield case("one number", "grad_mask is one number in memory, as of the sum of all", c_order, (0, 0))
-    yield case("one row of logits", "logits are broadcast along the rows", (0, 1), c_order)
-    yield case("cut out", "columns of larger arrays, as of concatenating", (choices + 3, 1), (choices + 5, 1))
-    yield case("every other", "every other number of every other row", (4 * choices, 2), (6 * choices, 3))
-    backwards = case("backwards", "negative strides", (-choices, -1), (choices, -1))
-    yield replace(backwards, flags=("numpy",))

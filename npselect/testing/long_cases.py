@@ -7,18 +7,16 @@ repeated, permuted, or with many more of the entries that weigh next to nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case, Origin, spread
 from npselect.testing.range_cases import largest_power, reachable
 from npselect.testing.tolerance import ulp
 
 __all__ = ["long_cases"]
 
-Array = npt.NDArray[Any]
 
 _TEMP = 0.75  # of all: what weighs next to nothing depends on it
 _HOT, _COLD = 48, 16  # entries that count in a long row, and others that stand for the rest
@@ -26,7 +24,7 @@ _DEPTH = 48.0  # below the largest entry: at this temperature, 2**17 of the othe
 _BLOCKS = [2**power for power in range(11, 17)]
 
 
-def long_cases(dtype: np.dtype[Any]) -> Iterator[Case]:
+def long_cases(dtype: Dtype) -> Iterator[Case]:
     """The cases."""
     rng = np.random.default_rng(20261130)
 
@@ -68,7 +66,7 @@ def _distinct(rng: np.random.Generator, rows: int, choices: int) -> Array:
     return w
 
 
-def _peaked(rng: np.random.Generator, offsets: tuple[float, ...], ties: list[int], dtype: np.dtype[Any]) -> Array:
+def _peaked(rng: np.random.Generator, offsets: tuple[float, ...], ties: list[int], dtype: Dtype) -> Array:
     """Rows of largest entries, so many of them and first in the row, of some that count and of others, far below."""
     largest = np.array(offsets)[:, None]
     step = np.maximum(2 * ulp(np.abs(largest) + 2 * _DEPTH, dtype), 0.125)

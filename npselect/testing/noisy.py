@@ -7,10 +7,8 @@ added to their noise in 16 bits or in 32.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.testing.case import Case, taken_from
 from npselect.testing.layouts import like
@@ -18,7 +16,6 @@ from npselect.testing.tolerance import Format, ulp
 
 __all__ = ["with_noise", "with_noise_in_proportion"]
 
-Array = npt.NDArray[Any]
 
 _STEPS = {
     "float16": (2.0**-5, 50.0),
@@ -28,7 +25,7 @@ _STEPS = {
 }
 
 
-def with_noise(case: Case, seed: int) -> Case | None:
+def with_noise(case: Case, seed: int, operator: str) -> Case | None:
     """The case with Gumbel noise on one grid for all.
 
     None if the grid is too coarse or too small for the case. (The logits of close pairs keep their last places, next to
@@ -50,18 +47,18 @@ def with_noise(case: Case, seed: int) -> Case | None:
             w = np.where(finite, np.clip(np.round(w / step) * step, -largest, largest), w)
         logits = np.where(finite, w - noise, w)
     dtype = case.logits.dtype
-    return replace(case, logits=like(logits.astype(dtype), case.logits), noise=noise.astype(dtype))
+    return replace(case, logits=like(logits.astype(dtype), case.logits), noise=noise.astype(dtype), operator=operator)
 
 
-def with_noise_in_proportion(case: Case, seed: int) -> Case:
+def with_noise_in_proportion(case: Case, seed: int, operator: str) -> Case:
     """The case with Gumbel noise in proportion to each row: in units of 1/32 of its largest logit's power of two.
 
     For logits of any size, all of them finite, that are multiples of twice the unit in the last place of their row's
     largest. The noise is at most a quarter of that, so their difference is a number of the dtype; where it would leave
     the range, the noise changes its sign.
     """
-    if case.origin is not None:
-        return taken_from(with_noise_in_proportion(case.origin.case, seed), case)
+    if case.small is not None:
+        return taken_from(with_noise_in_proportion(case.small, seed, operator), case)
     dtype = case.logits.dtype
     w = case.logits.astype(np.float64)
     largest = np.max(np.abs(w), axis=-1, keepdims=True)
@@ -69,4 +66,4 @@ def with_noise_in_proportion(case: Case, seed: int) -> Case:
     unit = np.maximum(np.ldexp(1.0, exponent - 6), 2 * ulp(largest, dtype))
     noise = unit * np.clip(np.round(4 * np.random.default_rng([20170418, seed]).gumbel(size=w.shape)), -3, 8)
     noise = np.where(np.abs(w - noise) > Format.of(dtype).largest, -noise, noise)
-    return replace(case, logits=(w - noise).astype(dtype), noise=noise.astype(dtype))
+    return replace(case, logits=(w - noise).astype(dtype), noise=noise.astype(dtype), operator=operator)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case
 
 __all__ = ["option_cases"]
 
-Array = npt.NDArray[Any]
 _NAN = np.nan
 
 
-def option_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+def option_cases(dtype: Dtype, temp: float) -> Iterator[Case]:
     """The cases, each with one of the two options or both."""
     rng = np.random.default_rng(171717)
 

@@ -6,11 +6,10 @@ import re
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from npselect.testing.aliases import Array, Dtype
 
 __all__ = ["patterns", "values"]
-
-Array = npt.NDArray[Any]
 
 
 class _Pattern(NamedTuple):
@@ -22,7 +21,7 @@ class _Pattern(NamedTuple):
     nan: int
 
     @property
-    def unsigned(self) -> np.dtype[Any]:
+    def unsigned(self) -> Dtype:
         return np.dtype(f"u{self.digits // 2}")
 
 
@@ -63,7 +62,7 @@ def patterns(array: Array, *, canonical: bool = False) -> list[str]:
     return [f"{form.prefix}{number:0{form.digits}x}" for number in bits.tolist()]
 
 
-def values(written: list[Any], dtype: np.dtype[Any]) -> Array:
+def values(written: list[Any], dtype: Dtype) -> Array:
     """The array, of one dimension, whose bit patterns these are.
 
     Parameters

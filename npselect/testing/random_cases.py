@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Dtype
 from npselect.testing.case import Case
 from npselect.testing.dtypes import times
 from npselect.testing.tolerance import Format
 
 __all__ = ["random_cases"]
 
-Array = npt.NDArray[Any]
 
-
-def random_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+def random_cases(dtype: Dtype, temp: float) -> Iterator[Case]:
     """The cases, of two axes and without options."""
     rng = np.random.default_rng(20131308)
 

@@ -11,28 +11,27 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case
 from npselect.testing.tolerance import Format, ulp
 
 __all__ = ["largest_power", "range_cases", "reachable"]
 
-Array = npt.NDArray[Any]
 _DISTANCES = (12.0, 25.0, 60.0, 120.0, 200.0, 400.0, 1e3, 2e3, 12e3, 2e4, 62e3, 1e6, 1e9)
 
 
-def reachable(dtype: np.dtype[Any]) -> list[float]:
+def reachable(dtype: Dtype) -> list[float]:
     """How far from 0 logits are asked for at temperatures around 1."""
     return [distance for distance in _DISTANCES if distance * Format.of(dtype).unit <= 1]
 
 
-def largest_power(dtype: np.dtype[Any]) -> int:
+def largest_power(dtype: Dtype) -> int:
     """The exponent of the largest power of two; of float64, in which the judge computes, of one that leaves it room."""
     return 1 - Format.of(dtype).lowest - 4 * (dtype.name == "float64")
 
 
-def range_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
+def range_cases(dtype: Dtype, temp: float) -> Iterator[Case]:
     """The cases, of which those with the flag "extreme" are at the ends of the range, or all over it."""
     rng = np.random.default_rng(20261129)
 
@@ -79,7 +78,7 @@ def range_cases(dtype: np.dtype[Any], temp: float) -> Iterator[Case]:
                    flags=() if scale == 1 else ("extreme",))  # fmt: skip
 
 
-def _at(rng: np.random.Generator, distances: list[float], choices: int, dtype: np.dtype[Any]) -> Array:
+def _at(rng: np.random.Generator, distances: list[float], choices: int, dtype: Dtype) -> Array:
     """Four rows at each distance from 0, two on either side, one of them with two largest entries.
 
     The largest is at the distance; others are one to nine steps of four last places less, of an eighth at least.

@@ -1,4 +1,4 @@
-"""What a check found: one outcome a case, and the whole as text or JSON."""
+"""What a check found, as a whole: as text, the verdict and the likely cause first, or as JSON."""
 
 from __future__ import annotations
 
@@ -6,109 +6,12 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
 
-__all__ = ["Difference", "Group", "Outcome", "Report", "aligned"]
+from npselect.testing.outcome import Group, Outcome
+
+__all__ = ["Report", "aligned"]
 
 _TOLD = 12  # cases that failed, in the text
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first thing that is not as expected.
-
-    Attributes
-    ----------
-    direction : str
-        ``"forward"``, ``"backward"`` or ``"backward_temp"``.
-    message : str
-        What is wrong, in words.
-    position : tuple of int, optional
-        Where in the array, where single values differ.
-    actual, expected, tolerance : float, optional
-        The two values there, and how far apart they may be.
-    actual_bits, expected_bits : str, optional
-        Their bit patterns in hexadecimal, the sign first.
-    conditioning : float, optional
-        The tolerance in ULP of the expected value: how much the rounding of the inputs and operations is magnified
-        there. Some 10 where nothing cancels.
-    """
-
-    direction: str
-    message: str
-    position: tuple[int, ...] | None = None
-    actual: float | None = None
-    expected: float | None = None
-    tolerance: float | None = None
-    actual_bits: str | None = None
-    expected_bits: str | None = None
-    conditioning: float | None = None
-
-    @property
-    def where(self) -> str:
-        """The direction and the position, as in ``"backward[0, 3]"``."""
-        return self.direction + ("" if not self.position else f"[{', '.join(map(str, self.position))}]")
-
-    def __str__(self) -> str:
-        return f"{self.where} {self.message}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one case went.
-
-    Attributes
-    ----------
-    id, name, group, dtype, note : str
-        Of the case.
-    verdict : str
-        ``"passed"`` or ``"failed"`` if the case is judged, ``"agrees"`` or ``"differs"`` if it is only shown,
-        ``"not asked"`` if the implementation does not take an option of it.
-    rows, judged_rows, near_ties, close_rows : int
-        Rows in the case; rows that were judged; rows where another index than the oracle's was accepted, because the
-        rounding of the probabilities may swap the two; rows where it may.
-    explained : float
-        In how many of the latter it does at most where it makes numbers equal: another stands before the right one.
-    ulp, fraction : float
-        The worst error of the gradient in units in the last place, and as a fraction of its tolerance. NaN if no value
-        was compared.
-    seconds : float
-        Time spent in the implementation.
-    difference : Difference or None
-        Why the verdict is not ``"passed"`` or ``"agrees"``.
-    reproduce : str or None
-        With a difference, a line of Python that shows it, where `implementation` is what was checked.
-    """
-
-    id: str
-    name: str
-    group: str
-    dtype: str
-    note: str
-    verdict: str
-    rows: int = 0
-    judged_rows: int = 0
-    near_ties: int = 0
-    close_rows: int = 0
-    explained: float = 0.0
-    ulp: float = math.nan
-    fraction: float = math.nan
-    seconds: float = 0.0
-    difference: Difference | None = None
-    reproduce: str | None = None
-
-
-class Group(NamedTuple):
-    """The cases of one dtype and group, counted by verdict, and their worst errors."""
-
-    dtype: str
-    name: str
-    passed: int
-    failed: int
-    shown: int
-    not_asked: int
-    ulp: float
-    fraction: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +23,7 @@ class Report:
     implementation : str
         Its name.
     operator : str
-        ``"straight_through"`` or ``"gumbel_softmax"``.
+        The name of the operator.
     options : tuple of str
         Which of the options axis, where and noise the implementation takes.
     flushes_subnormals, normalises_logits : bool
@@ -249,8 +152,20 @@ class Report:
         return ["first failure", *(f"  {name:13}{text}" for name, text in lines)]
 
     @property
+    def verdict(self) -> list[str]:
+        """The first lines: how many cases passed or failed, and the likely cause if there is one."""
+        judged, failed = self._count("passed", "failed"), self._count("failed")
+        lines = [f"PASSED: {judged} of {judged} cases" if self.ok else f"FAILED: {failed} of {judged} cases"]
+        return lines if self.likely_cause is None else [*lines, f"likely cause: {self.likely_cause}"]
+
+    @property
     def summary(self) -> list[str]:
-        """The lines below the tables; the last one is the verdict."""
+        """All but the heading and the tables, in a few lines; the last one says how many cases passed or failed."""
+        return [*self.notes, *reversed(self.verdict)]
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines below the tables."""
         judged = [case for case in self.cases if case.verdict in ("passed", "failed")]
         lines = []
         if shown := self._count("agrees", "differs"):
@@ -270,17 +185,12 @@ class Report:
         if compared := [case for case in judged if not math.isnan(case.fraction)]:
             worst = max(compared, key=lambda case: case.fraction)
             lines.append(f"worst error of the gradient: {_short(worst.fraction)} of the bound, in {worst.id}")
-        if self.likely_cause is not None:
-            lines.append(f"likely cause: {self.likely_cause}")
-        failed = self._count("failed")
-        lines.append(
-            f"PASSED: {len(judged)} of {len(judged)} cases" if self.ok else f"FAILED: {failed} of {len(judged)} cases"
-        )
         return lines
 
     def __str__(self) -> str:
         parts = [self.group_table, self.case_table, self.first_failure]
-        return "\n".join([*self.heading, *(line for part in parts if part for line in (*part, "")), *self.summary])
+        details = [line for part in parts if part for line in (*part, "")]
+        return "\n".join([*self.verdict, *self.heading, *details, *self.notes]).rstrip()
 
     def to_json(self) -> str:
         """The whole as a JSON object, without extensions: what is not finite is ``"nan"``, ``"inf"`` or ``"-inf"``.
@@ -310,7 +220,7 @@ def _short(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3g}"
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """What strict JSON can say."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)

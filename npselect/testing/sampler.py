@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import straight_through
 from npselect._places import as_numpy_sees
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import exact_softmax
 from npselect.testing.sampler_repeats import repeated_rows, rows_that_tell
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
 from npselect.testing.sampler_statistics import (
@@ -37,7 +38,6 @@ from npselect.testing.sampler_statistics import (
 
 __all__ = ["check_sampler"]
 
-Array = npt.NDArray[Any]
 _ORDERS = ("index", "probability")
 _AFTER_FORM = (
     "same seed",
@@ -235,7 +235,7 @@ class _FormError(Exception):
     """Why a result is no sample of one-hots."""
 
 
-def _question(vectors: int, rows: int, choices: int, dtype: np.dtype[Any], rng: np.random.Generator) -> Question:
+def _question(vectors: int, rows: int, choices: int, dtype: Dtype, rng: np.random.Generator) -> Question:
     spread = np.geomspace(0.1, 10.0, vectors)[:, None]
     w = rng.normal(0.0, 3.0, (vectors, 1)) + spread * rng.standard_normal((vectors, choices))
     w[0] = -100.0  # equal, and far from 0: if sums with noise are rounded to few bits, there are ties
@@ -243,11 +243,11 @@ def _question(vectors: int, rows: int, choices: int, dtype: np.dtype[Any], rng: 
     excluded[::2] = False
     excluded[np.arange(vectors), rng.integers(choices, size=vectors)] = False
     logits = np.where(excluded, -np.inf, w).astype(dtype)
-    probs = straight_through.soft(logits.astype(np.float64), 1.0, backend="reference")
+    probs = exact_softmax(logits, 1.0)
     return Question(logits, probs, rng.permutation(np.arange(rows) % vectors))
 
 
-def _equal(choices: int, rows: int, dtype: np.dtype[Any]) -> Question:
+def _equal(choices: int, rows: int, dtype: Dtype) -> Question:
     """Logits of 0: each choice is as probable as any other."""
     return Question(np.zeros((1, choices), dtype), np.full((1, choices), 1 / choices), np.zeros(rows, np.int64))
 

@@ -22,16 +22,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array
 from npselect.testing.sampler_report import SamplerTest
 
 __all__ = ["repeated_rows", "rows_that_tell"]
 
-Array = npt.NDArray[Any]
 _BITS = 72  # of a stretch: among 2**20 places, one in 2**30 checks has two alike by chance
 _BACKWARDS = ((-1, "backwards"), (1, "backwards, with the candidates backwards"))  # the sign of d, and what it means
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9], np.uint64)  # odd: they have inverses modulo 2**64

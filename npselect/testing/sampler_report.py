@@ -98,8 +98,20 @@ class SamplerReport:
         return [*aligned(cells, numbers=(1, 3, 4)), ""]
 
     @property
+    def verdict(self) -> list[str]:
+        """The first line: how many tests passed or failed."""
+        ran = sum(test.verdict != "not run" for test in self.tests)
+        failed = sum(test.verdict == "failed" for test in self.tests)
+        return [f"PASSED: {ran} of {ran} tests" if self.ok else f"FAILED: {failed} of {ran} tests"]
+
+    @property
     def summary(self) -> list[str]:
-        """The lines below the table; the last one is the verdict."""
+        """All but the heading and the table, in a few lines; the last one says how many tests passed or failed."""
+        return [*self.notes, *self.verdict]
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines below the table."""
         chances = sum(test.p_value is not None for test in self.tests)
         lines = []
         if chances:
@@ -112,12 +124,10 @@ class SamplerReport:
             )
         if skipped := sum(test.verdict == "not run" for test in self.tests):
             lines.append(f"not run: {skipped} tests")
-        ran = len(self.tests) - skipped
-        lines.append(f"PASSED: {ran} of {ran} tests" if self.ok else f"FAILED: {len(failed)} of {ran} tests")
         return lines
 
     def __str__(self) -> str:
-        return "\n".join([*self.heading, *self.table, *self.summary])
+        return "\n".join([*self.verdict, *self.heading, *self.table, *self.notes]).rstrip()
 
     def to_json(self) -> str:
         """The whole as a JSON object.

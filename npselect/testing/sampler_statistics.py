@@ -37,11 +37,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array
 from npselect.testing.sampler_report import SamplerTest
 
 __all__ = [
@@ -59,7 +59,6 @@ __all__ = [
     "same_seed",
 ]
 
-Array = npt.NDArray[Any]
 _PARTS = 5  # a prime: see above
 _TOGETHER = 10.0  # expected samples of the candidates that are counted together
 _TILE = 512  # frequencies that are multiplied at once: they fit the cache

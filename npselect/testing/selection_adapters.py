@@ -9,23 +9,19 @@ keywords ``where`` and ``noise``. Subnormal numbers are as in `npselect.testing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect._places import as_numpy_sees
 from npselect.testing.adapters import _expect, _fitting, _framework, _given, _takes
+from npselect.testing.aliases import Array, Function
 from npselect.testing.implementation import function_name
 
 __all__ = ["Layer", "layer_from_jax", "layer_from_tensorflow", "layer_from_torch"]
-
-Array = npt.NDArray[Any]
-Function = Callable[..., Any]
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,18 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from npselect import gumbel_softmax, selection, straight_through
+from npselect import selection
 from npselect.testing import tolerance
+from npselect.testing.aliases import Array
 from npselect.testing.case import Case
-from npselect.testing.compare import Allowed, Errors, bits, trouble
-from npselect.testing.report import Difference
+from npselect.testing.compare import Errors, bits, malformed
+from npselect.testing.families import exact_softmax
+from npselect.testing.outcome import Difference
+from npselect.testing.profile import STANDARD, Profile
 
 __all__ = ["RESULTS", "SelectionCase"]
 
-Array = npt.NDArray[Any]
 RESULTS = ("chosen", "grad_x", "grad_logits")
 _ACCUMULATED = 2.0**-24
 
@@ -61,9 +62,11 @@ class SelectionCase:
     where : ndarray of bool or None
         Which entries are candidates; all, if None.
     noise : ndarray or None
-        What is added to the logits; then the operator is `npselect.gumbel_softmax`.
+        What is added to the logits.
     flags : tuple of str
         ``"again"``: other things are asked before and after, and then it once more.
+    operator : str
+        The name of the operator that selects; by default the first that takes what is given.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class SelectionCase:
     where: Array | None = None
     noise: Array | None = None
     flags: tuple[str, ...] = ()
+    operator: str = ""
 
     @property
     def group(self) -> str:
@@ -91,7 +95,7 @@ class SelectionCase:
     @property
     def id(self) -> str:
         """The dtype and the name, as in ``"float32/codebook/ties"``; with noise, ``"gumbel/"`` in front."""
-        return f"{'' if self.noise is None else 'gumbel/'}{self.logits.dtype.name}/{self.name}"
+        return self.question.id
 
     def __str__(self) -> str:
         return self.id
@@ -105,8 +109,7 @@ class SelectionCase:
 
     @cached_property
     def _options(self) -> dict[str, Any]:
-        operator = straight_through if self.noise is None else gumbel_softmax
-        return {**self.options, "operator": operator, "backend": "reference"}
+        return {**self.options, "operator": self.question.family.module, "backend": "reference"}
 
     @cached_property
     def chosen(self) -> Array:
@@ -150,12 +153,13 @@ class SelectionCase:
     @cached_property
     def question(self) -> Case:
         """The operator's part: with `g`, in float64, as the cotangent of the mask."""
-        return Case(self.name, self.note, self.logits, self.g, self.temp, where=self.where, noise=self.noise)
+        return Case(self.name, self.note, self.logits, self.g, self.temp, where=self.where, noise=self.noise,
+                    operator=self.operator)  # fmt: skip
 
     @cached_property
     def probs(self) -> Array:
         """Of the candidates: (rows, K)."""
-        return straight_through.soft(self.question.w, self.temp, backend="reference")
+        return exact_softmax(self.question.w, self.temp)
 
     @cached_property
     def mask(self) -> Array:
@@ -165,11 +169,11 @@ class SelectionCase:
     # -------------------------------------------------------------------------------------------- the bounds
 
     @np.errstate(all="ignore")
-    def allowed(self, result: str, how: Allowed) -> Array:
+    def allowed(self, result: str, profile: Profile) -> Array:
         """How far one of `RESULTS` may be from the oracle's."""
         if result == "chosen":
             return np.zeros(self.chosen.shape)
-        return self._of_grad_x() if result == "grad_x" else self._of_grad_logits(how)
+        return self._of_grad_x() if result == "grad_x" else self._of_grad_logits(profile)
 
     def _of_grad_x(self) -> Array:
         u, double = tolerance.Format.of(self.x.dtype).unit, 2.0**-53
@@ -178,37 +182,37 @@ class SelectionCase:
         once = tolerance.ulp(self.grad_x.astype(np.float64), self.x.dtype) / 2
         return np.where(count > 1, (_gamma(count - 1, u) + _gamma(count - 1, double)) * sizes + once, 0.0)
 
-    def error_of_g(self, how: Allowed) -> Array:
+    def error_of_g(self, profile: Profile) -> Array:
         """Of the dot products, and of the oracle's: eps in the module's text."""
         form, features = tolerance.Format.of(self.logits.dtype), self.x.shape[-1]
         rounded = features + 1 if form.unit <= _ACCUMULATED else 3 + features * _ACCUMULATED / form.unit
         sizes = np.einsum("bd,bkd->bk", np.abs(self.grad_chosen.astype(np.float64)), np.abs(self.vectors))
         eps = (_gamma(rounded, form.unit) + _gamma(features, 2.0**-53)) * sizes
-        return np.asarray(eps + features * form.lost(how.flushes_subnormals))
+        return np.asarray(eps + features * form.lost(profile.flushes_subnormals))
 
-    def _of_grad_logits(self, how: Allowed) -> Array:
-        w, eps = self.question.w, self.error_of_g(how)
+    def _of_grad_logits(self, profile: Profile) -> Array:
+        w, eps = self.question.w, self.error_of_g(profile)
         if w.size == 0:
             return np.zeros(w.shape)
-        p = self.probs + tolerance.soft(w, self.temp, self.logits.dtype, how.arithmetic)
+        p = self.probs + tolerance.soft(w, self.temp, self.logits.dtype, profile.arithmetic)
         p = np.where(np.sum(w > -np.inf, axis=-1, keepdims=True) > 1, p, 0.0)
         moved = 2 * p * (eps + np.sum(p * eps, axis=-1, keepdims=True)) / self.temp
-        own = self.question.allowed(how) + tolerance.ulp(self.grad_logits.astype(np.float64), self.logits.dtype) / 2
+        own = self.question.allowed(profile) + tolerance.ulp(self.grad_logits.astype(np.float64), self.logits.dtype) / 2
         return np.where(p > 0, own + moved, 0.0)
 
-    def judged(self, how: Allowed) -> bool:
+    def judged(self, profile: Profile) -> bool:
         """Whether textbooks agree on it: all numbers are in the range of the dtype."""
-        return bool(np.all(self.question.judged(how)) and np.all(np.isfinite(self.allowed("grad_logits", how))))
+        return bool(np.all(self.question.judged(profile)) and np.all(np.isfinite(self.allowed("grad_logits", profile))))
 
     # -------------------------------------------------------------------------------------------- somebody else's
 
     @np.errstate(all="ignore")
-    def compare(self, result: str, answer: Any, how: Allowed) -> tuple[Difference | None, Errors]:
+    def compare(self, result: str, answer: Any, profile: Profile) -> tuple[Difference | None, Errors]:
         """The first thing that is wrong with one of `RESULTS`; and the worst errors, if it is a gradient."""
         expected, actual = getattr(self, result), np.asarray(answer)
-        if wrong := trouble(result, type(answer).__name__, actual, expected):
+        if wrong := malformed(result, type(answer).__name__, actual, expected):
             return wrong, Errors()
-        allowed = self.allowed(result, how)
+        allowed = self.allowed(result, profile)
         wide, exact = actual.astype(np.float64), expected.astype(np.float64)
         error = np.abs(wide - exact)
         error = np.where(np.isnan(error), np.inf, error)
@@ -239,7 +243,7 @@ class SelectionCase:
     def _check(self, **answers: Any) -> None:
         __tracebackhide__ = True
         for result, answer in answers.items():
-            difference, _ = self.compare(result, answer, Allowed("standard"))
+            difference, _ = self.compare(result, answer, STANDARD)
             if difference is not None:
                 raise AssertionError(f"{self}: {difference} ({self.note})")
 

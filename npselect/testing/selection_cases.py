@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import gumbel_softmax, straight_through
+from npselect import straight_through
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.cases import rounded
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import FAMILIES, family_of
 from npselect.testing.selection_case import SelectionCase
 
-__all__ = ["selection_cases"]
+__all__ = ["LAYERS", "selection_cases"]
 
-Array = npt.NDArray[Any]
+LAYERS = tuple(family for family in FAMILIES.values() if family.has_layers)
+"""Of the operators that layers select by."""
 
 
 @np.errstate(all="ignore")
@@ -67,20 +70,19 @@ def selection_cases(
         raise ValueError(f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'where'")
     if not set(x_axes) or set(x_axes) - {2, 3}:
         raise ValueError(f"x_axes is {x_axes!r}; it takes 2, for x of shape (K, D), 3, for (rows, K, D), or both")
-    if operator not in (straight_through, gumbel_softmax):
-        raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
+    family = family_of(operator, LAYERS)
     form = floating_dtype(dtype)
     temp = rounded(temp, form)
     if not 0 < temp < np.inf:
         raise ValueError(f"temp is {temp} in {form.name}; it must be positive and finite")
     return [
-        case if operator is straight_through else _with_noise(case, seed)
+        _with_noise(case, seed, family.name) if family.given else replace(case, operator=family.name)
         for seed, case in enumerate(_cases(form, temp))
         if case.x.ndim in x_axes and set(case.options) <= options
     ]
 
 
-def _cases(dtype: np.dtype[Any], temp: float) -> Iterator[SelectionCase]:
+def _cases(dtype: Dtype, temp: float) -> Iterator[SelectionCase]:
     rng = np.random.default_rng(20171102)
 
     def case(name: str, note: str, rows: int, shape: tuple[int, ...], **more: Any) -> SelectionCase:
@@ -155,7 +157,7 @@ def _lead(w: Array, result: Array, lead: float) -> None:
         np.put_along_axis(result, top, np.take_along_axis(w, top, axis=-1) + lead, axis=-1)
 
 
-def _with_noise(case: SelectionCase, seed: int) -> SelectionCase:
+def _with_noise(case: SelectionCase, seed: int, operator: str) -> SelectionCase:
     """Gumbel noise on a grid where the sum of a logit and it has no rounding error, which is what the logit was."""
     w, dtype = np.round(8 * case.logits.astype(np.float64)) / 8, case.logits.dtype
     noise = np.random.default_rng([20170417, seed]).gumbel(size=w.shape)
@@ -163,4 +165,4 @@ def _with_noise(case: SelectionCase, seed: int) -> SelectionCase:
     exact = (np.abs(w) <= 7.5) & ((w - noise).astype(dtype).astype(np.float64) == w - noise)
     noise = np.where(exact, noise, 0.0)
     logits = np.where(exact, w - noise, case.logits.astype(np.float64))
-    return replace(case, logits=logits.astype(dtype), noise=noise.astype(dtype))
+    return replace(case, logits=logits.astype(dtype), noise=noise.astype(dtype), operator=operator)

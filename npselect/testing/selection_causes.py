@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.testing import causes, tolerance
-from npselect.testing.compare import Allowed
+from npselect.testing.aliases import Array
 from npselect.testing.explain import Answer, explain
 from npselect.testing.judge import Observation
+from npselect.testing.profile import Profile
 from npselect.testing.selection_case import SelectionCase
 
 __all__ = ["CHOSEN", "GRAD_LOGITS", "GRAD_X", "SelectionObservation", "likely_cause"]
-
-Array = npt.NDArray[Any]
 
 
 class SelectionObservation(NamedTuple):
@@ -116,35 +114,35 @@ GRAD_LOGITS = (
 # ------------------------------------------------------------------------------------------------ naming them
 
 
-def likely_cause(seen: Sequence[SelectionObservation], how: Allowed) -> str | None:
+def likely_cause(seen: Sequence[SelectionObservation], profile: Profile) -> str | None:
     """The mistakes that explain the values that are wrong, or None."""
     seen = [one for one in seen if one.case.logits.size]
     with np.errstate(all="ignore"):
         found = {
-            "chosen": _of_chosen(seen, how),
-            "grad_x": _of_grad_x(seen, how),
-            "grad_logits": _of_grad_logits(seen, how),
+            "chosen": _of_chosen(seen, profile),
+            "grad_x": _of_grad_x(seen, profile),
+            "grad_logits": _of_grad_logits(seen, profile),
         }
     return "; ".join(f"{result}: {cause}" for result, cause in found.items() if cause) or None
 
 
-def _answers(seen: Sequence[SelectionObservation], result: str, how: Allowed) -> list[Answer]:
+def _answers(seen: Sequence[SelectionObservation], result: str, profile: Profile) -> list[Answer[SelectionCase]]:
     """One of the results in all cases, beside what is right."""
     answers = []
     for case, given in seen:
         actual, right = given[result], getattr(case, result)
         if actual is None or actual.shape != right.shape or actual.dtype != right.dtype:
             actual = None
-        answers.append(Answer(case, np.ones(right.shape, np.bool_), actual, right, case.allowed(result, how)))
+        answers.append(Answer(case, np.ones(right.shape, np.bool_), actual, right, case.allowed(result, profile)))
     return answers
 
 
-def _roomy(answers: list[Answer], how: Allowed, result: str) -> list[Answer]:
+def _wider(answers: list[Answer[SelectionCase]], profile: Profile, result: str) -> list[Answer[SelectionCase]]:
     """A prediction with probs in it is off by their error, and by that of sums."""
     wider = []
     for answer in answers:
-        case, u = answer.case, tolerance.Format.of(answer.right.dtype).unit
-        error = tolerance.soft(case.question.w, case.temp, case.logits.dtype, how.arithmetic)
+        case, u = answer.question, tolerance.Format.of(answer.right.dtype).unit
+        error = tolerance.soft(case.question.w, case.temp, case.logits.dtype, profile.arithmetic)
         p = _probs(case)
         weights = error + (sum(case.x.shape) + len(p)) * u * p
         if result == "chosen":
@@ -155,49 +153,51 @@ def _roomy(answers: list[Answer], how: Allowed, result: str) -> list[Answer]:
     return wider
 
 
-def _of_chosen(seen: Sequence[SelectionObservation], how: Allowed) -> str | None:
-    answers = _answers(seen, "chosen", how)
+def _of_chosen(seen: Sequence[SelectionObservation], profile: Profile) -> str | None:
+    answers = _answers(seen, "chosen", profile)
     if any(answer.actual is None for answer in answers):
         return None
     off = [answer.actual.astype(np.float64) - answer.right for answer in answers if answer.actual is not None]
     if not any(map(np.any, off)):
         return None
     limits = [
-        4 * tolerance.Format.of(answer.right.dtype).unit * np.max(np.abs(answer.case.vectors), axis=1)
+        4 * tolerance.Format.of(answer.right.dtype).unit * np.max(np.abs(answer.question.vectors), axis=1)
         for answer in answers
     ]
     if all(np.all(np.abs(one) <= limit) for one, limit in zip(off, limits, strict=True)):
         return "the selected vector up to rounding: soft + (hard - soft) is not hard"
-    return explain(_roomy(answers, how, "chosen"), CHOSEN)
+    return explain([answer.as_one_group() for answer in _wider(answers, profile, "chosen")], CHOSEN)
 
 
-def _of_grad_x(seen: Sequence[SelectionObservation], how: Allowed) -> str | None:
+def _of_grad_x(seen: Sequence[SelectionObservation], profile: Profile) -> str | None:
     for case, given in seen:
         actual = given["grad_x"]
         if case.x.ndim == 2 and actual is not None and actual.shape == (len(case.logits), *case.x.shape):
             return "not summed over the rows that share x"
-    answers = _answers(seen, "grad_x", how)
+    answers = _answers(seen, "grad_x", profile)
     if any(answer.actual is None for answer in answers):
         return None
     off = (np.abs(answer.actual.astype(np.float64) - answer.right) > answer.allowed for answer in answers
            if answer.actual is not None)  # fmt: skip
-    return explain(_roomy(answers, how, "grad_x"), GRAD_X) if any(map(np.any, off)) else None
+    if not any(map(np.any, off)):
+        return None
+    return explain([answer.as_one_group() for answer in _wider(answers, profile, "grad_x")], GRAD_X)
 
 
-def _of_grad_logits(seen: Sequence[SelectionObservation], how: Allowed) -> str | None:
-    answers = _answers(seen, "grad_logits", how)
-    roomy = [answer._replace(allowed=answer.allowed + answer.case.error_of_g(how)) for answer in answers]
-    own = explain(roomy, GRAD_LOGITS)
+def _of_grad_logits(seen: Sequence[SelectionObservation], profile: Profile) -> str | None:
+    answers = _answers(seen, "grad_logits", profile)
+    wider = [answer._replace(allowed=answer.allowed + answer.question.error_of_g(profile)) for answer in answers]
+    own = explain([answer.as_one_group() for answer in wider], GRAD_LOGITS)
     if own is not None:
         return own
     observations = [
         Observation(
-            answer.case.question,
+            answer.question.question,
             np.ones(len(answer.right), np.bool_),
             np.zeros(len(answer.right), np.bool_),
             None,
             answer.actual,
-            answer.case.mask,
+            answer.question.mask,
             answer.right,
             answer.allowed,
         )

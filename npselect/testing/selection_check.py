@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
 from types import ModuleType
@@ -13,31 +13,33 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from npselect import gumbel_softmax, straight_through
+from npselect import straight_through
+from npselect.testing.aliases import Array, LayerFunctions, Progress
 from npselect.testing.cases import rounded
 from npselect.testing.check import name_of, versions
-from npselect.testing.compare import Allowed
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import OPTIONS, options_of
-from npselect.testing.report import Difference, Outcome, Report
+from npselect.testing.outcome import Difference, Outcome
+from npselect.testing.profile import Profile
+from npselect.testing.report import Report
 from npselect.testing.selection_case import RESULTS, SelectionCase
-from npselect.testing.selection_cases import selection_cases
+from npselect.testing.selection_cases import LAYERS, selection_cases
 from npselect.testing.selection_causes import SelectionObservation, likely_cause
 
 __all__ = ["check_selection"]
 
-Array = npt.NDArray[Any]
 _ARGUMENTS = {"forward": ("x", "logits", "temp"), "backward": ("grad_chosen", "x", "logits", "temp")}
 
 
 @np.errstate(all="ignore")
 def check_selection(
-    layer: Any,
+    layer: LayerFunctions,
     *,
     operator: ModuleType = straight_through,
     dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] = "float32",
     temp: float = 0.6,
-    progress: Callable[[int, int, str], object] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Judge a layer that selects one of K vectors: x and logits in, the chosen vector out, a gradient for both.
 
@@ -103,9 +105,10 @@ def check_selection(
     for form in forms:
         if not 0 < rounded(float(temp), form) < np.inf:
             raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
-    options = _options(layer, operator)
+    family = family_of(operator, LAYERS)
+    options = _options(layer, family)
     x_axes = tuple(getattr(layer, "x_axes", (2,)))
-    how = Allowed("standard", flushes_subnormals=bool(getattr(layer, "flushes_subnormals", False)))
+    profile = Profile("standard", flushes_subnormals=bool(getattr(layer, "flushes_subnormals", False)))
     asked = [
         case
         for form in forms
@@ -116,7 +119,7 @@ def check_selection(
     for done, case in enumerate(asked):
         if progress is not None:
             progress(done, len(asked), case.id)
-        outcome, observation = _judged(layer, case, how)
+        outcome, observation = _judged(layer, case, profile)
         outcomes.append(replace(outcome, reproduce=_reproduce(case, float(temp), options, x_axes, outcome.difference)))
         if outcome.verdict in ("passed", "failed"):
             seen.append(observation)
@@ -126,25 +129,23 @@ def check_selection(
         raise ValueError(f"none of {len(asked)} cases could be judged: nothing was checked")
     return Report(
         name_of(layer),
-        f"selection by {name_of(operator).rpartition('.')[-1]}",
+        f"selection by {family.name}",
         tuple(name for name in OPTIONS if name in options),
-        how.flushes_subnormals,
-        how.normalises_logits,
+        profile.flushes_subnormals,
+        profile.normalises_logits,
         tuple(form.name for form in forms),
         float(temp),
-        how.profile,
-        how.backend,
+        profile.name,
+        profile.backend,
         tuple(outcomes),
         {},
-        likely_cause(seen, how) if any(outcome.verdict == "failed" for outcome in outcomes) else None,
+        likely_cause(seen, profile) if any(outcome.verdict == "failed" for outcome in outcomes) else None,
         versions(),
     )
 
 
-def _options(layer: Any, operator: ModuleType) -> frozenset[str]:
+def _options(layer: LayerFunctions, family: Family) -> frozenset[str]:
     """Those of where and noise that both functions take."""
-    if operator not in (straight_through, gumbel_softmax):
-        raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
     taken = []
     for name, arguments in _ARGUMENTS.items():
         function, call = getattr(layer, name, None), f"{name}({', '.join(arguments)})"
@@ -155,11 +156,10 @@ def _options(layer: Any, operator: ModuleType) -> frozenset[str]:
         except TypeError as error:
             raise TypeError(f"{name_of(layer)} cannot be called as {call}: {error}") from None
     options = frozenset(getattr(layer, "options", taken[0] & taken[1])) - {"axis"}
-    if operator is straight_through:
-        return options - {"noise"}
-    if "noise" not in options:
-        raise TypeError(f"{name_of(layer)} takes no noise=, which operator=gumbel_softmax gives")
-    return options
+    for option in family.given:
+        if option not in options:
+            raise TypeError(f"{name_of(layer)} takes no {option}=, which operator={family.name} gives")
+    return options & {"where", *family.given}
 
 
 # ------------------------------------------------------------------------------------------------ asking
@@ -174,7 +174,7 @@ class _Call(NamedTuple):
     seconds: float
 
 
-def _call(layer: Any, direction: str, case: SelectionCase) -> _Call:
+def _call(layer: LayerFunctions, direction: str, case: SelectionCase) -> _Call:
     given = {name: getattr(case, name) for name in _ARGUMENTS[direction]} | case.options
     copies = {name: value.copy(order="K") if isinstance(value, np.ndarray) else value for name, value in given.items()}
     names = RESULTS[:1] if direction == "forward" else RESULTS[1:]
@@ -203,14 +203,14 @@ def _call(layer: Any, direction: str, case: SelectionCase) -> _Call:
     return _Call(arrays, {name: np.array(value) for name, value in arrays.items()}, None, seconds)
 
 
-def _judged(layer: Any, case: SelectionCase, how: Allowed) -> tuple[Outcome, SelectionObservation]:
+def _judged(layer: LayerFunctions, case: SelectionCase, profile: Profile) -> tuple[Outcome, SelectionObservation]:
     again = "again" in case.flags
     if again:
         _ask_others(layer, case)
     calls = [_call(layer, direction, case) for direction in _ARGUMENTS]
     if again:
         _ask_others(layer, case)
-    difference, ulp, fraction = _compared(case, calls, how)
+    difference, ulp, fraction = _compared(case, calls, profile)
     if again and difference is None:
         changed = [
             name
@@ -220,9 +220,11 @@ def _judged(layer: Any, case: SelectionCase, how: Allowed) -> tuple[Outcome, Sel
         ]
         if changed:
             difference = Difference(changed[0], "is an array that a later call overwrites")
-        elif later := _compared(case, [_call(layer, direction, case) for direction in reversed(_ARGUMENTS)], how)[0]:
+        elif later := _compared(case, [_call(layer, direction, case) for direction in reversed(_ARGUMENTS)], profile)[
+            0
+        ]:
             difference = replace(later, message=f"{later.message}, called again after other calls")
-    judged = case.judged(how)
+    judged = case.judged(profile)
     verdict = ("passed", "failed") if judged else ("agrees", "differs")
     outcome = Outcome(
         case.id,
@@ -241,7 +243,7 @@ def _judged(layer: Any, case: SelectionCase, how: Allowed) -> tuple[Outcome, Sel
     return outcome, SelectionObservation(case, {name: array for call in calls for name, array in call.copies.items()})
 
 
-def _ask_others(layer: Any, case: SelectionCase) -> None:
+def _ask_others(layer: LayerFunctions, case: SelectionCase) -> None:
     """Questions of the same shapes, whatever the answers."""
     other = replace(case, logits=case.logits[::-1], grad_chosen=case.grad_chosen[::-1], x=case.x[..., ::-1, :])
     for asked in (other, replace(other, temp=2 * case.temp)):
@@ -249,14 +251,14 @@ def _ask_others(layer: Any, case: SelectionCase) -> None:
             _call(layer, direction, asked)
 
 
-def _compared(case: SelectionCase, calls: list[_Call], how: Allowed) -> tuple[Difference | None, float, float]:
+def _compared(case: SelectionCase, calls: list[_Call], profile: Profile) -> tuple[Difference | None, float, float]:
     first, worst = None, (np.nan, np.nan)
     for call in calls:
         first = first or call.difference
         for name, array in call.copies.items():
             if call.difference is None:
                 given = call.arrays[name]
-                difference, errors = case.compare(name, array if isinstance(given, np.ndarray) else given, how)
+                difference, errors = case.compare(name, array if isinstance(given, np.ndarray) else given, profile)
                 first = first or difference
                 worst = (float(np.fmax(worst[0], errors.ulp)), float(np.fmax(worst[1], errors.fraction)))
     return first, *worst
@@ -269,8 +271,8 @@ def _reproduce(
     if difference is None:
         return None
     given = [repr(case.logits.dtype.name), repr(temp)]
-    if case.noise is not None:
-        given.append("operator=npselect.gumbel_softmax")
+    if case.question.family.given:
+        given.append(f"operator=npselect.{case.question.family.name}")
     given += [f"options={sorted(options)}"] * bool(options) + [f"x_axes={x_axes}"]
     found = f"case = next(c for c in npselect.testing.selection_cases({', '.join(given)}) if c.id == {case.id!r}); "
     direction = "forward" if difference.direction in ("forward", "chosen") else "backward"

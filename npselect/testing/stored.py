@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case
-from npselect.testing.compare import Allowed
 from npselect.testing.dtypes import DTYPES, floating_dtype
 from npselect.testing.patterns import values
-from npselect.testing.vectors import ANSWERS, OPERATORS, SCHEMA
+from npselect.testing.profile import STANDARD, Profile
+from npselect.testing.vectors import ANSWERS, SCHEMA, WRITTEN
 
 __all__ = ["load_vectors"]
 
-Array = npt.NDArray[Any]
-_STANDARD = Allowed("standard")
 
 _HEAD = {"schema": str, "operator": str, "dtype": str, "cases": list}
 _QUESTION = {
@@ -56,13 +54,13 @@ class _Stored(Case):
             return np.asarray(getattr(self, read[direction]))
         return super().answer(direction, backend)
 
-    def allowed(self, how: Allowed) -> Array:
-        return self.rows(self.bound) if self._stored and how == _STANDARD else super().allowed(how)
+    def allowed(self, profile: Profile) -> Array:
+        return self.rows(self.bound) if self._stored and profile == STANDARD else super().allowed(profile)
 
-    def judged(self, how: Allowed) -> Array:
-        if self.stored_judged is not None and how == _STANDARD:
+    def judged(self, profile: Profile) -> Array:
+        if self.stored_judged is not None and profile == STANDARD:
             return self.stored_judged
-        return super().judged(how)
+        return super().judged(profile)
 
 
 @np.errstate(all="ignore")
@@ -105,10 +103,10 @@ def load_vectors(path: str | os.PathLike[str]) -> list[Case]:
     path = Path(path)
     paths = [path]
     if path.is_dir():
-        names = (f"{operator}-{form}.json" for operator in OPERATORS for form in DTYPES)
+        names = (f"{operator}-{form}.json" for operator in WRITTEN for form in DTYPES)
         paths = [path / name for name in names if (path / name).exists()]
         if not paths:
-            raise ValueError(f"{path}: holds no vectors, such as straight_through-float32.json")
+            raise ValueError(f"{path}: holds no vectors, such as {next(iter(WRITTEN))}-float32.json")
     cases: list[Case] = []
     seen: dict[str, Path] = {}
     for file in paths:
@@ -131,7 +129,7 @@ def _read(path: Path) -> Iterator[Case]:
         if isinstance(whole, dict) and whole.get("schema", SCHEMA) != SCHEMA:
             raise ValueError(f"schema is {whole['schema']!r}; this npselect reads {SCHEMA!r}")
         _keys(whole, _HEAD)
-        for key, known in (("operator", [*OPERATORS]), ("dtype", [*DTYPES])):
+        for key, known in (("operator", [*WRITTEN]), ("dtype", [*DTYPES])):
             if whole[key] not in known:
                 raise ValueError(f"{key} is {whole[key]!r}; expected one of {', '.join(known)}")
         dtype = floating_dtype(whole["dtype"])
@@ -176,10 +174,11 @@ def _json(item: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _case(entry: Any, operator: str, dtype: np.dtype[Any]) -> Case:
+def _case(entry: Any, operator: str, dtype: Dtype) -> Case:
     """The case that an entry is."""
     _keys(entry, _ENTRY)
-    prefix = f"{'gumbel/' if operator == 'gumbel_softmax' else ''}{dtype.name}/"
+    family = WRITTEN[operator]
+    prefix = f"{family.prefix}{dtype.name}/"
     name, error = entry["id"].removeprefix(prefix), entry["error"]
     if not entry["id"].startswith(prefix) or name.partition("/")[0] != entry["group"]:
         raise ValueError(f"id is {_json(entry['id'])}; expected it to begin with '{prefix}{entry['group']}/'")
@@ -187,7 +186,7 @@ def _case(entry: Any, operator: str, dtype: np.dtype[Any]) -> Case:
         raise ValueError(f"flags is {_json(entry['flags'])}; expected an array of strings")
     if error not in (None, "ValueError") or (error is not None) != ("error" in entry["flags"]):
         raise ValueError(f"error is {_json(error)} and flags is {_json(entry['flags'])}; expected both or neither")
-    if (entry["noise"] is None) != (operator == "straight_through"):
+    if (entry["noise"] is None) != (not family.given):
         raise ValueError(f"noise is {_json(entry['noise'])}, which does not fit operator {operator}")
     for key in ANSWERS:
         if (entry[key] is None) != (error is not None):
@@ -200,7 +199,7 @@ def _case(entry: Any, operator: str, dtype: np.dtype[Any]) -> Case:
         raise ValueError(f"axis is {axis}; expected one of the {len(shape)} of shape {shape}")
     rows = math.prod(length for place, length in enumerate(shape) if place != axis % len(shape))
 
-    def floats(key: str, form: np.dtype[Any] = dtype) -> Array:
+    def floats(key: str, form: Dtype = dtype) -> Array:
         _count(entry, key, math.prod(shape))
         try:
             return values(entry[key], form).reshape(shape)
@@ -228,6 +227,7 @@ def _case(entry: Any, operator: str, dtype: np.dtype[Any]) -> Case:
         None if entry["where"] is None else bools("where", math.prod(shape)).reshape(shape),
         None if entry["noise"] is None else floats("noise"),
         tuple(entry["flags"]),
+        operator=operator,
     )
     if error is None:
         bound = floats("bound", np.dtype(np.float64))

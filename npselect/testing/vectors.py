@@ -24,16 +24,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from npselect import gumbel_softmax, straight_through
+from npselect.testing.aliases import Array, Progress
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases
-from npselect.testing.compare import Allowed, within_rounding
+from npselect.testing.compare import within_rounding
 from npselect.testing.dtypes import DTYPES, floating_dtype
+from npselect.testing.families import FAMILIES, family_of
 from npselect.testing.patterns import patterns
+from npselect.testing.profile import STANDARD
 
-__all__ = ["ANSWERS", "LARGEST", "LONGEST", "OPERATORS", "SCHEMA", "write_vectors"]
+__all__ = ["ANSWERS", "LARGEST", "LONGEST", "SCHEMA", "WRITTEN", "write_vectors"]
 
-Array = npt.NDArray[Any]
 
 SCHEMA = "npselect-vectors/1"
 ANSWERS = ("mask", "grad_logits", "bound", "judged", "near_ties")
@@ -41,8 +42,7 @@ LARGEST = 256  # elements in a case
 LONGEST = {2: 4096, 4: 2049, 8: 2049}  # choices in a row, by the size of a number
 
 _SCHEMA_FILE = "vectors.schema.json"
-OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
-_STANDARD = Allowed("standard")
+WRITTEN = {name: family for name, family in FAMILIES.items() if family.has_vectors}
 
 
 @np.errstate(all="ignore")
@@ -50,8 +50,8 @@ def write_vectors(
     folder: str | os.PathLike[str],
     *,
     dtypes: npt.DTypeLike | Iterable[npt.DTypeLike] = DTYPES,
-    operators: ModuleType | Iterable[ModuleType] = (straight_through, gumbel_softmax),
-    progress: Callable[[int, int, str], object] | None = None,
+    operators: ModuleType | Iterable[ModuleType] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Write the cases and the oracle's answers as JSON, a file for each operator and dtype, and the JSON Schema.
 
@@ -62,7 +62,7 @@ def write_vectors(
     dtypes : dtype or iterable of dtypes, optional
         Some of float16, bfloat16, float32 and float64.
     operators : module or iterable of modules, optional
-        `npselect.straight_through`, `npselect.gumbel_softmax` or both.
+        Some of `npselect.straight_through`, `npselect.gumbel_softmax` and so on; by default all.
     progress : callable, optional
         Called as ``progress(done, total, id)`` before each case and once after the last one.
 
@@ -92,9 +92,9 @@ def write_vectors(
     >>> case.check_forward(straight_through.forward(case.logits, case.temp, **case.options))
     """
     forms = _listed("dtypes", dtypes, [*DTYPES], lambda dtype: floating_dtype(dtype).name)
-    names = _listed("operators", operators, [*OPERATORS], _name)
+    names = [*WRITTEN] if operators is None else _listed("operators", operators, [*WRITTEN], _name)
     asked = {
-        f"{operator}-{form}.json": (operator, form, all_cases(floating_dtype(form), 0.6, OPERATORS[operator]))
+        f"{operator}-{form}.json": (operator, form, all_cases(floating_dtype(form), 0.6, WRITTEN[operator].module))
         for operator in names
         for form in forms
     }
@@ -127,10 +127,7 @@ def _listed(argument: str, given: Any, known: list[str], name_of: Callable[[Any]
 
 
 def _name(operator: Any) -> str:
-    for name, module in OPERATORS.items():
-        if operator is module:
-            return name
-    raise ValueError(f"operator is {operator!r}; it takes npselect.straight_through or npselect.gumbel_softmax")
+    return family_of(operator, WRITTEN.values()).name
 
 
 def _shortened(case: Case) -> Iterator[Case]:
@@ -147,7 +144,7 @@ def _shortened(case: Case) -> Iterator[Case]:
 def _entry(case: Case) -> dict[str, Any]:
     """The case as JSON has it, in the order of the schema."""
     shape, dtype, error = case.logits.shape, case.logits.dtype, "error" in case.flags
-    judged = None if error else case.judged(_STANDARD)
+    judged = None if error else case.judged(STANDARD)
     counts = judged is not None and (bool(np.any(judged)) or len(judged) == 0)
 
     def full(option: Array | None) -> Array | None:
@@ -184,7 +181,7 @@ def _near_ties(case: Case, judged: Array) -> Array:
     if case.w.size == 0:
         return np.zeros_like(judged)
     smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
-    return np.asarray(judged & np.any(within_rounding(case, _STANDARD) & smaller, axis=-1))
+    return np.asarray(judged & np.any(within_rounding(case, STANDARD) & smaller, axis=-1))
 
 
 def _rounded_up(bound: Array) -> Array:

@@ -15,7 +15,7 @@ import children
 import llvmlite.binding as llvm
 import numpy as np
 import pytest
-import test_arithmetic
+import test_exponential
 from numba import njit
 from numba.core.cpu import CPUContext
 
@@ -83,22 +83,22 @@ def cases() -> tuple[Any, ...]:
     any_bits = np.random.default_rng(5).integers(0, 2**32, (3, 5000), np.uint64).astype(np.uint32).view(np.float32)
     some = np.array(near).astype(np.float32).T
     assert np.array_equal(some, np.array(near).T)  # all of them are float32
-    found = np.concatenate([np.array(test_arithmetic.hard_fma(np.float32)), some, any_bits], axis=1)
+    found = np.concatenate([np.array(test_exponential.hard_fma(np.float32)), some, any_bits], axis=1)
     found = found[:, : found.shape[1] // WIDTH * WIDTH]
     return tuple(np.ascontiguousarray(x) for x in found)
 
 
 @njit  # type: ignore[untyped-decorator]
-def _by_packs(a: Any, b: Any, c: Any, out: Any) -> None:
+def _by_vectors(a: Any, b: Any, c: Any, out: Any) -> None:
     for i in range(0, len(a), WIDTH):
         store(out, i, fma(load(a, i), load(b, i), load(c, i)))
 
 
 def compiled(path: Path) -> None:
-    """In a process of its own: all results, of numbers and of packs, and what of fma is in the machine code."""
+    """In a process of its own: all results, of numbers and of SIMD vectors, and what of fma is in the machine code."""
     a, b, c = cases()
     results = []
-    for function in (test_arithmetic._fma, _by_packs):
+    for function in (test_exponential._fma, _by_vectors):
         results.append(np.empty_like(a))
         function(a, b, c, results[-1])
         (code,) = function.inspect_asm().values()
@@ -106,11 +106,12 @@ def compiled(path: Path) -> None:
     np.save(path, results)
 
 
-def test_numbers_and_packs_are_rounded_once(tmp_path: Path) -> None:
+def test_numbers_and_vectors_are_rounded_once(tmp_path: Path) -> None:
     if platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip("all processors of other families have an instruction")
     path = tmp_path / "results.npy"
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+    folders = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]
+    code = f"import sys; sys.path[:0] = {folders!r}\n"
     code += f"import test_fused; test_fused.compiled({str(path)!r})"
     environment = {**os.environ, "NUMBA_CPU_NAME": PROCESSOR, "NUMBA_CPU_FEATURES": ""}
     run = subprocess.run([*children.python(), "-c", code], capture_output=True, text=True, env=environment, check=False)
@@ -121,9 +122,9 @@ def test_numbers_and_packs_are_rounded_once(tmp_path: Path) -> None:
     with np.errstate(all="ignore"):
         exact = np.array([fma(*abc) for abc in zip(a, b, c, strict=True)])
     here = np.empty_like(a)
-    test_arithmetic._fma(a, b, c, here)  # by an instruction, if there is one
+    test_exponential._fma(a, b, c, here)  # by an instruction, if there is one
     for results in (here, *np.load(path)):
-        wrong = np.flatnonzero(~test_arithmetic.same_bits(results, exact))
+        wrong = np.flatnonzero(~test_exponential.same_bits(results, exact))
         assert len(wrong) == 0, (a[wrong[0]], b[wrong[0]], c[wrong[0]], results[wrong[0]], exact[wrong[0]])
 
 
@@ -133,7 +134,7 @@ def test_the_cases_need_rounding_to_odd() -> None:
     with np.errstate(all="ignore"):
         exact = np.array([fma(*abc) for abc in zip(a, b, c, strict=True)])
         twice = (a.astype(np.float64) * b + c).astype(np.float32)
-    wrong = np.abs(exact[~test_arithmetic.same_bits(twice, exact)])
+    wrong = np.abs(exact[~test_exponential.same_bits(twice, exact)])
     tiny, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
     sizes = Counter("subnormal" if x < tiny else "normal" if x < largest else "largest" for x in wrong)
     assert min(sizes["subnormal"], sizes["normal"]) >= 10

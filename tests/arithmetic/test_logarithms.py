@@ -18,11 +18,10 @@ from mpmath import mp, mpf
 from numba import njit
 
 from npselect import noise, reference
-from npselect._arithmetic import gumbel
-from npselect._arithmetic import logarithm as logarithms
-from npselect._arithmetic import simd as packs
+from npselect._arithmetic import gumbel, logarithm, simd
 from npselect._oracle import philox as reference_philox
 from npselect._oracle.numbers import Digits, Wide
+from npselect.tiers.cpu import noise as kernels
 
 Array = npt.NDArray[Any]
 Record = Callable[[str, float], None]
@@ -32,48 +31,48 @@ SQRT_HALF = math.sqrt(0.5)
 @njit
 def _quick_log(x: Any, out: Any) -> None:
     for i in range(len(x)):
-        out[i] = -logarithms.quick_minus_log(x[i])
+        out[i] = -logarithm.quick_minus_log(x[i])
 
 
 @njit
 def _rough_log(x: Any, out: Any) -> None:
     for i in range(len(x)):
-        out[i] = logarithms.rough_log(x[i])
+        out[i] = logarithm.rough_log(x[i])
 
 
 @njit
-def _rough_log_of_packs(x: Any, out: Any) -> None:
-    for i in range(0, len(x), packs.WIDE):
-        packs.store(out, i, logarithms.rough_log(packs.load_wide(x, i)))
+def _rough_log_of_vectors(x: Any, out: Any) -> None:
+    for i in range(0, len(x), simd.WIDE):
+        simd.store(out, i, logarithm.rough_log(simd.load_wide(x, i)))
 
 
 @njit
 def _words(x: Any, out: Any) -> None:
     for i in range(x.shape[1]):
-        out[0, i], out[1, i], out[2, i] = logarithms.log_triple_word(x[0, i], x[1, i], x[2, i])
+        out[0, i], out[1, i], out[2, i] = logarithm.log_triple_word(x[0, i], x[1, i], x[2, i])
 
 
 @njit
 def _products(x: Any, out: Any) -> None:
     for i in range(x.shape[1]):
-        out[0, i], out[1, i] = logarithms._product(x[0, i], x[1, i], x[2, i], x[3, i])
+        out[0, i], out[1, i] = logarithm._product(x[0, i], x[1, i], x[2, i], x[3, i])
 
 
 @njit
 def _sums(x: Any, out: Any) -> None:
     for i in range(x.shape[1]):
-        out[0, i], out[1, i] = logarithms._sum(x[0, i], x[1, i], x[2, i], x[3, i])
+        out[0, i], out[1, i] = logarithm._sum(x[0, i], x[1, i], x[2, i], x[3, i])
 
 
 @njit
 def _logs_of_one_plus(x: Any, out: Any) -> None:
     for i in range(x.shape[1]):
-        out[0, i], out[1, i] = logarithms._log_of_one_plus(x[0, i], x[1, i])
+        out[0, i], out[1, i] = logarithm._log_of_one_plus(x[0, i], x[1, i])
 
 
 @njit
 def _gumbels(u: Any, out: Any) -> None:
-    gumbel.gumbels(u, out)
+    kernels.gumbels(u, out)
 
 
 @njit
@@ -113,8 +112,8 @@ def plain(function: Callable[..., Any], x: Array) -> Array:
 
 
 def padded(u: Array) -> Array:
-    """As many numbers as whole packs hold."""
-    return np.pad(u, (0, -len(u) % packs.WIDE), constant_values=0.5)
+    """As many numbers as whole SIMD vectors hold."""
+    return np.pad(u, (0, -len(u) % simd.WIDE), constant_values=0.5)
 
 
 def gumbels(u: Array, kind: Any = np.float64) -> Array:
@@ -212,10 +211,10 @@ def test_log(function: Any, bound: float, record: Record) -> None:
     assert compiled_log(np.ones(1), function)[0] == 0
 
 
-def test_rough_log_of_packs() -> None:
+def test_rough_log_of_vectors() -> None:
     x = np.concatenate([arguments(-1022, 1023, 15_000), edges_of_ranges()])
-    of_packs = compiled_log(padded(x), _rough_log_of_packs)[: len(x)]
-    assert np.all(equal_bits(of_packs, compiled_log(x, _rough_log)))
+    of_vectors = compiled_log(padded(x), _rough_log_of_vectors)[: len(x)]
+    assert np.all(equal_bits(of_vectors, compiled_log(x, _rough_log)))
 
 
 def polynomial_error(coefficients: Sequence[float], end: float = 0.05595) -> float:
@@ -231,7 +230,7 @@ def polynomial_error(coefficients: Sequence[float], end: float = 0.05595) -> flo
 
 
 def test_rough_polynomial() -> None:
-    coefficients = [getattr(logarithms, f"_C{i}") for i in range(8)]
+    coefficients = [getattr(logarithm, f"_C{i}") for i in range(8)]
     assert polynomial_error(coefficients) < 2.0**-43.4
     for i, bit in enumerate((8, 13, 17, 21, 25, 29, 34, 38)):
         wrong = coefficients.copy()
@@ -244,9 +243,9 @@ def test_rough_tables(record: Record) -> None:
     largest = ratio = 0.0
     for j in range(8):
         low, high = (mpf(1) + mpf(k) / 8 - mpf(9) / 128 for k in (j, j + 1))
-        r = logarithms._RECIPROCALS[j]
+        r = logarithm._RECIPROCALS[j]
         assert r == (1 if j == 0 else float(2 / (low + high)))
-        assert logarithms._MINUS_LOGS[j] == float(mpmath.log((low + high) / 2) if j else 0)
+        assert logarithm._MINUS_LOGS[j] == float(mpmath.log((low + high) / 2) if j else 0)
         low = 1 - mpf(9) / 256 if j == 0 else low
         for m in (low, high):
             z = m * r - 1
@@ -260,7 +259,7 @@ def test_rough_tables(record: Record) -> None:
 
 
 def test_quick_polynomial() -> None:
-    coefficients = [getattr(logarithms, f"_A{i}") for i in range(12)]
+    coefficients = [getattr(logarithm, f"_A{i}") for i in range(12)]
     assert polynomial_error(coefficients, 11 / 64) < 2.0**-45
     for i in range(12):
         wrong = coefficients.copy()
@@ -270,7 +269,7 @@ def test_quick_polynomial() -> None:
 
 def test_quick_ranges(record: Record) -> None:
     """What the bound takes z and log(1 + z) for."""
-    assert float(mpmath.log(mpf(181) / 256)) == logarithms._UPPER_LOG
+    assert float(mpmath.log(mpf(181) / 256)) == logarithm._UPPER_LOG
     largest = ratio = 0.0
     for r, *ends in ((1, 1 - mpf(11) / 64, 1 + mpf(11) / 64), (mpf(181) / 256, 1 + mpf(11) / 64, 2 - mpf(11) / 32)):
         for m in ends:
@@ -302,7 +301,7 @@ def misplaced(words: Sequence[Array], exact_logs: Sequence[mpf]) -> int:
 
 def tables() -> tuple[list[Array], list[mpf]]:
     words = [
-        np.append(getattr(logarithms, f"_TABLE{i}"), getattr(logarithms, f"_LN2_{i}")).astype(np.float64)
+        np.append(getattr(logarithm, f"_TABLE{i}"), getattr(logarithm, f"_LN2_{i}")).astype(np.float64)
         for i in (1, 2, 3)
     ]
     with mp.workprec(300):
@@ -335,10 +334,10 @@ def test_first_step_is_exact(record: Record) -> None:
     rng = np.random.default_rng(8)
     ends = near(256 / (np.arange(181, 363)[:, None] + np.array([-0.5, 0.5])), 50)
     m = np.concatenate([rng.uniform(SQRT_HALF, 2 * SQRT_HALF, 1_000_000), near([SQRT_HALF, 2 * SQRT_HALF], 50), ends])
-    m = m[(m >= np.int64(logarithms._SQRT_HALF).view(np.float64)) & (m < 2 * SQRT_HALF)]
+    m = m[(m >= np.int64(logarithm._SQRT_HALF).view(np.float64)) & (m < 2 * SQRT_HALF)]
     j = np.rint(256 / m).astype(np.int64)
     assert (j.min(), j.max()) == (181, 362)
-    assert len(logarithms._TABLE1) == 182
+    assert len(logarithm._TABLE1) == 182
     z = (m * 2.0**53).astype(np.int64) * j - 2**61
     assert np.all(np.abs(np.where(m >= 1, z >> 1, z)) < 2**53)
     assert not np.any(z[m >= 1] & 1)
@@ -350,11 +349,11 @@ def test_first_step_is_exact(record: Record) -> None:
 def test_coefficients() -> None:
     for k in range(3, 7):
         exact = Fraction((-1) ** (k + 1), k)
-        high, low = float(getattr(logarithms, f"_T{k}")), float(getattr(logarithms, f"_T{k}_LOW"))
+        high, low = float(getattr(logarithm, f"_T{k}")), float(getattr(logarithm, f"_T{k}_LOW"))
         assert high == float(exact)
         assert low == float(exact - Fraction(high))
     for k in range(7, 14):
-        assert float(getattr(logarithms, f"_T{k}")) == float(Fraction((-1) ** (k + 1), k))
+        assert float(getattr(logarithm, f"_T{k}")) == float(Fraction((-1) ** (k + 1), k))
 
 
 # ------------------------------------------------------------------------------------------------ three words
@@ -456,15 +455,15 @@ FAULTS = {
 def test_log_triple_word_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     u = (2 * np.random.default_rng(2).integers(0, 2**52, 300) + 1) * 2.0**-53
     x = np.array([u, 0 * u, 0 * u])
-    assert max(triple_error(x, plain(logarithms.log_triple_word, x))) < 1
+    assert max(triple_error(x, plain(logarithm.log_triple_word, x))) < 1
     name, bit = FAULTS[fault]
-    right = getattr(logarithms, name)
+    right = getattr(logarithm, name)
     if bit is None:
         wrong = np.roll(right, 1)
     else:
         wrong = flipped(right, bit) if right.ndim == 0 else np.array([flipped(word, bit) for word in right])
-    monkeypatch.setattr(logarithms, name, wrong)
-    assert max(triple_error(x, plain(logarithms.log_triple_word, x))) > 1
+    monkeypatch.setattr(logarithm, name, wrong)
+    assert max(triple_error(x, plain(logarithm.log_triple_word, x))) > 1
 
 
 # ------------------------------------------------------------------------------------------------ noise in float64
@@ -596,8 +595,8 @@ def test_gumbel_faults_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     g = gumbels(u)
     g[3] = np.nextafter(g[3], 9)
     assert Verdict(u, g).wrong == 1
-    monkeypatch.setattr(logarithms, "_TABLE3", np.zeros(182))
-    monkeypatch.setattr(logarithms, "_LN2_3", np.float64(0.0))
+    monkeypatch.setattr(logarithm, "_TABLE3", np.zeros(182))
+    monkeypatch.setattr(logarithm, "_LN2_3", np.float64(0.0))
     assert Verdict(u, plain(gumbel.gumbel, u[None])).wrong > 5
     v = odd(np.random.default_rng(1).integers(0, 2**52, 100))
     assert Verdict(v, plain(gumbel.gumbel, v[None])).wrong == 0  # what random uniforms do not find
@@ -640,7 +639,7 @@ def quick(u: Array, log: Any = _rough_log) -> Array:
 
 def doubtful(u: Array) -> Array:
     """Which numbers the quick way leaves open."""
-    return np.isnan(plain(gumbel._quick, u[None]))
+    return np.isnan(plain(gumbel.quick_gumbel, u[None]))
 
 
 @pytest.mark.parametrize(("log", "bound", "margin"), [
@@ -676,7 +675,7 @@ def test_float32_doubts() -> None:
     assert np.count_nonzero(open_questions) > len(hard) / 2
     assert np.mean(open_questions[len(hard) :]) < 0.02
     assert np.array_equal(
-        plain(gumbel._quick, some[None]).astype(np.float32)[~open_questions],
+        plain(gumbel.quick_gumbel, some[None]).astype(np.float32)[~open_questions],
         gumbels(some, np.float32)[~open_questions],
     )
 
@@ -685,7 +684,7 @@ def test_float32_margin_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     u = near_middles(400)
     monkeypatch.setattr(gumbel, "_MARGIN", np.float64(0.0))
     assert not np.any(doubtful(u))
-    assert np.count_nonzero(plain(gumbel._quick, u[None]).astype(np.float32) != gumbels(u, np.float32)) > 10
+    assert np.count_nonzero(plain(gumbel.quick_gumbel, u[None]).astype(np.float32) != gumbels(u, np.float32)) > 10
 
 
 # ------------------------------------------------------------------------------------------------ Python and compiled
@@ -694,15 +693,15 @@ def test_float32_margin_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_plain_python_has_the_same_bits() -> None:
     rng = np.random.default_rng(16)
     x = rng.choice(arguments(-1022, 1023, 300), 400)
-    assert np.all(equal_bits(plain(logarithms.quick_minus_log, x[None]), -compiled_log(x, _quick_log)))
-    assert np.all(equal_bits(plain(logarithms.rough_log, x[None]), compiled_log(x, _rough_log)))
+    assert np.all(equal_bits(plain(logarithm.quick_minus_log, x[None]), -compiled_log(x, _quick_log)))
+    assert np.all(equal_bits(plain(logarithm.rough_log, x[None]), compiled_log(x, _rough_log)))
     x = np.concatenate([rng.choice(x, 100, axis=1) for x, _ in triple_arguments().values()], axis=1)
-    assert np.all(equal_bits(plain(logarithms.log_triple_word, x), compiled(_words, x, 3)))
+    assert np.all(equal_bits(plain(logarithm.log_triple_word, x), compiled(_words, x, 3)))
     a, b, z = (doubles(rng.normal(size=300) * scale) for scale in (1.0, 0.1, 2.0**-11))
     four = np.concatenate([a, b])
-    assert np.all(equal_bits(plain(logarithms._product, four), compiled(_products, four, 2)))
-    assert np.all(equal_bits(plain(logarithms._sum, four), compiled(_sums, four, 2)))
-    assert np.all(equal_bits(plain(logarithms._log_of_one_plus, z), compiled(_logs_of_one_plus, z, 2)))
+    assert np.all(equal_bits(plain(logarithm._product, four), compiled(_products, four, 2)))
+    assert np.all(equal_bits(plain(logarithm._sum, four), compiled(_sums, four, 2)))
+    assert np.all(equal_bits(plain(logarithm._log_of_one_plus, z), compiled(_logs_of_one_plus, z, 2)))
     u = np.concatenate([rng.choice(u, min(60, len(u)), replace=False) for u in gumbel_arguments().values()])
     assert np.all(equal_bits(plain(gumbel.gumbel, u[None]), gumbels(u)))
     words = np.concatenate([np.array(extreme_words(), np.uint64), rng.integers(0, 2**64, 300, np.uint64)])
@@ -807,7 +806,7 @@ def test_numbers_are_where_they_belong(seed: int) -> None:
             )
             assert np.array_equal(drawn[some], gumbels(uniforms(word_of(offset + i, seed) for i in some)))
             at = np.empty(len(some))
-            gumbel.draw_at(np.uint64(seed), np.array([offset + i for i in some], np.uint64), at)
+            kernels.draw_at(np.uint64(seed), np.array([offset + i for i in some], np.uint64), at)
             assert np.array_equal(drawn[some], at)
     last = noise.gumbel(3, seed, offset=2**64 - 3, dtype=np.float64)
     assert np.array_equal(last, gumbels(uniforms(word_of(2**64 - 3 + i, seed) for i in range(3))))

@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 # A command of its own, whose sections are those of the file fakes.py; it believes in a GPU.
 COMMAND = """\
 import sys
-from gpu_sections import Section
-from gpu_sections.command import main
+from gpu import Section
+from gpu.command import main
 
 names = sys.argv.pop(1).split(",")
 parts = {"several": ("a", "b", "c")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import re
@@ -9,16 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import aarch64
 import pytest
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ["NUMBA_CACHE_DIR"]) / "aarch64"  # of these very sources, see conftest.py
 ROWS = [
     f"{module}.{function}_rows"
-    for module in ("tiles", "kernels")
+    for module in ("short_rows", "long_rows")
     for function in ("index", "mask", "sum", "soft", "backward", "backward_temp", "double_backward")
 ]
-KERNELS = [*ROWS, *(f"gumbel.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
+KERNELS = [*ROWS, *(f"noise.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
+# These have the loads, exponentials, sums and stores of all; the others are compiled in the long sweeps.
+QUICK = [f"{module}.{name}_rows" for module in ("short_rows", "long_rows") for name in ("mask", "backward")]
+QUICK += ["noise.perturb_at"]
+EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KERNELS]
 WITHOUT_FMA = re.compile(r"(index|mask|sum|add)_rows")
 
 CALL = re.compile(r"^\tbl?\t(?!\.L)(\S+)$", re.MULTILINE)
@@ -39,43 +45,53 @@ def foreign_calls(assembly):
     return sorted({name for name in CALL.findall(assembly) if not OURS.match(name)})
 
 
-@pytest.fixture(scope="module")
-def assembly():
-    """By kernel, float32; compiled in a process of its own, which is no use afterwards."""
-    done = FOLDER / "done"
+@functools.cache
+def compiled(quick):
+    """Assembly by kernel, float32; compiled in a process of its own, which is no use afterwards."""
+    names = [name for name in KERNELS if (name in QUICK) == quick]
+    done = FOLDER / f"done, quick = {quick}"
     if not done.exists():
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-        command = [sys.executable, str(ROOT / "tests" / "aarch64.py"), str(FOLDER), "float32"]
+        command = [sys.executable, str(ROOT / "tests" / "aarch64.py"), str(FOLDER), "--dtype", "float32"]
         run = subprocess.run(
-            command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+            [*command, *(f"--kernel={name}" for name in names)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": path},
         )
         assert run.returncode == 0, run.stderr
         done.touch()
-    return {name: (FOLDER / f"{name}.float32.s").read_text() for name in KERNELS}
+    return {name: (FOLDER / f"{name}.float32.s").read_text() for name in names}
 
 
-def test_every_kernel_is_there(assembly):
-    assert sorted(KERNELS) == sorted(path.name.removesuffix(".float32.s") for path in FOLDER.glob("*.s"))
+@pytest.fixture
+def assembly(name):
+    return compiled(name in QUICK)[name]
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_no_function_of_a_library_is_called(assembly, name):
-    assert foreign_calls(assembly[name]) == []
+def test_every_kernel_is_there():
+    assert sorted(KERNELS) == sorted(aarch64.kernels())
 
 
-@pytest.mark.parametrize("name", [name for name in KERNELS if not WITHOUT_FMA.search(name)])
-def test_fma_is_an_instruction_over_vectors(assembly, name):
-    assert VECTOR_FMA.search(assembly[name])
+@pytest.mark.parametrize("name", EACH)
+def test_no_function_of_a_library_is_called(name, assembly):
+    assert foreign_calls(assembly) == []
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_no_load_is_masked(assembly, name):
-    assert not MASKED.search(assembly[name])
+@pytest.mark.parametrize("name", [each for each in EACH if not WITHOUT_FMA.search(each.values[0])])
+def test_fma_is_an_instruction_over_vectors(name, assembly):
+    assert VECTOR_FMA.search(assembly)
 
 
-@pytest.mark.parametrize("name", KERNELS)
-def test_kernels_are_entered_in_the_usual_modes(assembly, name):
-    assert len(ENTERED.findall(assembly[name])) == 1
+@pytest.mark.parametrize("name", EACH)
+def test_no_load_is_masked(name, assembly):
+    assert not MASKED.search(assembly)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_kernels_are_entered_in_the_usual_modes(name, assembly):
+    assert len(ENTERED.findall(assembly)) == 1
 
 
 # ------------------------------------------------------------------------------------------------ the reader
@@ -91,7 +107,7 @@ _ZN8npselect4rows:
 	bl	memset
 	bl	NRT_incref
 	bl	PyErr_SetString
-	bl	_ZN8npselect8backends5tiles5_fold
+	bl	_ZN8npselect5tiers3cpu10short_rows5_fold
 entry:
 	mrs	x19, FPCR
 	msr	FPCR, xzr

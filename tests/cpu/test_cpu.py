@@ -28,6 +28,7 @@ from npselect._threads import over_rows, thread_count
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
 SHAPES = [(140_000, 2), (34_000, 8), (2_100, 129), (270, 1025), (54, 5000)]  # every one enough for seven threads
 THREADS = "NPSELECT_NUM_THREADS"
+FOLDERS = [str(Path(__file__).parents[1]), str(Path(__file__).parent)]  # where a process finds this file
 
 
 def all_functions(batch: Batch, **options: Any) -> list[Any]:
@@ -220,12 +221,12 @@ def test_any_axis(dtype: str, axis: int) -> None:
 
 _IN_A_PROCESS = """
     import sys
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {folders!r}
     import test_cpu
     for dtype in {dtypes!r}:
         print(dtype, test_cpu.small_digest(dtype))
-    from npselect.tiers.cpu import long_rows as kernels
-    print(any("vfmadd" in code for code in kernels.backward_rows.inspect_asm().values()))
+    from npselect.tiers.cpu import long_rows
+    print(any("vfmadd" in code for code in long_rows.backward_rows.inspect_asm().values()))
 """
 SMALL = [(50, 1), (300, 5), (60, 129), (5, 1100)]
 
@@ -248,7 +249,7 @@ def _digests_for(processor: str | None, dtypes: list[str], folder: Path) -> list
         environment["NUMBA_CPU_FEATURES"] = ""
     else:
         environment.pop("NUMBA_CPU_NAME", None)
-    script = textwrap.dedent(_IN_A_PROCESS.format(tests=str(Path(__file__).parents[1]), dtypes=dtypes))
+    script = textwrap.dedent(_IN_A_PROCESS.format(folders=FOLDERS, dtypes=dtypes))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, timeout=1500)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -305,7 +306,7 @@ def test_32_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 _AFTER_A_FORK = """
     import os, sys, time
-    sys.path.insert(0, {tests!r})
+    sys.path[:0] = {folders!r}
     os.environ["NPSELECT_NUM_THREADS"] = "3"
     import test_cpu
     batch = test_cpu.fixed("float32", 33_000, 8)
@@ -334,7 +335,7 @@ _AFTER_A_FORK = """
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_after_a_fork() -> None:
     """Children of a process whose pool has worked: their batches are split too; they leave by either door."""
-    script = textwrap.dedent(_AFTER_A_FORK.format(tests=str(Path(__file__).parents[1])))
+    script = textwrap.dedent(_AFTER_A_FORK.format(folders=FOLDERS))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "ended\n"
@@ -407,9 +408,9 @@ def test_threads_variable_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_empty_number_of_threads_is_none_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(THREADS, raising=False)
-    usual = thread_count()
+    default = thread_count()
     monkeypatch.setenv(THREADS, "")
-    assert thread_count() == usual
+    assert thread_count() == default
 
 
 @pytest.mark.parametrize(("given", "count"), [("3", 3), ("4,2", 4), (" 2 , 8", 2), ("007", 7)])
@@ -426,6 +427,6 @@ def test_openmp_may_say_how_many_threads(given: str, count: int, monkeypatch: py
 def test_what_openmp_would_not_take_is_ignored(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in (THREADS, "OMP_NUM_THREADS"):
         monkeypatch.delenv(variable, raising=False)
-    usual = thread_count()
+    default = thread_count()
     monkeypatch.setenv("OMP_NUM_THREADS", given)
-    assert thread_count() == usual
+    assert thread_count() == default

@@ -64,15 +64,15 @@ SCRIPT = """
 """
 COMPILING = """
     straight_through.index(logits.astype("d"), backend="cpu")
-    from npselect.tiers.cpu.cache import Kept
-    load = Kept.load_overload
+    from npselect.tiers.cpu.cache import KernelCache
+    load = KernelCache.load_overload
 
     def load_slowly(*arguments):
         if not begun.is_set():
             stop()
         return load(*arguments)
 
-    Kept.load_overload = load_slowly
+    KernelCache.load_overload = load_slowly
 """
 LOADING = """
     class Finder:

@@ -21,7 +21,7 @@ from numba import njit
 from test_cpu import THREADS, all_functions, digest
 
 from npselect import _modes, gumbel_softmax, noise, selection, straight_through
-from npselect._arithmetic import gumbel
+from npselect.tiers.cpu import noise as kernels
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,8 +82,8 @@ def test_every_function(dtype: str, backend: str, kept: None) -> None:
 
 
 def test_what_is_not_protected_is_another() -> None:
-    """A kernel that is compiled without `Entered` has other bits in every mode: what is compared shows it."""
-    protected: Any = gumbel.add_rows
+    """A kernel compiled without `FloatModesCompiler` has other bits in every mode: what is compared shows it."""
+    protected: Any = kernels.add_rows
     unprotected = njit(nogil=True, error_model="numpy")(protected.py_func)
     rng = np.random.default_rng(5)
     tiny = np.float32(2.0**-149) * rng.integers(1, 9, (2, 8)).astype(np.float32)

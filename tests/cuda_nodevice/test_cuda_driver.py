@@ -140,7 +140,8 @@ def test_the_sections_of_the_benchmark_keep_kernels_and_tell_their_registers(run
     code = f"""
 import sys
 sys.path.insert(0, {str(HERE.parent / "bench")!r})
-from gpu_sections import compiling, kept
+from gpu import kept
+from gpu.sections import compiling
 kept.install()
 {{}}
 print("print:", compiling.registers()["backward"])

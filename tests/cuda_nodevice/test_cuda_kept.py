@@ -1,4 +1,4 @@
-"""Kernels that the sections of bench/gpu.py keep, and the toolkit that they look for."""
+"""Kernels that the sections of bench/gpu.py keep."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 
-from gpu_sections import kept, toolkit  # noqa: E402
+from gpu import kept  # noqa: E402
 
 needs_numba_cuda = pytest.mark.skipif(find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
 
@@ -78,7 +78,11 @@ def test_names_are_the_same_in_another_process():
         "import json, test_cuda_kept as t; print(json.dumps({what: t.kept.name_of(each, (9, 0)) "
         "for what, each in reversed(t.launchers().items())}))"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]), "PYTHONHASHSEED": "7"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+        "PYTHONHASHSEED": "7",
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert json.loads(done.stdout) == {what: kept.name_of(each, (9, 0)) for what, each in launchers().items()}
 
@@ -160,63 +164,3 @@ def test_a_report_is_told_why_nothing_is_kept(monkeypatch, tmp_path):
     kept.install(SimpleNamespace(note=notes.append))
     assert len(notes) == 1
     assert notes[0].startswith("compiled kernels are not kept: ")
-
-
-# ------------------------------------------------------------------------------------------------ the toolkit
-
-
-@pytest.fixture
-def toolkits(monkeypatch, tmp_path):
-    """Make folders of toolkits, in which alone is looked."""
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    made = []
-    monkeypatch.setattr(toolkit, "folders", lambda: made)
-
-    def make(name, *files):
-        for file in files:
-            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name / file).write_text(name)
-        made.append(tmp_path / name)
-        return tmp_path / name
-
-    yield make
-    os.environ.pop("CUDA_HOME", None)
-
-
-def test_a_usual_toolkit_is_pointed_at(toolkits, tmp_path):
-    toolkits("without", "nvvm/libdevice/libdevice.10.bc", "bin/ptxas")
-    usual = toolkits("usual", "nvvm/lib64/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc")
-    toolkit.point_at(tmp_path / "links")
-    assert os.environ["CUDA_HOME"] == str(usual)
-    assert toolkit.contents()[str(usual)] == ["nvvm/lib64/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc"]
-
-
-@pytest.mark.parametrize("folder", ["lib64", "lib"])
-def test_another_toolkit_is_linked_to(folder, toolkits, tmp_path):
-    toolkits("assembled", f"{folder}/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc")
-    toolkit.point_at(tmp_path / "links")
-    home = Path(os.environ["CUDA_HOME"])
-    assert (home / "nvvm" / "lib64" / "libnvvm.so.4").read_text() == "assembled"
-    assert (home / "nvvm" / "libdevice" / "libdevice.10.bc").read_text() == "assembled"
-
-
-def test_no_toolkit_or_one_that_was_named_is_left_alone(toolkits, tmp_path, monkeypatch):
-    toolkits("half", "lib64/libnvvm.so.4")
-    toolkit.point_at(tmp_path / "links")
-    assert "CUDA_HOME" not in os.environ
-    monkeypatch.setenv("CUDA_HOME", "mine")
-    toolkits("usual", "nvvm/lib64/libnvvm.so.4", "nvvm/libdevice/libdevice.10.bc")
-    toolkit.point_at(tmp_path / "links")
-    assert os.environ["CUDA_HOME"] == "mine"
-
-
-def test_folders_are_looked_for_where_they_may_be(monkeypatch, tmp_path):
-    (tmp_path / "nvidia" / "cu13").mkdir(parents=True)
-    (tmp_path / "home").mkdir()
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("CUDA_PATH", str(tmp_path / "nowhere"))
-    monkeypatch.syspath_prepend(str(tmp_path))
-    found = toolkit.folders()
-    assert found[0] == tmp_path / "home"
-    assert tmp_path / "nvidia" / "cu13" in found
-    assert tmp_path / "nowhere" not in found

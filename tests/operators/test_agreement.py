@@ -29,10 +29,12 @@ def computed(batch: Batch, backend: str) -> dict[str, Any]:
     logits, temp, where, g, v = batch
     options: dict[str, Any] = {"where": where, "backend": backend}
     double_mask, double_logits = straight_through.double_backward(v, g, logits, temp, **options)
+    backward = straight_through.backward(g, logits, temp, **options)
     return {
         "soft": straight_through.soft(logits, temp, **options),
-        "backward": straight_through.backward(g, logits, temp, **options),
-        "jvp": straight_through.jvp(g, logits, temp, **options),
+        "backward": backward,
+        # the same map, as test_properties says; the reference takes seconds for it
+        "jvp": backward if backend == "reference" else straight_through.jvp(g, logits, temp, **options),
         "backward_temp": straight_through.backward_temp(g, logits, temp, **options),
         "double_mask": double_mask,
         "double_logits": double_logits,
@@ -166,19 +168,19 @@ def test_selection(dtype: str, choices: int) -> None:
 @dtypes
 @pytest.mark.parametrize("choices", [1, 2, 3, 5, 8, 31, 127, 128, 129, 255, 1000, 1023, 1024, 1025, 2049, 4096, 5000])
 def test_random(dtype: str, choices: int, record: Record) -> None:
-    rows = max(4, min(600, 30_000 // choices))
+    rows = max(3, min(400, 8_000 // choices))
     compare(inputs.random(dtype, rows, choices, choices), dtype, record, "random")
 
 
 @dtypes
 def test_random_of_a_vocabulary(dtype: str, record: Record) -> None:
-    compare(inputs.random(dtype, 3, 50257, 2), dtype, record, "random")
+    compare(inputs.random(dtype, 1, 50257, 2), dtype, record, "random")
 
 
 @dtypes
 @pytest.mark.parametrize("choices", [2, 8, 129, 1025])
 def test_adversarial(dtype: str, choices: int, record: Record) -> None:
-    rows = max(6, min(150, 3000 // choices))
+    rows = max(6, min(100, 1500 // choices))
     for family, batch in inputs.adversarial(dtype, rows, choices, choices, wild=False).items():
         compare(batch, dtype, record, family)
 

@@ -11,7 +11,11 @@ import sys
 from pathlib import Path
 
 import children
+import exact
+import numpy as np
 import pytest
+
+from npselect.testing import tolerance_reinmax
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -77,17 +81,41 @@ def test_toy_losses_settle_on_the_plateau(p, c):
 
 
 @pytest.mark.frameworks
-def test_readme_shows_what_frameworks_do():
-    """Column by column; which lone entries oneDNN makes NaN depends on the processor."""
-    for framework in ("torch", "jax", "tensorflow"):
-        pytest.importorskip(framework, reason=f"{framework} is not installed: the table cannot be measured again")
-    command = [sys.executable, str(EXAMPLES / "compare_frameworks.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    measured = [line.split(" | ") for line in done.stdout.strip().splitlines()]
-    readme = [line.split(" | ") for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
-    first = readme.index(measured[0])
-    shown = readme[first : first + len(measured)]
-    assert len(measured) > 12
-    for row, expected in zip(shown, measured, strict=True):
-        assert row[:-1] == expected[:-1]
-        assert row[-1] == expected[-1] or "nan" in row[-1].lower() + expected[-1].lower()
+@pytest.mark.parametrize("temp", [0.5, 1.0, 1.5])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_reinmax_select_is_reinmax(dtype, temp):
+    """All three ways, by the published definition in mpmath and the bound; the noise says what is drawn."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    example = runpy.run_path(str(EXAMPLES / "reinmax_select.py"))
+    rng = np.random.default_rng(3)
+    g, w = rng.normal(size=(2, 30, 6)).astype(dtype)
+    w[:10] *= 20
+    noise = rng.gumbel(size=w.shape).astype(dtype)
+    d = np.argmax(w + noise, axis=-1)
+    rows = exact.rows(w, np.full((30, 1), temp), None, g, g)
+    values = [exact.exact_reinmax(row, int(i), "float64") for row, i in zip(rows, d, strict=True)]
+    right = np.array([[exact.rounded(x, "float64") for x in row] for row in values])
+    bound = tolerance_reinmax.reinmax(g, w, d, temp, dtype)
+    assert np.all(np.abs(example["numpy_backward"](g, w, d, temp) - right) <= bound)
+    for name in ("function_select", "published_select"):
+        logits = torch.tensor(w, requires_grad=True)
+        mask = example[name](logits, temp, noise=torch.tensor(noise))
+        np.testing.assert_array_equal(mask.detach().numpy(), np.eye(6, dtype=dtype)[d])
+        mask.backward(torch.tensor(g))
+        assert np.all(np.abs(logits.grad.numpy() - right) <= bound), name
+
+
+@pytest.mark.frameworks
+def test_reinmax_select_of_a_saturated_row():
+    """Autograd has nothing left of what the function keeps."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    example = runpy.run_path(str(EXAMPLES / "reinmax_select.py"))
+
+    def gradient(name):
+        logits = torch.tensor([[0.0, -50.0]], dtype=torch.float64, requires_grad=True)
+        mask = example[name](logits, noise=torch.zeros(1, 2, dtype=torch.float64))
+        mask.backward(torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+        return logits.grad[0, 0].item()
+
+    assert abs(gradient("function_select") - np.exp(-50.0) / 2) < 1e-37
+    assert gradient("published_select") == 0.0

@@ -34,7 +34,14 @@ OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.s
 ROOMS = {
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
-    "npselect.bench": {"npselect", "npselect._commands", "npselect._threads", "npselect.testing", *OPERATORS},
+    "npselect.bench": {
+        "npselect",
+        "npselect._commands",
+        "npselect._operators",
+        "npselect._threads",
+        "npselect.testing",
+        *OPERATORS,
+    },
     "npselect.testing": {"npselect", "npselect._dtypes", "npselect._places", "npselect.tiers", *OPERATORS},
     "npselect": {"npselect._operators", "npselect._warm_up", "npselect.tiers", "npselect._gpu", *OPERATORS},
     "npselect._commands": set(),
@@ -100,6 +107,43 @@ def test_rooms(path):
     if room_of(module) in ("npselect.reference", "npselect._oracle", "npselect._modes"):
         third_party = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names)
         assert third_party <= {"numpy", "npselect"}
+
+
+def module_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circle(graph):
+    """A list of modules of which each imports the next, and the last the first; None if there is none."""
+    done = set()
+
+    def search(module, path):
+        if module in path:
+            return path[path.index(module) :]
+        if module in done:
+            return None
+        found = next(filter(None, (search(other, [*path, module]) for other in sorted(graph.get(module, ())))), None)
+        done.add(module)
+        return found
+
+    return next(filter(None, (search(module, []) for module in sorted(graph))), None)
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Neither at its top, nor in functions, nor for types alone."""
+    assert circle({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"b"}}) == ["b", "d"]
+    modules = {module_of(path): path for path in PACKAGE.rglob("*.py")}
+    graph = {}
+    for module, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" if f"{node.module}.{alias.name}" in modules else node.module
+                          for alias in node.names}  # fmt: skip
+        graph[module] = names & modules.keys() - {module}
+    assert circle(graph) is None
 
 
 def run(code, **environment):
@@ -243,7 +287,8 @@ def test_readme_has_a_profile_for_hypothesis(monkeypatch):
     assert all(hasattr(npselect, name) for name in signature["operators"])
 
 
-def test_readme_names_only_files_that_exist():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)\)", readme):
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_only_files_that_exist_are_named(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target

@@ -14,9 +14,9 @@ from test_adapters import FROM, needs
 
 from npselect import gumbel_softmax, straight_through, testing
 from npselect.testing import temperature
-from npselect.testing.compare import Allowed
 from npselect.testing.dtypes import floating_dtype
-from npselect.testing.temperature import temperature_cases
+from npselect.testing.profile import Profile
+from npselect.testing.temperature_cases import temperature_cases
 
 OPERATORS = [straight_through, gumbel_softmax]
 
@@ -175,7 +175,7 @@ def test_the_oracle_and_the_bound_by_mpmath(dtype):
     with mpmath.workdps(60):
         step = mpmath.mpf(10) ** -20
         exact = float((value(temp + step) - value(temp - step)) / (2 * step))
-    allowed = float(temperature.bound(case, Allowed("standard")))
+    allowed = float(temperature.bound(case, Profile("standard")))
     assert abs(float(case.grad_temp) - exact) < min(allowed, 1e-2 * abs(exact) + 1e-6)
     assert abs(float(backward_temp(g, w, temp)) - exact) < allowed
     assert 0 < allowed < {"float16": 0.1, "bfloat16": 0.8}.get(dtype, 1e-4) * abs(exact) * 40
@@ -215,7 +215,7 @@ def test_the_bound_does_not_hide_what_is_wrong(dtype):
     allowed = {"float16": 1 / 8, "bfloat16": 0.9, "float32": 1e-3, "float64": 1e-12}[dtype]
     for case in temperature_cases(floating_dtype(dtype), 0.6):
         if case.note == "the gradient of temp, in which nothing cancels":
-            limit, exact = temperature.bound(case, Allowed("standard")), np.abs(case.grad_temp.astype(np.float64))
+            limit, exact = temperature.bound(case, Profile("standard")), np.abs(case.grad_temp.astype(np.float64))
             assert np.median(limit / exact) < allowed, case.id
 
 

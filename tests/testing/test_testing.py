@@ -27,6 +27,7 @@ from honest import (
     in_a_loop,
     one_hot,
     remembered_cases,
+    small_cases,
     soft_gradient,
     total,
     with_options,
@@ -35,7 +36,8 @@ from honest import (
 import npselect
 from npselect import bench, gumbel_softmax, noise, straight_through, testing
 from npselect.testing import tolerance
-from npselect.testing.compare import Allowed, within_rounding
+from npselect.testing.compare import within_rounding
+from npselect.testing.profile import Profile
 
 ROOT = Path(__file__).parents[2]
 OPERATORS = [straight_through, gumbel_softmax]
@@ -43,6 +45,12 @@ OPERATORS = [straight_through, gumbel_softmax]
 
 @pytest.fixture(autouse=True)
 def _remembered(monkeypatch):
+    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", small_cases)
+
+
+@pytest.fixture
+def with_large_cases(_remembered, monkeypatch):
+    """Those of many rows and of long ones too, which take most of the time and ask for nothing but their size."""
     monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", remembered_cases)
 
 
@@ -69,6 +77,25 @@ def test_honest_is_accepted(name, dtype):
         assert report.ok, str(report)
         assert report.likely_cause is None
         assert {case.group for case in report.cases if case.verdict == "passed"} > {"random", "axis", "where"}
+
+
+def all_cases_of(dtype, operator):
+    """As `check` asks for them, so that the answers are remembered."""
+    return remembered_cases(np.dtype(dtype), 0.6, operator, learned_temp=False)
+
+
+def slow_but(quick):
+    """All honest ones in all dtypes; `quick` says which of them in the README's command."""
+    pairs = [(name, dtype) for name in HONEST for dtype in DTYPES]
+    return [pytest.param(*pair, marks=[pytest.mark.slow] * (not quick(*pair))) for pair in pairs]
+
+
+@pytest.mark.usefixtures("with_large_cases")
+@pytest.mark.parametrize(("name", "dtype"), slow_but(lambda name, dtype: name == "divide first" or dtype == "float32"))
+def test_honest_is_accepted_in_large_cases(name, dtype):
+    for operator in OPERATORS:
+        report = testing.check(with_options(*HONEST[name]), dtypes=dtype, operator=operator)
+        assert report.ok, str(report)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -103,11 +130,17 @@ def test_temperatures_at_the_ends_of_the_range(dtype, temp):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize(
+    ("backend", "entries"),
+    [("cpu", np.inf), ("reference", 2**14), pytest.param("reference", np.inf, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_own_tiers_pass_strict(operator, backend, dtype):
+def test_own_tiers_pass_strict(operator, backend, entries, dtype):
+    """The reference, which takes a minute for the largest cases, in those of up to so many entries."""
     tier = implementation(partial(operator.forward, backend=backend), partial(operator.backward, backend=backend))
-    report = testing.check(tier, operator=operator, dtypes=dtype, profile="strict")
+    cases = [case for case in all_cases_of(dtype, operator) if case.logits.size <= entries]
+    assert max(case.logits.shape[-1] for case in cases if case.origin is not None) > 4096
+    report = testing.check(tier, operator=operator, dtypes=dtype, profile="strict", cases=cases)
     assert report.ok, str(report)
     assert all(case.verdict == "passed" for case in report.cases)
     assert all(case.judged_rows == case.rows for case in report.cases)
@@ -149,6 +182,7 @@ def test_strict_rejects_a_textbook():
     assert {"random/constant cotangent", "edge/NaN", "edge/all -inf", "edge/temp=0.0"} <= failed(report)
 
 
+@pytest.mark.usefixtures("with_large_cases")
 def test_a_full_check_is_quick(record):
     example = runpy.run_path(str(ROOT / "examples" / "numpy_select.py"))
     remembered_cases.cache_clear()  # the oracle's time included
@@ -167,7 +201,7 @@ def second_within_rounding(w, temp):
     if not w.size:
         return mask
     case = testing.Case("a/case", "", w, w, temp)
-    close = within_rounding(case, Allowed("standard")) & (case.w < np.max(case.w, axis=-1, keepdims=True))
+    close = within_rounding(case, Profile("standard")) & (case.w < np.max(case.w, axis=-1, keepdims=True))
     sly = one_hot(np.argmax(np.where(close, case.w, -np.inf), axis=-1, keepdims=True), w)
     return np.where(np.any(close, axis=-1, keepdims=True), sly, mask).astype(w.dtype)
 

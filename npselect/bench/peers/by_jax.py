@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,7 @@ def calls(problem: Problem) -> Calls:
         mask = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=dtype)
         return probs + jax.lax.stop_gradient(mask - probs)
 
-    def draw(key: Any) -> Any:
-        return jax.random.gumbel(key, problem.shape, dtype)
+    draw = _draw(problem.shape, dtype)
 
     def choose(x: Any, logits: Any) -> Any:
         return jnp.matmul(select(logits)[..., None, :], x)[..., 0, :]
@@ -64,7 +64,7 @@ def calls(problem: Problem) -> Calls:
         if problem.operator == "selection":
             function, given, cotangent = choose, [problem.x, problem.logits], jnp.array(problem.grad_chosen)
             extra: list[Any] = []
-        elif problem.operator == "straight_through":
+        elif not problem.draws:
             function, given, cotangent, extra = select, [problem.logits], jnp.array(problem.grad_mask), []
         else:
             drawn = ready(draw, key)
@@ -93,3 +93,14 @@ def calls(problem: Problem) -> Calls:
         return ready(backward if call == "backward" else both, cotangent, *arrays, *extra)
 
     return Calls(prepare, np.asarray, noise=noise, flushes_subnormals=True)
+
+
+@lru_cache(maxsize=16)
+def _draw(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[Any], Any]:
+    """One function for all seeds: `jax.jit` compiles anew for each function object, and this takes it seconds."""
+    jax = needed("jax")
+
+    def draw(key: Any) -> Any:
+        return jax.random.gumbel(key, shape, dtype)
+
+    return draw

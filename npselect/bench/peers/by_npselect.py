@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect import noise, selection
 from npselect.bench.peer import Calls, LeftOutError
 from npselect.bench.problem import Problem
 
@@ -48,8 +48,9 @@ def calls(problem: Problem, *, out: bool = False, backend: str | None = None, gi
         )
     options: dict[str, Any] = {"backend": backend}
     drawn: Callable[[], Any] | None = None
-    operator = straight_through if problem.operator == "straight_through" else gumbel_softmax
-    if problem.operator == "gumbel_softmax":
+    assert problem.family is not None
+    operator = problem.family.module
+    if problem.draws:
         drawn = partial(noise.gumbel, problem.shape, problem.seed, dtype=problem.wide)
         if given:
             drawn = partial(getattr, problem, "noise")

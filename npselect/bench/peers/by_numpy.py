@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.bench.peer import Calls, needed
 from npselect.bench.peers.by_npselect import two_functions
 from npselect.bench.problem import Problem
+from npselect.testing.aliases import Array
+from npselect.testing.textbook import SURROGATE, softmax
 
 __all__ = ["calls", "scipy_calls"]
-
-Array = npt.NDArray[Any]
-
-
-def softmax(t: Array) -> Array:
-    """Of each row."""
-    exps = np.exp(t - np.max(t, axis=-1, keepdims=True))
-    exps /= np.sum(exps, axis=-1, keepdims=True)
-    return np.asarray(exps)
 
 
 def scipy_calls(problem: Problem) -> Calls:
@@ -49,35 +40,34 @@ def calls(problem: Problem, softmax: Callable[[Array], Array] = softmax) -> Call
         restart()
         return drawn()
 
-    def one_hot(w: Array) -> Array:
-        mask = np.zeros(w.shape, problem.form)
-        np.put_along_axis(mask, np.argmax(w, axis=-1, keepdims=True), 1, axis=-1)
-        return mask
-
-    def gradient(g: Array, w: Array) -> Array:
-        p = softmax(w / temp)
-        g = g.astype(wide, copy=False)
-        grad = p * (g - np.sum(p * g, axis=-1, keepdims=True)) / temp
-        return np.asarray(grad.astype(problem.form, copy=False))
-
     if problem.operator == "noise":
         return Calls(lambda _: lambda: drawn().astype(problem.form, copy=False), restart=restart)
     logits = problem.logits.astype(wide, copy=False)
-    if problem.operator == "straight_through":
-        return two_functions(lambda: one_hot(logits), lambda: gradient(problem.grad_mask, logits))
-    if problem.operator == "gumbel_softmax":
-        kept = logits + noise()
+    textbook = SURROGATE if problem.family is None else problem.family.textbook
+
+    def mask(**given: Array) -> Array:
+        return np.asarray(textbook.forward(logits, temp, **given).astype(problem.form, copy=False))
+
+    def gradient(g: Array, **given: Array) -> Array:
+        g = g.astype(wide, copy=False)
+        grad = textbook.backward(g, logits, temp, softmax=softmax, **given)
+        return np.asarray(grad.astype(problem.form, copy=False))
+
+    if problem.draws:
+        kept = noise()
 
         def both() -> tuple[Array, Array]:
-            w = logits + drawn()
-            return one_hot(w), gradient(problem.grad_mask, w)
+            new = drawn()
+            return mask(noise=new), gradient(problem.grad_mask, noise=new)
 
         functions = {
-            "forward": lambda: one_hot(logits + drawn()),
-            "backward": lambda: gradient(problem.grad_mask, kept),
+            "forward": lambda: mask(noise=drawn()),
+            "backward": lambda: gradient(problem.grad_mask, noise=kept),
             "forward+backward": both,
         }
         return Calls(functions.__getitem__, noise=noise, restart=restart)
+    if problem.operator != "selection":
+        return two_functions(mask, lambda: gradient(problem.grad_mask))
 
     x, grad_chosen = problem.x, problem.grad_chosen
 
@@ -90,6 +80,6 @@ def calls(problem: Problem, softmax: Callable[[Array], Array] = softmax) -> Call
         index = np.argmax(logits, axis=-1)[:, None, None]
         np.put_along_axis(grad_x, index, grad_chosen[:, None], axis=1)
         g = np.matmul(x.astype(wide, copy=False), grad_chosen.astype(wide, copy=False)[..., None])[..., 0]
-        return grad_x, gradient(g, logits)
+        return grad_x, gradient(g)
 
     return two_functions(chosen, gradients)

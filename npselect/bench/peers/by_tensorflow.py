@@ -52,7 +52,7 @@ def calls(problem: Problem) -> Calls:
     extra: list[Any] = []
     if problem.operator == "selection":
         function, given, cotangent = choose, [problem.x, problem.logits], problem.grad_chosen
-    elif problem.operator == "gumbel_softmax":
+    elif problem.draws:
         drawn = ready(draw, seed)
         function, noise, extra = sample, lambda: array(drawn()), [seed]
     tensors = [tf.constant(one) for one in given]

@@ -10,15 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect.bench.peer import Calls, needed
 from npselect.bench.problem import Problem
 from npselect.bench.threads import configure
+from npselect.testing.aliases import Array
 
 __all__ = ["calls"]
-
-Array = npt.NDArray[Any]
 
 
 def calls(problem: Problem, *, compiled: bool = False, functional: bool = False) -> Calls:
@@ -57,7 +55,7 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
             torch, run(choose), [tensor(torch, problem.x), logits], tensor(torch, problem.grad_chosen)
         )
     grad_mask = tensor(torch, problem.grad_mask)
-    if problem.operator == "straight_through":
+    if not problem.draws:
         return differentiated(torch, run(select), [logits], grad_mask)
     drawn = run(draw)
 

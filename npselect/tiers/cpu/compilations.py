@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from numba.core import event
 
-from npselect.tiers.cpu.cache import are_kept
+from npselect.tiers.cpu.cache import all_cached
 from npselect.tiers.cpu.short_rows import mask_rows
 
-__all__ = ["Compilations", "compilations", "kept_in"]
+__all__ = ["Compilations", "cache_folder", "compilations"]
 
 
 class Compilations(event.Listener):  # type: ignore[misc]
@@ -27,25 +26,25 @@ class Compilations(event.Listener):  # type: ignore[misc]
         self.count = 0
         self._depth = 0
 
-    def on_start(self, _: Any) -> None:
-        """One more, unless another is under way."""
+    def on_start(self, _: event.Event) -> None:
+        """Count it, unless another is under way."""
         self.count += not self._depth
         self._depth += 1
 
-    def on_end(self, _: Any) -> None:
-        """It is done."""
+    def on_end(self, _: event.Event) -> None:
+        """The compilation has ended."""
         self._depth -= 1
 
 
 @contextmanager
 def compilations() -> Iterator[Compilations]:
-    """Count what is compiled meanwhile."""
+    """Count the compilations in the block."""
     listener = Compilations()
     with event.install_listener("numba:compile", listener):
         yield listener
 
 
-def kept_in() -> str | None:
+def cache_folder() -> str | None:
     """The directory of the machine code; None if there is none, or something could not be written there."""
     path = mask_rows.stats.cache_path  # type: ignore[attr-defined]
-    return None if path is None or not are_kept() else str(path)
+    return None if path is None or not all_cached() else str(path)

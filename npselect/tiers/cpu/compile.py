@@ -1,20 +1,30 @@
-"""How a kernel of the CPU tier is compiled, entered and kept."""
+"""How a kernel of the CPU tier is compiled and cached."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from numba import njit
 
 from npselect._forks import check
-from npselect.tiers.cpu.cache import Kept
-from npselect.tiers.cpu.entries import Entered
+from npselect.tiers.cpu.cache import KernelCache
+from npselect.tiers.cpu.float_modes import FloatModesCompiler
 
-__all__ = ["allocating_kernel", "kernel"]
+__all__ = ["RowKernel", "allocating_kernel", "kernel", "row_kernel"]
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class RowKernel(Protocol):
+    """A kernel over a range of rows."""
+
+    spans: int
+    """How many numbers an entry of the row it keeps in scratch memory."""
+
+    def __call__(self, *arguments: object) -> None:
+        """Logits first, then other arrays, results, start, stop, scratch."""
 
 
 def kernel(function: Function) -> Function:
@@ -25,18 +35,29 @@ def kernel(function: Function) -> Function:
     return _compiled(function, _nrt=False)
 
 
+def row_kernel(spans: int) -> Callable[[Callable[..., None]], RowKernel]:
+    """A `kernel` over a range of rows, which needs so many spans of scratch memory: callers read `spans` off it."""
+
+    def decorate(function: Callable[..., None]) -> RowKernel:
+        made: Any = kernel(function)
+        made.spans = spans
+        return cast("RowKernel", made)
+
+    return decorate
+
+
 def allocating_kernel(function: Function) -> Function:
-    """The same with arrays of its own."""
+    """A kernel that may allocate arrays of its own."""
     return _compiled(function)
 
 
-def _compiled(function: Function, **options: Any) -> Function:
-    made: Any = njit(nogil=True, error_model="numpy", pipeline_class=Entered, **options)(function)
+def _compiled(function: Function, **options: object) -> Function:
+    made: Any = njit(nogil=True, error_model="numpy", pipeline_class=FloatModesCompiler, **options)(function)
     with suppress(RuntimeError, OSError):  # numba: no locator available
-        made._cache = Kept(function)
+        made._cache = KernelCache(function)
     compile_for = made._compile_for_args
 
-    def first_call(*arguments: Any, **options: Any) -> Any:
+    def first_call(*arguments: object, **options: object) -> object:
         check()
         return compile_for(*arguments, **options)
 

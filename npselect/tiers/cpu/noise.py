@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import types
 
+from npselect._arithmetic.aliases import Array, Chosen, Logits, NumbaType, Out, Row, Values, Word
 from npselect._arithmetic.gumbel import gumbel, quick_gumbel, uniform, words_of
 from npselect._arithmetic.half import widen
 from npselect._arithmetic.primitives import compiles, formula, inlined
-from npselect._arithmetic.simd import WIDE, counted, is_any, load_wide, store, store_in_turn
+from npselect._arithmetic.simd import WIDE, any_lane, iota, load_wide, store, store_interleaved
 from npselect.tiers.cpu.compile import allocating_kernel
 
 __all__ = ["add_rows", "draw", "draw_at", "perturb", "perturb_at"]
@@ -19,34 +18,34 @@ _BIT = np.uint64(1)
 
 
 @formula
-def _gumbels32(u: Any, out: Any) -> Any:
-    """By wide packs, and then those in doubt."""
+def _gumbels32(u: Values, out: Out) -> None:
+    """In wide vectors, then one by one where that is in doubt."""
     for first in range(0, len(out), WIDE):
         store(out, first, quick_gumbel(load_wide(u, first)))
     for first in range(0, len(out), WIDE):
         quick = load_wide(out, first)
-        if is_any(quick != quick):
+        if any_lane(quick != quick):
             for i in range(first, min(first + WIDE, len(out))):
                 if out[i] != out[i]:
                     out[i] = np.float32(gumbel(u[i]))
 
 
 @formula
-def _gumbels64(u: Any, out: Any) -> Any:
+def _gumbels64(u: Values, out: Out) -> None:
     for i in range(len(out)):
         out[i] = gumbel(u[i])
 
 
-def gumbels(u: Any, out: Any) -> Any:
+def gumbels(u: Values, out: Out) -> None:
     """The noise of each uniform in the type of `out`, float32 or float64.
 
     In float32, a multiple of `WIDE` numbers is read and written, whatever the length of `out`.
     """
-    raise NotImplementedError("packs are for compiled code alone")
+    raise NotImplementedError("SIMD vectors exist in compiled code alone")
 
 
 @compiles(gumbels)
-def _gumbels(u: Any, out: Any) -> Any:
+def _gumbels(u: NumbaType, out: NumbaType) -> Chosen:
     if out.dtype == types.float32:
         return lambda u, out: _gumbels32(u, out)
     return lambda u, out: _gumbels64(u, out)
@@ -56,24 +55,24 @@ _BLOCK = 2048  # numbers that are drawn at a time; a multiple of WIDE
 
 
 @inlined
-def _room(n: Any, out: Any) -> Any:
+def _room(n: Row, out: Out) -> tuple[Values, Values]:
     """For the uniforms and the noise of n numbers, or of a block."""
     size = min((n + WIDE - 1) // WIDE * WIDE, _BLOCK)
     return np.empty(size), np.empty(size, out.dtype)
 
 
 @formula
-def _draw(seed: Any, counter: Any, u: Any, noise: Any) -> Any:
+def _draw(seed: Word, counter: Word, u: Values, noise: Values) -> None:
     for i in range(0, len(noise), WIDE):
-        even, odd = words_of(counted(counter + np.uint64(i >> 1)), seed)
-        store_in_turn(u, i, uniform(even), uniform(odd))
+        even, odd = words_of(iota(counter + np.uint64(i >> 1)), seed)
+        store_interleaved(u, i, uniform(even), uniform(odd))
     gumbels(u, noise)
 
 
 @allocating_kernel
-def draw(seed: Any, first: Any, out: Any) -> Any:
+def draw(seed: Word, first: Word, out: Out) -> None:
     """The numbers `first`, ``first + 1``, ... of the stream."""
-    skipped: Any = np.int64(first & _BIT)  # from even to odd, as two numbers come of one block
+    skipped: Row = np.int64(first & _BIT)  # a counter gives an even number and an odd one
     n = skipped + len(out)
     u, noise = _room(n, out)
     for start in range(0, n, _BLOCK):
@@ -85,7 +84,7 @@ def draw(seed: Any, first: Any, out: Any) -> Any:
 
 
 @allocating_kernel
-def draw_at(seed: Any, numbers: Any, out: Any) -> Any:
+def draw_at(seed: Word, numbers: Array, out: Out) -> None:
     """Any numbers of the stream."""
     u, noise = _room(len(out), out)
     for start in range(0, len(out), _BLOCK):
@@ -99,9 +98,9 @@ def draw_at(seed: Any, numbers: Any, out: Any) -> Any:
 
 
 @allocating_kernel
-def perturb(logits: Any, seed: Any, first: Any, out: Any) -> Any:
+def perturb(logits: Logits, seed: Word, first: Word, out: Out) -> None:
     """``logits + noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
-    skipped: Any = np.int64(first & _BIT)
+    skipped: Row = np.int64(first & _BIT)
     n = skipped + len(out)
     u, noise = _room(n, out)
     for start in range(0, n, _BLOCK):
@@ -114,7 +113,7 @@ def perturb(logits: Any, seed: Any, first: Any, out: Any) -> Any:
 
 
 @allocating_kernel
-def perturb_at(logits: Any, seed: Any, numbers: Any, out: Any) -> Any:
+def perturb_at(logits: Logits, seed: Word, numbers: Array, out: Out) -> None:
     """The same with any numbers of the stream."""
     draw_at(seed, numbers, out)
     for i in range(len(out)):
@@ -122,7 +121,7 @@ def perturb_at(logits: Any, seed: Any, numbers: Any, out: Any) -> Any:
 
 
 @allocating_kernel
-def add_rows(logits: Any, noise: Any, out: Any) -> Any:
+def add_rows(logits: Logits, noise: Values, out: Out) -> None:
     """``logits + noise``, the noise given: a row for each, or one for all."""
     for r in range(len(out)):
         values, added, row = logits[r], noise[r if len(noise) > 1 else 0], out[r]

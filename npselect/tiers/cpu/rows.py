@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._arithmetic.half import compute_type, stored
-from npselect._arithmetic.order import LANES
 from npselect._modes import in_usual_modes
+from npselect._operators import OPERATORS
 from npselect._threads import over_rows
 from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH
-from npselect.tiers.cpu import long_rows as kernels
-from npselect.tiers.cpu import short_rows as tiles
+from npselect.tiers.cpu import long_passes, long_rows, short_rows
+from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
 
 __all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
@@ -28,30 +28,30 @@ _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 
 def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """The exact one-hot of the selected candidate."""
-    _run("mask_rows", 1, compute_type(out), logits, noise, where, out)
+    _run("mask_rows", compute_type(out), logits, noise, where, out)
 
 
 def index(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
-    _run("index_rows", 1, compute_type(logits), logits, noise, where, out)
+    _run("index_rows", compute_type(logits), logits, noise, where, out)
 
 
 def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``."""
-    _run("soft_rows", 1, compute_type(out), logits, noise, temp, where, out)
+    _run("soft_rows", compute_type(out), logits, noise, temp, where, out)
 
 
 def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    _run("backward_rows", 2, compute_type(out), logits, noise, grad_mask, temp, where, out)
+    _run("backward_rows", compute_type(out), logits, noise, grad_mask, temp, where, out)
 
 
 def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
     """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
     compute = compute_type(out)
     per_row = np.empty(len(logits), compute)
-    _run("backward_temp_rows", 3, compute, logits, noise, grad_mask, temp, where, per_row)
-    _run("sum_rows", 1, compute, per_row.reshape(len(out), -1), None, out)
+    _run("backward_temp_rows", compute, logits, noise, grad_mask, temp, where, per_row)
+    _run("sum_rows", compute, per_row.reshape(len(out), -1), None, out)
 
 
 def double_backward(
@@ -66,7 +66,7 @@ def double_backward(
 ) -> None:
     """The gradient of `backward`."""
     arrays = grad_grad_logits, grad_mask, temp, where, out_grad_mask, out_logits
-    _run("double_backward_rows", 3, compute_type(out_logits), logits, noise, *arrays)
+    _run("double_backward_rows", compute_type(out_logits), logits, noise, *arrays)
 
 
 def gumbel(seed: int, first: int, out: Array) -> None:
@@ -80,7 +80,6 @@ def gumbel(seed: int, first: int, out: Array) -> None:
 
 def _run(
     name: str,
-    scratch_rows: int,
     compute: type[np.floating[Any]],
     logits: Array,
     noise: Any,
@@ -88,12 +87,13 @@ def _run(
 ) -> None:
     """A kernel over all rows; each call of it gets scratch memory of its own."""
     choices = logits.shape[1]
-    small = choices <= tiles.CHOICES
-    rows = getattr(tiles if small else kernels, name)
-    scratch_size = tiles.TILE * (scratch_rows + 1)
-    if not small:
+    if choices <= short_rows.MAX_SHORT_ROW:
+        rows: RowKernel = getattr(short_rows, name)
+        scratch_size = short_rows.scratch_size(rows.spans)
+    else:
+        rows = getattr(long_rows, name)
         room = ROW_MEMORY - (0 if noise is None else max(choices, NOISE_BLOCK) * noise.dtype.itemsize)
-        scratch_size = 2 * LANES + scratch_rows * kernels.span(choices, scratch_rows, np.dtype(compute).itemsize, room)
+        scratch_size = long_passes.scratch_size(choices, rows.spans, np.dtype(compute).itemsize, room)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
@@ -103,12 +103,12 @@ def _run(
             rows(values, *inputs, start, stop, scratch)
             return
         step = min(max(1, NOISE_BLOCK // choices), stop - start)
-        w = np.empty((step, choices), noise.dtype)
+        perturbed = np.empty((step, choices), noise.dtype)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            _perturb(values, noise, first, last, w[: last - first])
+            _perturb(values, noise, first, last, perturbed[: last - first])
             rows(
-                _in_type(w, compute),
+                _in_type(perturbed, compute),
                 *(_part(array, first, last) for array in inputs),
                 0,
                 last - first,
@@ -119,12 +119,12 @@ def _run(
 
 
 @in_usual_modes
-def _in_type(w: Array, compute: type[np.floating[Any]]) -> Array:
-    return w.astype(compute, copy=False)
+def _in_type(logits: Array, compute: type[np.floating[Any]]) -> Array:
+    return logits.astype(compute, copy=False)
 
 
 def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:
-    """Memory that starts where a line of the cache does."""
+    """Memory that starts at a cache line."""
     memory = np.empty(size + CACHE_LINE // 4, compute)
     start = -memory.__array_interface__["data"][0] % CACHE_LINE // memory.itemsize
     return memory[start : start + size]
@@ -146,3 +146,20 @@ def _perturb(values: Array, noise: Any, first: int, last: int, out: Array) -> No
     else:
         numbers = noise.numbers(first, last).reshape(-1)
         perturb_at(some.reshape(-1), np.uint64(noise.seed), numbers, out.reshape(-1))
+
+
+def _check_spans() -> None:
+    """Whether both kernels of each row function have the spans that its record calls for.
+
+    That is one for the weights, one for each cotangent, and one for what a temperature's gradient sums.
+    """
+    for operator in OPERATORS.values():
+        for function in operator.functions.values():
+            expected = 1 + len(function.cotangents) + function.per_temp
+            for module in (long_rows, short_rows):
+                found = getattr(module, f"{function.name}_rows").spans
+                if found < expected:
+                    raise AssertionError(f"{module.__name__}.{function.name}_rows has {found} spans of {expected}")
+
+
+_check_spans()

@@ -5,18 +5,17 @@ The scratch memory `lanes` has room for `LANES` numbers of the compute type.
 
 from __future__ import annotations
 
-from typing import Any
-
+from npselect._arithmetic.aliases import Column, Lanes, Number, Values
 from npselect._arithmetic.order import LANES, SEGMENT
 from npselect._arithmetic.primitives import fma, formula, inlined
-from npselect._arithmetic.simd import WIDTH, broadcast, fold_lanes, load, store
+from npselect._arithmetic.simd import WIDTH, broadcast, load, store, sum_of_lanes
 
 __all__ = ["dot", "padded_dot", "padded_sums", "padded_total", "total"]
 
 
 @formula
-def _fold(lanes: Any) -> Any:
-    """The sum of the lanes, never -0: in fours, then by halves."""
+def _fold(lanes: Lanes) -> Number:
+    """The sum of the lanes, in fours, then by halves; never -0."""
     quads = LANES // 4
     for i in range(quads):
         lanes[i] = (lanes[4 * i] + lanes[4 * i + 2]) + (lanes[4 * i + 1] + lanes[4 * i + 3])
@@ -29,7 +28,7 @@ def _fold(lanes: Any) -> Any:
 
 
 @formula
-def dot(x: Any, y: Any, lanes: Any) -> Any:
+def dot(x: Values, y: Values, lanes: Lanes) -> Number:
     """``sum_j x_j y_j``."""
     n, result = len(x), lanes.dtype.type(0)
     for start in range(0, n, SEGMENT):
@@ -37,7 +36,7 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
         whole = start + (stop - start) // LANES * LANES
         for lane in range(LANES):
             lanes[lane] = 0
-        for base in range(start, whole, LANES):  # slices of a known length become vector instructions
+        for base in range(start, whole, LANES):  # slices of a known length are vectorised
             a, b = x[base : base + LANES], y[base : base + LANES]
             for lane in range(LANES):
                 lanes[lane] = fma(a[lane], b[lane], lanes[lane])
@@ -49,7 +48,7 @@ def dot(x: Any, y: Any, lanes: Any) -> Any:
 
 
 @formula
-def total(x: Any, lanes: Any) -> Any:
+def total(x: Values, lanes: Lanes) -> Number:
     """``sum_j x_j``."""
     n, result = len(x), lanes.dtype.type(0)
     for start in range(0, n, SEGMENT):
@@ -68,20 +67,20 @@ def total(x: Any, lanes: Any) -> Any:
     return result
 
 
-# The same for rows that end in as many zeros as make whole packs. `lanes` has room for twice as many numbers.
+# The same for spans, which zeros pad to whole vectors. `lanes` has room for twice as many numbers.
 
 
 @inlined
-def _fold_packs(lanes: Any, i: Any) -> Any:
+def _fold_vectors(lanes: Lanes, i: Column) -> Number:
     a, b, c, d = load(lanes, i), load(lanes, i + WIDTH), load(lanes, i + 2 * WIDTH), load(lanes, i + 3 * WIDTH)
     i += 4 * WIDTH
     e, f, g, h = load(lanes, i), load(lanes, i + WIDTH), load(lanes, i + 2 * WIDTH), load(lanes, i + 3 * WIDTH)
-    return fold_lanes(a, b, c, d, e, f, g, h) + lanes.dtype.type(0)
+    return sum_of_lanes(a, b, c, d, e, f, g, h) + lanes.dtype.type(0)
 
 
 @inlined
-def _first_turn(start: Any, stop: Any, lanes: Any) -> Any:
-    """Where the first turn of the lanes ends; those without a column are 0."""
+def _first_visit(start: Column, stop: Column, lanes: Lanes) -> Column:
+    """Where the lanes' first columns end; lanes without a column are 0."""
     for lane in range(stop - start, LANES, WIDTH):
         store(lanes, lane, broadcast(lanes.dtype.type(0)))
         store(lanes, LANES + lane, broadcast(lanes.dtype.type(0)))
@@ -89,12 +88,12 @@ def _first_turn(start: Any, stop: Any, lanes: Any) -> Any:
 
 
 @inlined
-def padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
-    """``x_before + sum_j x_j`` and ``before + sum_j x_j y_j``, what was before being that of whole segments."""
+def padded_sums(x: Values, y: Values, x_before: Number, before: Number, lanes: Lanes) -> tuple[Number, Number]:
+    """``x_before + sum_j x_j`` and ``before + sum_j x_j y_j``, the sums before being those of whole segments."""
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        first = _first_turn(start, stop, lanes)
+        first = _first_visit(start, stop, lanes)
         for j in range(start, first, WIDTH):
             some = load(x, j)
             store(lanes, j - start, some)
@@ -103,37 +102,37 @@ def padded_sums(x: Any, y: Any, x_before: Any, before: Any, lanes: Any) -> Any:
             some, lane = load(x, j), (j - start) & (LANES - 1)
             store(lanes, lane, load(lanes, lane) + some)
             store(lanes, LANES + lane, fma(some, load(y, j), load(lanes, LANES + lane)))
-        x_before += _fold_packs(lanes, 0)
-        before += _fold_packs(lanes, LANES)
+        x_before += _fold_vectors(lanes, 0)
+        before += _fold_vectors(lanes, LANES)
     return x_before, before
 
 
 @inlined
-def padded_dot(x: Any, y: Any, before: Any, lanes: Any) -> Any:
+def padded_dot(x: Values, y: Values, before: Number, lanes: Lanes) -> Number:
     """``before + sum_j x_j y_j`` alone."""
     zero = lanes.dtype.type(0)
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        first = _first_turn(start, stop, lanes)
+        first = _first_visit(start, stop, lanes)
         for j in range(start, first, WIDTH):
             store(lanes, j - start, fma(load(x, j), load(y, j), zero))
         for j in range(first, stop, WIDTH):
             lane = (j - start) & (LANES - 1)
             store(lanes, lane, fma(load(x, j), load(y, j), load(lanes, lane)))
-        before += _fold_packs(lanes, 0)
+        before += _fold_vectors(lanes, 0)
     return before
 
 
 @inlined
-def padded_total(x: Any, before: Any, lanes: Any) -> Any:
+def padded_total(x: Values, before: Number, lanes: Lanes) -> Number:
     """``before + sum_j x_j`` alone."""
     for start in range(0, len(x), SEGMENT):
         stop = min(start + SEGMENT, len(x))
-        first = _first_turn(start, stop, lanes)
+        first = _first_visit(start, stop, lanes)
         for j in range(start, first, WIDTH):
             store(lanes, j - start, load(x, j))
         for j in range(first, stop, WIDTH):
             lane = (j - start) & (LANES - 1)
             store(lanes, lane, load(lanes, lane) + load(x, j))
-        before += _fold_packs(lanes, 0)
+        before += _fold_vectors(lanes, 0)
     return before

@@ -336,7 +336,7 @@ def double_backward(variant: Variant) -> Launcher:
                     for k in range(slots):
                         a[k] = fma(a[k] - a_mean, b[k] - b_mean, zero)
                 for k in range(slots):
-                    a[k] = fma(w[k] * (a[k] - mean) * q * temp.scale * temp.high, temp.scale, zero)
+                    a[k] = fma(w[k] * (a[k] - mean) * q * temp.scale * temp.reciprocal_hi, temp.scale, zero)
                 settle(a, w, m, _finite(mean))
                 put(operands.out2, source, place, here, a)
 

@@ -1,0 +1,21 @@
+"""The device's arrays for a section: found, told of, and with the kernels that were kept."""
+
+from __future__ import annotations
+
+from gpu import kept
+from gpu.report import Report
+from npselect.bench import devices
+from npselect.bench.devices import Arrays
+
+__all__ = ["find"]
+
+
+def find(report: Report) -> Arrays:
+    """The arrays of the first framework that reaches the device; the report is told why others do not."""
+    arrays, reasons = devices.find()
+    report.fact("arrays", arrays.name)
+    for reason in reasons:
+        report.note(reason)
+    report.alive = arrays.alive
+    kept.install(report)
+    return arrays

@@ -1,0 +1,185 @@
+"""What is computed of an entry and of a row: each formula of the kernels, once, for the CPU and for CUDA.
+
+The notation is that of `npselect.reference`. Of a row with selected candidate m, whose logit is `top`::
+
+    t_i = (logits_i - top) / temp      e_i = exp(t_i)             s = sum_i e_i       p_i = e_i / s
+    h_i = grad_mask_i - grad_mask_m    d = sum_i p_i h_i          q = 1 / (s temp)
+
+Sums over a row are the callers', in the order of `npselect._arithmetic.order`; each is divided by s afterwards. The
+arguments of a step are numbers of the compute type, or SIMD vectors of them, on the CPU. Where a product meets a sum
+there is an `fma`. Callers pass `zero`, `one` and `half` in the compute type: an untyped constant would widen float32.
+
+A result is rounded to zero with its sign, but an exact zero is +0: that is what ``fma(..., zero)`` is for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from npselect._arithmetic.aliases import Choices, Constants, Flag, Index, Number
+from npselect._arithmetic.exponential import Temperature, divided_difference, exp, exp_normal, near_difference
+from npselect._arithmetic.primitives import fma, formula, inlined, select
+
+__all__ = [
+    "EMPTY",
+    "INVALID",
+    "REFUSED",
+    "canonical_nan",
+    "checked_index",
+    "curvature",
+    "double_entry",
+    "exponent",
+    "from_selected",
+    "grad_entry",
+    "is_finite",
+    "near_weight",
+    "per_weight",
+    "reinmax_entry",
+    "reinmax_selected",
+    "soft_entry",
+    "temp_share",
+    "temp_term",
+    "weight",
+    "weight_and_exponent",
+]
+
+# What stands in the place of the selected candidate's index where nothing can be selected.
+EMPTY = -1  # `where` offers no candidate: the row's results are 0
+INVALID = -2  # a candidate is NaN or +inf, or all are -inf: the row's results are NaN
+REFUSED = -3  # the index that a caller gave is no candidate of the row: an error
+
+
+# ------------------------------------------------------------------------------------------------ weights
+
+
+@inlined
+def weight_and_exponent(logit: Number, top: Number, temp: Temperature) -> tuple[Number, Number]:
+    """``e_i = exp(t_i)`` and ``t_i = (logits_i - top) / temp``; 0 and -inf for a logit of -inf."""
+    t, tail = divided_difference(logit, top, temp)
+    return exp(t, tail), t
+
+
+@inlined
+def weight(logit: Number, top: Number, temp: Temperature) -> Number:
+    """``e_i = exp(t_i)``."""
+    t, tail = divided_difference(logit, top, temp)
+    return exp(t, tail)
+
+
+@inlined
+def near_weight(logit: Number, top: Number, temp: Temperature, constants: Constants) -> Number:
+    """The bits of `weight`, sooner, in a row that `is_near` holds for; the constants are those of `exp_constants`."""
+    t, tail = near_difference(logit, top, temp)
+    return exp_normal(t, tail, constants)
+
+
+@inlined
+def exponent(logit: Number, top: Number, temp: Temperature) -> Number:
+    """``t_i = (logits_i - top) / temp``."""
+    t, _ = divided_difference(logit, top, temp)
+    return t
+
+
+@inlined
+def from_selected(cotangent: Number, selected: Number) -> Number:
+    """``h_i = g_i - g_m``: the softmax's Jacobian takes no notice of a constant, and h_m is 0 exactly."""
+    return cotangent - selected
+
+
+@inlined
+def per_weight(s: Number, temp: Temperature, one: Number) -> Number:
+    """``q = 1 / (s temp)``, but for the temperature's scale, with which each result is multiplied last."""
+    return one / (s * temp.scaled)
+
+
+# ------------------------------------------------------------------------------------------------ results
+
+
+@inlined
+def soft_entry(e: Number, s: Number) -> Number:
+    """``p_i = e_i / s``."""
+    return e / s
+
+
+@inlined
+def grad_entry(e: Number, centred: Number, q: Number, temp: Temperature, zero: Number) -> Number:
+    """``grad_logits_i = p_i (h_i - d) / temp = e_i (h_i - d) q``, of ``centred = h_i - d``."""
+    return fma(e * centred * q, temp.scale, zero)
+
+
+@inlined
+def temp_term(e: Number, t: Number, centred: Number) -> tuple[Number, Number]:
+    """The factors of ``grad_logits_i t_i``, but for q: ``e_i (h_i - d)`` and t_i, 0 where e_i is (t_i may be -inf)."""
+    return e * centred, select(e > 0, t, e)
+
+
+@inlined
+def temp_share(total: Number, s: Number, temp: Temperature) -> Number:
+    """A row's share of grad_temp, ``-sum_i grad_logits_i t_i``, of the sum of the products of `temp_term`."""
+    return -total / (s * temp.scaled) * temp.scale
+
+
+@inlined
+def curvature(h_centred: Number, k_centred: Number, zero: Number) -> Number:
+    """``c_i = (h_i - d) (k_i - sum_j p_j k_j)``, k being what h is, of grad_grad_logits."""
+    return fma(h_centred, k_centred, zero)
+
+
+@inlined
+def double_entry(e: Number, centred: Number, q: Number, temp: Temperature, zero: Number) -> Number:
+    """``grad_logits_i = p_i (c_i - sum_j p_j c_j) / temp**2``, of ``centred = c_i - sum_j p_j c_j``."""
+    return fma(e * centred * q * temp.scale * temp.reciprocal_hi, temp.scale, zero)
+
+
+# ------------------------------------------------------------------------------------------------ a row's end
+
+
+@formula
+def is_finite(x: Number) -> Flag:
+    """Of a scalar: a row whose d is not finite has NaN at its candidates."""
+    return abs(x) < np.inf
+
+
+@formula
+def canonical_nan(x: Number, nan: Number) -> Number:
+    """x, or the one NaN that results have: the sign of another depends on a compiler's order of operands."""
+    return x if x == x else nan
+
+
+# ------------------------------------------------------------------------------------------------ reinmax
+
+# With a given choice m, p of the logits at temperature 1 (weights e_p, their sum s_p) and q at temp (e_q, s_q):
+# a = sum_j q_j h_j and b = sum_j p_j h_j, where h_m = 0. The surrogate's Jacobian times g is
+#
+#     q_j (h_j - a / 2) - p_j (h_j - b) / 2            at j != m
+#     p_m b / 2 - (1 + q_m) a / 2                      at m
+#
+# m need not be the largest logit: weights are measured from the largest one, cotangents from m's.
+
+
+@inlined
+def reinmax_entry(p: Number, q: Number, h: Number, half_a: Number, b: Number, half: Number, zero: Number) -> Number:
+    """``q_j (h_j - a / 2) - p_j (h_j - b) / 2``, of ``half_a = fma(a, half, zero)``; 0 at excluded entries."""
+    return fma(-(p * half), h - b, fma(q, h - half_a, zero))
+
+
+@inlined
+def reinmax_selected(p: Number, q: Number, a: Number, b: Number, half: Number) -> Number:
+    """``p_m b / 2 - (1 + q_m) a / 2``."""
+    return fma(p * half, b, -(fma(q, a, a) * half))
+
+
+@formula
+def checked_index(given: Index, choices: Choices, found: Index, is_candidate: Flag) -> Index:
+    """The index that a caller gave for a row, or its state, or REFUSED.
+
+    `found` is the row's own choice: an index, EMPTY or INVALID. `is_candidate`: whether the given entry is offered and
+    above -inf.
+    """
+    if given < EMPTY or given >= choices:
+        return REFUSED
+    if found == INVALID:
+        return INVALID
+    if found == EMPTY:
+        return EMPTY if given == EMPTY else REFUSED
+    return given if given >= 0 and is_candidate else REFUSED

@@ -1,0 +1,47 @@
+"""What arguments are, by name: for signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Array", "Dtype", "DtypeLike", "Function", "LayerFunctions", "Progress", "SelectionFunctions", "Tensor"]
+
+Array = npt.NDArray[Any]
+"""Of NumPy, in one of the four dtypes (bfloat16 is no dtype that NumPy's types know), or of bool."""
+Dtype = np.dtype[Any]
+DtypeLike = npt.DTypeLike
+"""NumPy's, by name, or a framework's."""
+Tensor = Any
+"""An array, tensor or dtype of a framework, whose types are not known here."""
+Function = Callable[..., Any]
+"""Somebody's, over arrays or tensors: with the options that it takes."""
+Progress = Callable[[int, int, str], object]
+"""``progress(done, total, id)``."""
+
+
+class SelectionFunctions(Protocol):
+    """An object or module that is checked as a selection: `Implementation` says what the two are."""
+
+    @property
+    def forward(self) -> Function:
+        """``forward(logits, temp, **options) -> mask``."""
+
+    @property
+    def backward(self) -> Function:
+        """``backward(grad_mask, logits, temp, **options) -> grad_logits``."""
+
+
+class LayerFunctions(Protocol):
+    """An object or module that is checked as a layer: `Layer` says what the two are."""
+
+    @property
+    def forward(self) -> Function:
+        """``forward(x, logits, temp, **options) -> chosen``."""
+
+    @property
+    def backward(self) -> Function:
+        """``backward(grad_chosen, x, logits, temp, **options) -> (grad_x, grad_logits)``."""

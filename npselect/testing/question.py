@@ -1,0 +1,199 @@
+"""A question: one call of forward and one of backward, as data, and the oracle's answer.
+
+The answers are computed when they are first asked for. Shapes are free: candidates lie along `axis`, and what is judged
+row by row is laid out as (rows, K) by `Question.rows`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+import npselect
+from npselect.testing.aliases import Array
+
+__all__ = ["Origin", "Question"]
+
+_PART = 2**16  # entries of a question that are judged at a time
+
+
+class Origin(NamedTuple):
+    """A small question with the answers of a large one, and which of its entries stands where.
+
+    Row i of the large case has at j what row ``rows[i]`` of `case` has at ``columns[i, j]``: each of its entries once;
+    or some of them many times, but these are no candidates worth the name: all of them together weigh less than
+    ``2**-64`` of the largest. So the sums are the same beyond the last place of any dtype, and so are the gradients.
+    """
+
+    case: Question
+    rows: Array
+    columns: Array
+
+    def taken(self, values: Array) -> Array:
+        """What has the shape of the small case, (rows, K), as the large one has it."""
+        return np.asarray(values[self.rows[:, None], self.columns])
+
+    def answer(self, direction: str) -> Array:
+        """The oracle's. The mask has its 1 at the first of the row's largest."""
+        if direction == "backward":
+            return self.taken(self.case.grad_logits)
+        w = self.case.w
+        largest = self.taken(w == np.max(w, axis=-1, keepdims=True))
+        first = np.argmax(largest, axis=-1, keepdims=True)
+        return np.asarray(np.arange(largest.shape[-1]) == first, self.case.logits.dtype)
+
+    def part(self, rows: slice) -> Origin:
+        """Of some of the large case's rows."""
+        columns = self.columns if len(self.columns) == 1 else self.columns[rows]
+        return Origin(self.case, self.rows[rows], columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One call of ``forward(logits, temp)`` and one of ``backward(grad_mask, logits, temp)``.
+
+    The attributes are those of `npselect.testing.Case`, which adds the judgement.
+    """
+
+    name: str
+    note: str
+    logits: Array
+    grad_mask: Array
+    temp: float
+    axis: int = -1
+    where: Array | None = None
+    noise: Array | None = None
+    flags: tuple[str, ...] = ()
+    origin: Origin | None = None
+    row_temp: Array | None = None
+    operator: str = ""
+
+    @property
+    def group(self) -> str:
+        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"``, ``"layout"`` or ``"temp"``."""
+        return self.name.partition("/")[0]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that an implementation must take for this case, by name: some of axis, where and noise."""
+        options: dict[str, Any] = {} if self.axis == -1 else {"axis": self.axis}
+        for name in ("where", "noise"):
+            if getattr(self, name) is not None:
+                options[name] = getattr(self, name)
+        return options
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What an implementation must take for this case: its options, and ``"row_temp"`` where rows have their own."""
+        return (*self.options, *["row_temp"] * (self.row_temp is not None))
+
+    @property
+    def given_temp(self) -> Any:
+        """The temperature as an implementation is given it: a float, or an array."""
+        return self.temp if self.row_temp is None else self.row_temp
+
+    # -------------------------------------------------------------------------------------------- the oracle
+
+    @cached_property
+    def mask(self) -> Array:
+        """The right forward result."""
+        return self.answer("forward")
+
+    @cached_property
+    def grad_logits(self) -> Array:
+        """The right backward result, rounded once."""
+        return self.answer("backward")
+
+    @cached_property
+    def grad_temp(self) -> Array:
+        """The right gradient of the temperature, in its shape, rounded once."""
+        return self.answer("backward_temp")
+
+    def answer(self, direction: str, backend: str = "reference") -> Array:
+        """What the operator returns, or raises."""
+        if self.origin is not None and backend == "reference" and direction != "backward_temp":
+            return self.origin.answer(direction)
+        function = getattr(getattr(npselect, self.operator), direction)
+        arguments = (self.logits,) if direction == "forward" else (self.grad_mask, self.logits)
+        return np.asarray(function(*arguments, self.given_temp, **self.options, backend=backend))
+
+    def expected(self, backend: str) -> tuple[Array, Array]:
+        """The mask and the gradient of the oracle that is asked."""
+        if backend == "reference":
+            return self.mask, self.grad_logits
+        return self.answer("forward", backend), self.answer("backward", backend)
+
+    # -------------------------------------------------------------------------------------------- as rows
+
+    def rows(self, array: Array) -> Array:
+        """An array of the shape of `logits` as (rows, K)."""
+        moved = np.moveaxis(array, self.axis, -1)
+        return moved.reshape(math.prod(moved.shape[:-1]), moved.shape[-1])
+
+    def unrows(self, rows: Array) -> Array:
+        """An array of (rows, K) in the shape of `logits`."""
+        moved = np.moveaxis(self.logits, self.axis, -1)
+        return np.moveaxis(rows.reshape(moved.shape), -1, self.axis)
+
+    def position(self, row: int, choice: int) -> tuple[int, ...]:
+        """Where in `logits` an entry of (rows, K) stands."""
+        shape = list(self.logits.shape)
+        axis = self.axis % len(shape)
+        del shape[axis]
+        place = [int(i) for i in np.unravel_index(row, shape)] if shape else []
+        return (*place[:axis], choice, *place[axis:])
+
+    def part(self, rows: slice) -> Self:
+        """Some of the rows, as a question of their own; of two axes, with the candidates along the last."""
+
+        def some(option: Array | None, choices: int = self.logits.shape[-1]) -> Array | None:
+            return None if option is None else np.broadcast_to(option, (len(self.logits), choices))[rows]
+
+        return replace(
+            self,
+            logits=self.logits[rows],
+            grad_mask=self.grad_mask[rows],
+            where=some(self.where),
+            noise=some(self.noise),
+            origin=None if self.origin is None else self.origin.part(rows),
+            row_temp=some(self.row_temp, 1),
+        )
+
+    def parts(self) -> Iterator[tuple[slice, Self]]:
+        """All rows, so many at a time as fit into a small memory, if the answers need not be computed."""
+        if self.origin is None:
+            yield slice(None), self
+            return
+        rows, choices = self.logits.shape
+        step = max(1, _PART // choices)
+        for first in range(0, rows, step):
+            some = slice(first, min(first + step, rows))
+            yield some, self.part(some)
+
+    @cached_property
+    def w(self) -> Array:
+        """What is chosen from: (rows, K) in float64, with the noise, and -inf at excluded entries."""
+        w = self.logits.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            if self.noise is not None:
+                w = w + self.noise.astype(np.float64)
+        return self.rows(w if self.where is None else np.where(self.where, w, -np.inf))
+
+    @property
+    def added(self) -> Array | None:
+        """The noise as (rows, K), if there is any."""
+        return None if self.noise is None else self.rows(np.broadcast_to(self.noise, self.logits.shape))
+
+    @cached_property
+    def temps(self) -> Any:
+        """The temperature of each row: a float, or (rows, 1) in float64."""
+        if self.row_temp is None:
+            return self.temp
+        shape = list(self.logits.shape)
+        shape[self.axis] = 1
+        return self.rows(np.broadcast_to(self.row_temp.astype(np.float64), shape))
