@@ -111,7 +111,7 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
     """All of them by name, each with the names of its arguments in `arrays`."""
     from npselect.tiers.cpu import long_rows, noise, short_rows
 
-    outs = {"index_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
+    outs = {"index_rows": "index", "choice_rows": "index", "backward_temp_rows": "each", "sum_rows": "each"}
     found = {}
     for module in (short_rows, long_rows):
         for name in module.__all__:
@@ -119,7 +119,7 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
             if isinstance(kernel, Dispatcher):
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
-                named = {"start": "int", "stop": "int", "x": "wide"}
+                named = {"start": "int", "stop": "int", "x": "wide", "choice": "index"}
                 named |= {"out": outs[name]} if name in outs else {}
                 room = module.__name__.rpartition(".")[2]
                 found[f"{room}.{name}"] = kernel, [named.get(each, each) for each in arguments]

@@ -20,6 +20,7 @@ __all__ = [
     "Flag",
     "GradMask",
     "Index",
+    "Indices",
     "Lanes",
     "Library",
     "LlvmType",
@@ -91,6 +92,8 @@ Choices: TypeAlias = Any
 """A number of columns."""
 Index: TypeAlias = Any
 """A selected candidate's column, or `EMPTY`, or `INVALID`; for sixteen rows, a SIMD vector of them."""
+Indices: TypeAlias = Any
+"""An int64 array: of each row the `Index`. Of length 0 if there is none."""
 Columns: TypeAlias = Any
 """A SIMD vector of columns, one a row."""
 

@@ -18,14 +18,17 @@ FOLDER = Path(os.environ["NUMBA_CACHE_DIR"]) / "aarch64"  # of these very source
 ROWS = [
     f"{module}.{function}_rows"
     for module in ("short_rows", "long_rows")
-    for function in ("index", "mask", "sum", "soft", "backward", "backward_temp", "double_backward")
+    for function in (
+        *("index", "mask", "choice", "mask_at", "sum", "soft"),
+        *("backward", "backward_temp", "double_backward", "reinmax"),
+    )
 ]
 KERNELS = [*ROWS, *(f"noise.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]
 # These have the loads, exponentials, sums and stores of all; the others are compiled in the long sweeps.
 QUICK = [f"{module}.{name}_rows" for module in ("short_rows", "long_rows") for name in ("mask", "backward")]
 QUICK += ["noise.perturb_at"]
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KERNELS]
-WITHOUT_FMA = re.compile(r"(index|mask|sum|add)_rows")
+WITHOUT_FMA = re.compile(r"(index|mask|choice|mask_at|sum|add)_rows")
 
 CALL = re.compile(r"^\tbl?\t(?!\.L)(\S+)$", re.MULTILINE)
 OURS = re.compile(r"_ZN|NRT_|Py|_Py|numba_|mem(cpy|move|set)$")  # memory, the interpreter, functions of our own

@@ -130,6 +130,29 @@ def test_nothing_is_written_beside_the_rows(dtype: str) -> None:
                 assert np.all(guarded[64 + rows * choices :] == 7)
 
 
+@pytest.mark.parametrize("row_memory", [cpu.ROW_MEMORY, 0])
+@pytest.mark.parametrize("choices", [1, 33, 128, 129, 1025, 5000])
+def test_kernels_stay_in_their_scratch_memory(
+    choices: int, row_memory: int, guards: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "ROW_MEMORY", row_memory)
+    for batch in (special("float32", 37, choices), inputs.random("float32", 17, choices, 1)):
+        all_functions(batch)
+        gumbel_softmax.backward(batch.g, batch.logits, batch.temp, where=batch.where, seed=1)
+    assert len(guards) > 20
+    assert all(np.all(guard == 7) for guard in guards)
+
+
+def test_a_kernel_with_a_span_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told by the record of its row function, when the tier is loaded."""
+    cpu._check_spans()
+    for module in (long_rows, short_rows):
+        with monkeypatch.context() as patch:
+            patch.setattr(module.double_backward_rows, "spans", 2)
+            with pytest.raises(AssertionError, match=f"{module.__name__}.double_backward_rows has 2 spans of 3"):
+                cpu._check_spans()
+
+
 # ------------------------------------------------------------------------------------------------ SIMD vectors
 
 

@@ -20,11 +20,6 @@ def _total(x: Any, lanes: Any) -> Any:
 
 
 @njit
-def _dot(x: Any, y: Any, lanes: Any) -> Any:
-    return sums.dot(x, y, lanes)
-
-
-@njit
 def _padded_total(x: Any, before: Any, lanes: Any) -> Any:
     return sums.padded_total(x, before, lanes)
 
@@ -68,8 +63,6 @@ def test_order(kind: Any, n: int) -> None:
         found = function(x, lanes)
         assert type(found) is kind or isinstance(found, float)
         assert found == in_order(x)
-    for function in (_dot, sums.dot):
-        assert function(x, np.ones(n, kind), lanes) == in_order(x)
     two = np.full(n, kind(2.0))
     for size in (1024, 2048, 4096):  # the columns before are carried
         separate = together = kind(0), kind(0)
@@ -88,8 +81,6 @@ def test_no_sum_is_negative_zero(kind: Any, n: int) -> None:
     tiny = np.full(n, np.finfo(kind).smallest_subnormal)
     for function in (_total, sums.total):
         assert not np.signbit(function(zeros, lanes))
-    for function in (_dot, sums.dot):
-        assert not np.signbit(function(tiny, np.full(n, kind(-0.25)), lanes))
     assert not np.signbit(_padded_total(padded(zeros), kind(0), lanes))
     assert not np.signbit(_padded_sums(padded(tiny), padded(np.full(n, kind(-0.25))), kind(0), kind(0), lanes)).any()
     assert not np.signbit(_padded_dot(padded(tiny), padded(np.full(n, kind(-0.25))), kind(0), lanes))

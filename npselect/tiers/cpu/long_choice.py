@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from npselect._arithmetic.aliases import Column, Index, Logits, Number, Out, Row, Scratch, Vector, Where
+from npselect._arithmetic.aliases import Column, Index, Indices, Logits, Number, Out, Row, Scratch, Vector, Where
 from npselect._arithmetic.half import narrow, widen, widen_vector
 from npselect._arithmetic.primitives import bits_of, inlined, select
 from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, first_true_lane, max_lane, nan_mask
-from npselect._arithmetic.steps import EMPTY, INVALID
+from npselect._arithmetic.steps import EMPTY, INVALID, checked_index
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row
 from npselect.tiers.cpu.loads import clear_rows, load_vector, prefetch
 
-__all__ = ["candidates", "choose", "index_rows", "mask_rows"]
+__all__ = ["candidates", "choice_rows", "choose", "index_rows", "mask_at_rows", "mask_rows"]
 
 _BLOCK = 512  # columns: the largest one is searched for in its block alone
 
@@ -93,3 +93,31 @@ def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scr
             out[r, m] = narrow(scratch.dtype.type(1), out)
         elif m == INVALID:
             fill_degenerate_row(out, r, m, scratch)
+
+
+@row_kernel(spans=1)
+def choice_rows(
+    logits: Logits, index: Indices, where: Where, out: Indices, start: Row, stop: Row, scratch: Scratch
+) -> None:
+    """The selected candidate's index, EMPTY or INVALID; with an `index` for each row, that one, checked."""
+    n = logits.shape[1]
+    for r in range(start, stop):
+        m, _, _ = choose(logits, where, r, scratch)
+        if len(index) > 0:
+            j = min(max(index[r], 0), n - 1)
+            is_candidate = widen(logits[r, j]) > -np.inf
+            if len(where) > 0:
+                is_candidate = is_candidate and where[r if len(where) > 1 else 0, j]
+            m = checked_index(index[r], n, m, is_candidate)
+        out[r] = m
+
+
+@row_kernel(spans=1)
+def mask_at_rows(out: Out, choice: Indices, start: Row, stop: Row, scratch: Scratch) -> None:
+    """The one-hot of each row's choice; zeros if that is EMPTY, NaN if it is INVALID. For short rows too."""
+    for r in range(start, stop):
+        clear_rows(out, r, r)
+        if choice[r] >= 0:
+            out[r, choice[r]] = narrow(scratch.dtype.type(1), out)
+        elif choice[r] == INVALID:
+            fill_degenerate_row(out, r, INVALID, scratch)

@@ -43,6 +43,7 @@ __all__ = [
     "scratch_size",
     "span_size",
     "steps_of",
+    "temperature",
     "weighted",
 ]
 
@@ -103,19 +104,17 @@ class WeightedRow(NamedTuple):
 
 
 @inlined
+def temperature(temp: Values, r: Row, shared: Temperature) -> Temperature:
+    """That of the row, or the one that all rows share."""
+    return shared if len(temp) == 1 else prepared(temp[r])
+
+
+@inlined
 def weighted(
-    logits: Logits,
-    where: Where,
-    r: Row,
-    top: Number,
-    least: Number,
-    temp: Values,
-    shared: Temperature,
-    constants: Constants,
+    logits: Logits, where: Where, r: Row, top: Number, least: Number, temp: Temperature, constants: Constants
 ) -> WeightedRow:
-    """With the row's own temperature, or the one that all rows share."""
-    divisor = shared if len(temp) == 1 else prepared(temp[r])
-    return WeightedRow(logits, where, r, top, divisor, is_near(least, top, divisor), constants)
+    """A row whose largest and least logits are `top` and `least`."""
+    return WeightedRow(logits, where, r, top, temp, is_near(least, top, temp), constants)
 
 
 @inlined

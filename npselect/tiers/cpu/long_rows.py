@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from npselect._arithmetic.aliases import GradMask, Logits, Out, Row, Scratch, Values, Where
+from npselect._arithmetic.aliases import GradMask, Indices, Logits, Out, Row, Scratch, Values, Where
 from npselect._arithmetic.exponential import exp_constants, prepared
 from npselect._arithmetic.half import narrow, narrow_vector, widen
 from npselect._arithmetic.order import SEGMENT
+from npselect._arithmetic.primitives import fma
 from npselect._arithmetic.simd import WIDTH, load, store, subarray
 from npselect._arithmetic.steps import (
     EMPTY,
@@ -26,14 +27,17 @@ from npselect._arithmetic.steps import (
     grad_entry,
     is_finite,
     per_weight,
+    reinmax_entry,
+    reinmax_selected,
     soft_entry,
     temp_share,
     temp_term,
+    weight,
 )
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row, fill_nan_at_candidates
 from npselect.tiers.cpu.loads import store_vector
-from npselect.tiers.cpu.long_choice import choose, index_rows, mask_rows
+from npselect.tiers.cpu.long_choice import choice_rows, choose, index_rows, mask_at_rows, mask_rows
 from npselect.tiers.cpu.long_passes import (
     SPANS,
     end_of,
@@ -42,6 +46,7 @@ from npselect.tiers.cpu.long_passes import (
     fill_weights,
     room_of,
     steps_of,
+    temperature,
     weighted,
 )
 from npselect.tiers.cpu.sums import padded_dot, padded_sums, padded_total, total
@@ -49,9 +54,12 @@ from npselect.tiers.cpu.sums import padded_dot, padded_sums, padded_total, total
 __all__ = [
     "backward_rows",
     "backward_temp_rows",
+    "choice_rows",
     "double_backward_rows",
     "index_rows",
+    "mask_at_rows",
     "mask_rows",
+    "reinmax_rows",
     "soft_rows",
     "sum_rows",
 ]
@@ -69,7 +77,7 @@ def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, 
         if m < 0:
             fill_degenerate_row(out, r, m, scratch)
             continue
-        row = weighted(logits, where, r, top, least, temp, shared, constants)
+        row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
         s = zero
         for phase in range(1 if steps == 1 else 2):
             for step in range(steps):
@@ -104,7 +112,7 @@ def backward_rows(
         if m < 0:
             fill_degenerate_row(out, r, m, scratch)
             continue
-        row = weighted(logits, where, r, top, least, temp, shared, constants)
+        row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
         selected = widen(grad_mask[r, m])
         s, d, q = zero, zero, zero
         for phase in range(1 if steps == 1 else 2):
@@ -151,7 +159,7 @@ def backward_temp_rows(
         if m < 0:
             out[r] = 0 if m == EMPTY else nan
             continue
-        row = weighted(logits, where, r, top, least, temp, shared, constants)
+        row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
         selected = widen(grad_mask[r, m])
         s, d, share = zero, zero, zero
         for phase in range(1 if steps == 1 else 2):
@@ -209,7 +217,7 @@ def double_backward_rows(
             fill_degenerate_row(out_grad_mask, r, m, scratch)
             fill_degenerate_row(out_logits, r, m, scratch)
             continue
-        row = weighted(logits, where, r, top, least, temp, shared, constants)
+        row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
         h_selected, k_selected = widen(grad_mask[r, m]), widen(grad_grad_logits[r, m])
         s, h_mean, k_mean, mean, q = zero, zero, zero, zero, zero
         for phase in range(1 if steps == 1 else 3):
@@ -246,3 +254,56 @@ def double_backward_rows(
             fill_nan_at_candidates(out_grad_mask, r, logits, where, scratch)
         if not is_finite(mean):
             fill_nan_at_candidates(out_logits, r, logits, where, scratch)
+
+
+@row_kernel(spans=3)
+def reinmax_rows(
+    logits: Logits,
+    grad_mask: GradMask,
+    choice: Indices,
+    temp: Values,
+    where: Where,
+    out: Out,
+    start: Row,
+    stop: Row,
+    scratch: Scratch,
+) -> None:
+    """ReinMax's backward pass at each row's choice m; p are the weights at temperature 1, q those at `temp`."""
+    n, room = logits.shape[1], room_of(scratch, 3)
+    lanes, p = subarray(scratch, 0, SPANS), subarray(scratch, SPANS, room)
+    q, h = subarray(scratch, SPANS + room, room), subarray(scratch, SPANS + 2 * room, room)
+    steps, zero, one, half = steps_of(n, room), scratch.dtype.type(0), scratch.dtype.type(1), scratch.dtype.type(0.5)
+    constants, shared, unit = exp_constants(temp[0] - temp[0]), prepared(temp[0]), prepared(one)
+    for r in range(start, stop):
+        state, top, least = choose(logits, where, r, scratch)
+        m = state if state < 0 else choice[r]
+        if m < 0:
+            fill_degenerate_row(out, r, m, scratch)
+            continue
+        p_row = weighted(logits, where, r, top, least, unit, constants)
+        q_row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
+        selected = widen(grad_mask[r, m])
+        p_sum, q_sum, a, b, half_a = zero, zero, zero, zero, zero
+        for phase in range(1 if steps == 1 else 2):
+            for step in range(steps):
+                first, end = step * SEGMENT, end_of(n, step, steps)
+                size = fill_weights(p_row, first, end, p)
+                fill_weights(q_row, first, end, q)
+                fill_from_selected(grad_mask, q_row, first, end, selected, h)
+                if phase == 0:
+                    p_sum, b = padded_sums(subarray(p, 0, size), subarray(h, 0, size), p_sum, b, lanes)
+                    q_sum, a = padded_sums(subarray(q, 0, size), subarray(h, 0, size), q_sum, a, lanes)
+                if phase == 0 and step == steps - 1:
+                    a, b = a / q_sum, b / p_sum
+                    half_a = fma(a, half, zero)
+                if phase == 1 or steps == 1:
+                    for j in range(first, end, WIDTH):
+                        i = min(j, end - WIDTH)
+                        p_i, q_i = soft_entry(load(p, i - first), p_sum), soft_entry(load(q, i - first), q_sum)
+                        result = reinmax_entry(p_i, q_i, load(h, i - first), half_a, b, half, zero)
+                        store_vector(narrow_vector(result, out), out, r, i)
+        x = widen(logits[r, m])
+        p_m, q_m = soft_entry(weight(x, top, unit), p_sum), soft_entry(weight(x, top, q_row.temp), q_sum)
+        out[r, m] = narrow(reinmax_selected(p_m, q_m, a, b, half), out)
+        if not (is_finite(a) and is_finite(b)):
+            fill_nan_at_candidates(out, r, logits, where, scratch)

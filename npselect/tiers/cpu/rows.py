@@ -6,7 +6,7 @@ forgotten.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,39 +14,54 @@ import numpy.typing as npt
 from npselect._arithmetic.half import compute_type, stored
 from npselect._modes import in_usual_modes
 from npselect._operators import OPERATORS
+from npselect._stream import StreamNumbers
 from npselect._threads import over_rows
 from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH
 from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
 
-__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+__all__ = [
+    "backward",
+    "backward_temp",
+    "choice",
+    "double_backward",
+    "gumbel",
+    "index",
+    "mask",
+    "mask_at",
+    "reinmax",
+    "soft",
+]
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = npt.NDArray[Any]
+Noise: TypeAlias = Array | StreamNumbers | None
+Compute: TypeAlias = type[np.floating[Any]]  # float32 or float64
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
+_NO_INDEX = np.empty(0, dtype=np.int64)
 
 
-def mask(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
+def mask(logits: Array, noise: Noise, where: Array | None, out: Array) -> None:
     """The exact one-hot of the selected candidate."""
     _run("mask_rows", compute_type(out), logits, noise, where, out)
 
 
-def index(logits: Array, noise: Any, where: Array | None, out: Array) -> None:
+def index(logits: Array, noise: Noise, where: Array | None, out: Array) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
     _run("index_rows", compute_type(logits), logits, noise, where, out)
 
 
-def soft(logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+def soft(logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
     """``probs = softmax(logits / temp)``."""
     _run("soft_rows", compute_type(out), logits, noise, temp, where, out)
 
 
-def backward(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+def backward(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
     """The softmax's Jacobian times `grad_mask`."""
     _run("backward_rows", compute_type(out), logits, noise, grad_mask, temp, where, out)
 
 
-def backward_temp(grad_mask: Array, logits: Array, noise: Any, temp: Array, where: Array | None, out: Array) -> None:
+def backward_temp(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
     """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
     compute = compute_type(out)
     per_row = np.empty(len(logits), compute)
@@ -58,7 +73,7 @@ def double_backward(
     grad_grad_logits: Array,
     grad_mask: Array,
     logits: Array,
-    noise: Any,
+    noise: Noise,
     temp: Array,
     where: Array | None,
     out_grad_mask: Array,
@@ -67,6 +82,22 @@ def double_backward(
     """The gradient of `backward`."""
     arrays = grad_grad_logits, grad_mask, temp, where, out_grad_mask, out_logits
     _run("double_backward_rows", compute_type(out_logits), logits, noise, *arrays)
+
+
+def choice(logits: Array, noise: Noise, index: Array | None, where: Array | None, out: Array) -> None:
+    """Each row's choice: that of ``argmax(logits + noise)`` or the given `index`, checked; else why there is none."""
+    given = _NO_INDEX if index is None else index
+    _run("choice_rows", compute_type(logits), logits, noise, given, where, out)
+
+
+def mask_at(choice: Array, out: Array) -> None:
+    """The exact one-hot of each row's choice."""
+    _run("mask_at_rows", compute_type(out), out, None, choice)
+
+
+def reinmax(grad_mask: Array, logits: Array, choice: Array, temp: Array, where: Array | None, out: Array) -> None:
+    """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
+    _run("reinmax_rows", compute_type(out), logits, None, grad_mask, choice, temp, where, out)
 
 
 def gumbel(seed: int, first: int, out: Array) -> None:
@@ -80,9 +111,9 @@ def gumbel(seed: int, first: int, out: Array) -> None:
 
 def _run(
     name: str,
-    compute: type[np.floating[Any]],
+    compute: Compute,
     logits: Array,
-    noise: Any,
+    noise: Noise,
     *arrays: Array | None,
 ) -> None:
     """A kernel over all rows; each call of it gets scratch memory of its own."""
@@ -119,11 +150,11 @@ def _run(
 
 
 @in_usual_modes
-def _in_type(logits: Array, compute: type[np.floating[Any]]) -> Array:
+def _in_type(logits: Array, compute: Compute) -> Array:
     return logits.astype(compute, copy=False)
 
 
-def _aligned(size: int, compute: type[np.floating[Any]]) -> Array:
+def _aligned(size: int, compute: Compute) -> Array:
     """Memory that starts at a cache line."""
     memory = np.empty(size + CACHE_LINE // 4, compute)
     start = -memory.__array_interface__["data"][0] % CACHE_LINE // memory.itemsize
@@ -135,7 +166,7 @@ def _part(array: Array, first: int, last: int) -> Array:
     return array[first:last] if len(array) > 1 else array
 
 
-def _perturb(values: Array, noise: Any, first: int, last: int, out: Array) -> None:
+def _perturb(values: Array, noise: Array | StreamNumbers, first: int, last: int, out: Array) -> None:
     """Some rows of ``logits + noise``, added in the type of the noise, to which 16-bit logits are widened."""
     some = values[first:last]
     if isinstance(noise, np.ndarray):

@@ -13,6 +13,7 @@ from npselect._arithmetic.aliases import (
     Column,
     Columns,
     Index,
+    Indices,
     Logits,
     Number,
     Out,
@@ -24,7 +25,7 @@ from npselect._arithmetic.aliases import (
 from npselect._arithmetic.half import from_lane, narrow, narrow_vector, to_lane, widen_vector
 from npselect._arithmetic.primitives import bits_of, inlined, number_of, select
 from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, load, nan_mask, store, subarray
-from npselect._arithmetic.steps import EMPTY, INVALID
+from npselect._arithmetic.steps import EMPTY, INVALID, checked_index
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row
 from npselect.tiers.cpu.loads import clear_rows, scatter
@@ -33,6 +34,7 @@ from npselect.tiers.cpu.transpose import READABLE, load_transposed, store_transp
 __all__ = [
     "MAX_SHORT_ROW",
     "TILE",
+    "choice_rows",
     "choose",
     "index_rows",
     "load_tile",
@@ -157,3 +159,21 @@ def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scr
                 out[first + i, selected] = narrow(one, out)
             elif selected == INVALID:
                 fill_degenerate_row(out, first + i, selected, scratch)
+
+
+@row_kernel(spans=1)
+def choice_rows(
+    logits: Logits, index: Indices, where: Where, out: Indices, start: Row, stop: Row, scratch: Scratch
+) -> None:
+    """The selected candidate's index, EMPTY or INVALID; with an `index` for each row, that one, checked."""
+    x, memory, n = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE), logits.shape[1]
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, _, _ = choose(logits, where, first, last, x, memory)
+        _spill(m, memory)
+        for i in range(last - first + 1):
+            selected = _spilled(memory, i)
+            if len(index) > 0:
+                j = min(max(index[first + i], 0), n - 1)
+                selected = checked_index(index[first + i], n, selected, x[j * WIDTH + i] > -np.inf)
+            out[first + i] = selected

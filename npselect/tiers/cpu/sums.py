@@ -10,7 +10,7 @@ from npselect._arithmetic.order import LANES, SEGMENT
 from npselect._arithmetic.primitives import fma, formula, inlined
 from npselect._arithmetic.simd import WIDTH, broadcast, load, store, sum_of_lanes
 
-__all__ = ["dot", "padded_dot", "padded_sums", "padded_total", "total"]
+__all__ = ["padded_dot", "padded_sums", "padded_total", "total"]
 
 
 @formula
@@ -28,26 +28,6 @@ def _fold(lanes: Lanes) -> Number:
 
 
 @formula
-def dot(x: Values, y: Values, lanes: Lanes) -> Number:
-    """``sum_j x_j y_j``."""
-    n, result = len(x), lanes.dtype.type(0)
-    for start in range(0, n, SEGMENT):
-        stop = min(start + SEGMENT, n)
-        whole = start + (stop - start) // LANES * LANES
-        for lane in range(LANES):
-            lanes[lane] = 0
-        for base in range(start, whole, LANES):  # slices of a known length are vectorised
-            a, b = x[base : base + LANES], y[base : base + LANES]
-            for lane in range(LANES):
-                lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        a, b = x[whole:stop], y[whole:stop]
-        for lane in range(len(a)):
-            lanes[lane] = fma(a[lane], b[lane], lanes[lane])
-        result += _fold(lanes)
-    return result
-
-
-@formula
 def total(x: Values, lanes: Lanes) -> Number:
     """``sum_j x_j``."""
     n, result = len(x), lanes.dtype.type(0)
@@ -56,7 +36,7 @@ def total(x: Values, lanes: Lanes) -> Number:
         whole = start + (stop - start) // LANES * LANES
         for lane in range(LANES):
             lanes[lane] = 0
-        for base in range(start, whole, LANES):
+        for base in range(start, whole, LANES):  # slices of a known length are vectorised
             a = x[base : base + LANES]
             for lane in range(LANES):
                 lanes[lane] += a[lane]
