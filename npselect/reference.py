@@ -58,7 +58,7 @@ Number = TypeVar("Number", Wide, Digits)
 
 @in_usual_modes
 def choice(logits: Array, noise: Any, index: Indices | None, where: Array | None, out: Indices) -> None:
-    """``choice = argmax(w)``: the selected column of each row into `out`, int64 of shape (rows,), or why none: EMPTY, INVALID or REFUSED.
+    """``choice = argmax(w)`` of each row into `out`, int64 of shape (rows,), or why none: EMPTY, INVALID or REFUSED.
 
     It is that of the largest ``logits + noise`` or, if `index` is given instead of noise, what that names: a candidate
     or, in a row that is offered none, -1 (EMPTY).
