@@ -5,6 +5,7 @@ The choice is that of the largest ``logits + noise``, or an index from elsewhere
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -53,7 +54,8 @@ def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyA
             f"index has shape {array.shape} and logits has shape {shape}; index must have that without axis {axis}, "
             f"{expected}"
         )
-    return memory.as_rows(array.reshape((*expected, 1)), np.dtype(np.int64)).reshape((-1,))
+    size = math.prod(expected)
+    return memory.as_rows(array.reshape((size, 1)), np.dtype(np.int64)).reshape((size,))
 
 
 def choose_rows(

@@ -45,7 +45,7 @@ def check_signature(operator, name, function):
     expected = [(array, positional, empty) for array in (*record.cotangents, "logits")]
     if record.results != (Result.INDEX,):
         expected.append(("temp", positional, operator.temp))
-    expected += [(option, keyword, DEFAULTS[option]) for option in operator.options]
+    expected += [(option, keyword, DEFAULTS[option]) for option in operator.options_of(name)]
     expected += [(option, keyword, default) for option, default in COMMON.items()]
     found = inspect.signature(function).parameters.values()
     assert [(one.name, one.kind.name, one.default) for one in found] == expected

@@ -1,4 +1,4 @@
-"""The way in for operators that draw: exactly one of seed, noise and index; what an index may be; one choice for all."""
+"""The way in for operators that draw: one of seed, noise and index; what an index may be; one choice for all."""
 
 import itertools
 import pickle
