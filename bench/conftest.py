@@ -1,10 +1,11 @@
 """What the benchmarks share: which problems and peers there are, and one benchmark of one peer.
 
 Peers, shapes, the judgement of results, bytes and the copy are those of `npselect.bench`; pytest-benchmark takes the
-times. With ``--benchmark-disable``, one small batch of each kind in one dtype does (tests/bench asks all peers in
-another), and peers that compile for long are left out.
+times. With ``--benchmark-disable``, one small batch of one operator a file, in one dtype, does: tests/bench asks all
+peers in another. Peers that compile for long are left out.
 """
 
+import math
 from collections import deque
 from functools import lru_cache
 
@@ -24,7 +25,8 @@ from npselect.bench import (
 )
 
 collect_ignore = ["gpu.py", "gpu"]  # the command for a GPU is no benchmark of pytest
-BATCHES = {"full": [(1048576, 8), (131072, 64), (8192, 1024), (256, 32768)], "quick": [(256, 64)]}
+BATCHES = [(1048576, 8), (131072, 64), (8192, 1024), (256, 32768)]
+QUICK_BATCH = (256, 64)
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
@@ -48,12 +50,12 @@ def pytest_generate_tests(metafunc):
         return
     quick = metafunc.config.getoption("benchmark_disable", False)
     asked = []
-    for mark in marks:
+    for mark in marks[-1:] if quick else marks:
         (operator,) = mark.args
-        shapes = mark.kwargs.get("shapes", BATCHES["quick" if quick else "full"])
+        shapes = mark.kwargs.get("shapes", BATCHES)
         dtypes = mark.kwargs.get("dtypes", DTYPES)
         if quick:
-            shapes, dtypes = shapes[-1:], dtypes[:1]
+            shapes, dtypes = [min(shapes[-1], QUICK_BATCH, key=math.prod)], dtypes[:1]
         for problem in problems(operator, dtypes, shapes):
             peers = [peer for peer in PEERS if operator in peer.operators and (peer.quick or not quick)]
             asked += [(problem, call, peer) for call in CALLS if call in problem.calls for peer in peers]

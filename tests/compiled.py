@@ -68,7 +68,7 @@ def temps(rows: int, dtype: Any) -> Any:
 
 def on_device(device: Device, array: Any, skew: int = 0) -> DeviceArray:
     """A copy on the device, which begins `skew` elements after an aligned address; nothing is allotted around it."""
-    owner = device.allocate(array.nbytes, skew * array.dtype.itemsize)
+    owner = device.allocate(array.nbytes, skew=skew * array.dtype.itemsize)
     device.upload(owner.address, array, 1)
     return DeviceArray(owner.address, array.shape, array.strides, array.dtype, owner, 1, 0)
 

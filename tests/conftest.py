@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 
 # For a process of their own, see test_cuda.py and test_cuda_driver.py.
-collect_ignore = ["launched.py", "simulated.py", "simulator.py"]
+collect_ignore = ["fakes"]
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = str(ROOT / "npselect") + os.sep

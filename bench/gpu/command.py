@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gpu import SECTIONS, WHOLE, Record, Section, kept, summary, toolkit
+from gpu import SECTIONS, WHOLE, Record, Section, summary, toolkit
 from gpu.process import BENCH, end, run_section, start
 from gpu.results import Results
 
@@ -145,7 +145,6 @@ def _keep_machine_code() -> None:
     for part in (folder, folder / "driver"):
         part.mkdir(mode=0o700, exist_ok=True)
     os.environ.setdefault("NUMBA_CACHE_DIR", str(folder))
-    os.environ.setdefault(kept.FOLDER, str(folder / "kernels"))
     os.environ.setdefault("CUDA_CACHE_PATH", str(folder / "driver"))  # of what the driver makes of them
     os.environ.setdefault("CUDA_CACHE_MAXSIZE", str(1 << 32))
 

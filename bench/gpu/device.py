@@ -1,8 +1,7 @@
-"""The device's arrays for a section: found, told of, and with the kernels that were kept."""
+"""The device's arrays for a section: found, and told of."""
 
 from __future__ import annotations
 
-from gpu import kept
 from gpu.report import Report
 from npselect.bench import devices
 from npselect.bench.devices import Arrays
@@ -17,5 +16,4 @@ def find(report: Report) -> Arrays:
     for reason in reasons:
         report.note(reason)
     report.alive = arrays.alive
-    kept.install(report)
     return arrays

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpu import Record
@@ -171,32 +171,33 @@ def _targets(results: Results) -> str:
 
 
 def _fractions(results: Results) -> str:
-    """Fractions of the copy: a row for each K and dtype, a column for each function."""
+    """Fractions of the copy: a row for each dtype and K, a column for each function."""
     timings = [r for r in results.records("speed") if r["kind"] == "timing" and r.get("of_copy") is not None]
-    if not timings:
-        return ""
-    functions = list(dict.fromkeys(record["what"] for record in timings))
-    cells = {(record["dtype"], record["choices"], record["what"]): f"{record['of_copy']:.2f}" for record in timings}
-    keys = list(dict.fromkeys((record["dtype"], record["choices"]) for record in timings))
-    rows = [(*key, *(cells.get((*key, function), "") for function in functions)) for key in sorted(keys)]
-    head = ["dtype", "K", *functions]
-    return "Bytes over time, as a fraction of a copy measured in the same run:\n\n" + _table(head, rows)
+    cells = {(r["dtype"], r["choices"], r["what"]): f"{r['of_copy']:.2f}" for r in timings}
+    return _crossed("Bytes over time, as a fraction of a copy measured in the same run:", ["dtype", "K"], cells)
 
 
 def _ratios(results: Results) -> str:
-    """Peers' times over npselect's."""
+    """Peers' times over npselect's: a row for each function, dtype and K, a column for each peer."""
     timings = [r for r in results.records("peers", "compiled") if r["kind"] == "timing" and r.get("to_npselect")]
-    if not timings:
-        return ""
-    peers = list(dict.fromkeys(record["peer"] for record in timings if record["peer"] != "npselect"))
-    keys = list(dict.fromkeys((record["what"], record["dtype"], record["choices"]) for record in timings))
     cells = {
-        (record["what"], record["dtype"], record["choices"], record["peer"]): f"{record['to_npselect']:.2f}"
-        + ("" if record.get("within_bound", True) else " (wrong)")
-        for record in timings
+        (r["what"], r["dtype"], r["choices"], r["peer"]): f"{r['to_npselect']:.2f}"
+        + ("" if r.get("within_bound", True) else " (wrong)")
+        for r in timings
+        if r["peer"] != "npselect"
     }
-    rows = [(*key, *(cells.get((*key, peer), "") for peer in peers)) for key in sorted(keys)]
-    return "A peer's time over npselect's:\n\n" + _table(["function", "dtype", "K", *peers], rows)
+    return _crossed("A peer's time over npselect's:", ["function", "dtype", "K"], cells)
+
+
+def _crossed(title: str, head: Sequence[str], cells: Mapping[tuple[Any, ...], str]) -> str:
+    """A table of cells by keys, the last part of which is the column's name; nothing if there are none."""
+    if not cells:
+        return ""
+    columns = list(dict.fromkeys(key[-1] for key in cells))
+    rows = [
+        (*row, *(cells.get((*row, column), "") for column in columns)) for row in sorted({key[:-1] for key in cells})
+    ]
+    return f"{title}\n\n" + _table([*head, *columns], rows)
 
 
 def _host(results: Results) -> str:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from npselect._call.memory import AnyArray, Fill
 from npselect._dtypes import DType, Shape
-from npselect._gpu import driver
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import gpu
 from npselect._gpu.foreign import where_it_is
 
 __all__ = ["are_apart", "fits", "new", "run", "usable"]
@@ -55,8 +55,8 @@ def are_apart(array: DeviceArray, others: Sequence[DeviceArray]) -> bool:
 def run(fill: Fill, arguments: Sequence[AnyArray]) -> None:
     """Let a tier fill the last of the arrays, and those who come after see it, as soon as it is done."""
     result = arguments[-1]
-    with driver.current(result.device):
+    with gpu().current(result.device):
         try:
             fill(*arguments)
         finally:
-            driver.settle(result.stream)
+            gpu().free_after(result.stream)

@@ -15,8 +15,8 @@ import numpy as np
 from npselect._call import arguments as _arguments
 from npselect._call.memory import AnyArray, Fill
 from npselect._dtypes import Array, DType, Shape, is_floating
-from npselect._gpu import driver
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import LEGACY, gpu
 from npselect._gpu.foreign import Foreign, from_foreign
 from npselect._places import on_device
 from npselect.tiers.cuda import gather
@@ -47,10 +47,10 @@ class OnGpu:
         found: dict[str, Foreign] = {}
         stream: int | None = None
         for name in on_gpu:
-            found[name] = from_foreign(every[name], name, stream or driver.LEGACY)
+            found[name] = from_foreign(every[name], name, stream or LEGACY)
             stream = stream or found[name].stream
         asked = {id(values): name in on_gpu for name, values in every.items()}
-        memory = cls(found[on_gpu[0]].view.device, stream or driver.LEGACY, asked)
+        memory = cls(found[on_gpu[0]].view.device, stream or LEGACY, asked)
         for name, foreign in found.items():
             memory._take(every[name], foreign, name)
         return memory
@@ -71,8 +71,8 @@ class OnGpu:
                 "copy one of them"
             )
         if view.stream != self.stream:
-            with driver.current(self.device):
-                driver.wait(self.stream, view.stream)
+            with gpu().current(self.device):
+                gpu().wait(self.stream, view.stream)
             if view.stream not in self._others:
                 self._others.append(view.stream)
         self._borrowed = self._borrowed or foreign.borrowed
@@ -162,7 +162,7 @@ class OnGpu:
 
     def run(self, fill: Fill, arguments: Sequence[AnyArray]) -> None:
         """Let a tier fill the last of the arrays."""
-        with driver.current(self.device):
+        with gpu().current(self.device):
             fill(*arguments)
 
     def fill_with(self, value: int | Array, *arrays: DeviceArray) -> None:
@@ -180,12 +180,12 @@ class OnGpu:
 
     def finish(self) -> None:
         """Let those who come after see what was done, as soon as it is."""
-        with driver.current(self.device):
+        with gpu().current(self.device):
             for stream in self._others:
-                driver.wait(stream, self.stream)
-            driver.settle(self.stream)
+                gpu().wait(stream, self.stream)
+            gpu().free_after(self.stream)
             if self._borrowed:
-                driver.synchronize(self.stream)
+                gpu().synchronize(self.stream)
 
 
 def _bounds(array: DeviceArray) -> tuple[int, int]:

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from npselect._dtypes import BFloat16
 from npselect._gpu import dlpack
-from npselect._gpu import driver as memory
+from npselect._gpu.aliases import DType, HostArray, Unknown
 from npselect._gpu.copy import copy
+from npselect._gpu.driver import LEGACY, gpu
 
 __all__ = ["DeviceArray", "contiguous"]
-
-Array = npt.NDArray[Any]
 
 
 class DeviceArray:
@@ -55,8 +53,8 @@ class DeviceArray:
         address: int,
         shape: tuple[int, ...],
         strides: tuple[int, ...] | None,
-        dtype: Any,
-        owner: Any,
+        dtype: DType,
+        owner: object,
         stream: int,
         device: int,
         read_only: bool = False,
@@ -68,20 +66,20 @@ class DeviceArray:
         self._contiguous = address % dtype.itemsize == 0 if strides is None else None
 
     @classmethod
-    def empty(cls, shape: Sequence[int], dtype: Any, stream: int, device: int | None = None) -> DeviceArray:
+    def empty(cls, shape: Sequence[int], dtype: DType, stream: int, device: int | None = None) -> DeviceArray:
         """A new array, C-contiguous; on the current device if none is named."""
         shape = tuple(shape)
-        device = memory.current_device() if device is None else device
-        with memory.current(device):
-            owner = memory.allocate(math.prod(shape) * dtype.itemsize, stream)
+        device = gpu().current_device() if device is None else device
+        with gpu().current(device):
+            owner = gpu().allocate(math.prod(shape) * dtype.itemsize, stream)
         return cls(owner.address, shape, None, dtype, owner, stream, device)
 
     @classmethod
-    def from_host(cls, values: Array, stream: int, device: int | None = None) -> DeviceArray:
+    def from_host(cls, values: HostArray, stream: int, device: int | None = None) -> DeviceArray:
         """A copy of a NumPy array, which may be changed when this returns."""
         result = cls.empty(values.shape, values.dtype.newbyteorder("="), stream, device)
-        with memory.current(result.device):
-            memory.upload(result.address, np.require(values, result.dtype, ["C", "A"]), stream)
+        with gpu().current(result.device):
+            gpu().upload(result.address, np.require(values, result.dtype, ["C", "A"]), stream)
         return result
 
     # ---------------------------------------------------------------------------------------- as in NumPy
@@ -147,7 +145,7 @@ class DeviceArray:
         axes = zip(self.shape, self.strides, shape[lead:], strict=True)
         return self._view(shape, (0,) * lead + tuple(stride if n == m else 0 for n, stride, m in axes))
 
-    def astype(self, dtype: Any, copy: bool = True) -> DeviceArray:
+    def astype(self, dtype: DType, copy: bool = True) -> DeviceArray:
         """A new C-contiguous array of a dtype; without `copy`, this array if it has that dtype."""
         if not copy and self.dtype == dtype:
             return self
@@ -165,14 +163,14 @@ class DeviceArray:
             raise ValueError(f"an array of shape {other.shape} cannot be assigned to one of shape {self.shape}")
         if not self.size:
             return
-        with memory.current(self.device):
+        with gpu().current(self.device):
             source, target = other._elements(), self._elements()
             if source is None or target is None:
                 _assign_bytes(self, other)
             else:
                 copy(self.shape, source, target, self.stream)
 
-    def to_host(self) -> Array:
+    def to_host(self) -> HostArray:
         """A copy as a NumPy array; waits for what the array's stream has to do before.
 
         Raises
@@ -185,9 +183,9 @@ class DeviceArray:
                 "NumPy has no bfloat16 of its own: import ml_dtypes first, or take .astype(np.float32).to_host()"
             )
         result = np.empty(self.shape, self.dtype)
-        with memory.current(self.device):
+        with gpu().current(self.device):
             whole = self if self.c_contiguous else self.astype(self.dtype)
-            memory.download(result, whole.address, self.stream)
+            gpu().download(result, whole.address, self.stream)
         return result
 
     def on(self, stream: int) -> DeviceArray:
@@ -200,7 +198,7 @@ class DeviceArray:
 
     # ---------------------------------------------------------------------------------------- as others see it
 
-    def __array__(self, *_: Any, **__: Any) -> Array:
+    def __array__(self, *_: object, **__: object) -> HostArray:
         raise TypeError("a DeviceArray lives on a GPU and is not copied to the host unasked; use .to_host()")
 
     @property
@@ -228,15 +226,15 @@ class DeviceArray:
         max_version: tuple[int, int] | None = None,
         dl_device: tuple[int, int] | None = None,
         copy: bool | None = None,
-    ) -> Any:
+    ) -> Unknown:
         if dl_device is not None and tuple(dl_device) != self.__dlpack_device__():
             raise BufferError(f"the array is on CUDA device {self.device}; use .to_host() for a copy on the host")
         if stream == 0:
             raise ValueError("stream is 0, which DLPack forbids: 1 is the legacy default stream, 2 the thread's")
         array = self.copy() if copy else self
-        with memory.current(self.device):
+        with gpu().current(self.device):
             if stream != -1:
-                memory.wait(memory.LEGACY if stream is None else stream, self.stream)
+                gpu().wait(LEGACY if stream is None else stream, self.stream)
         versioned = max_version is not None and max_version[0] >= 1
         if self.read_only and not versioned:
             raise BufferError("a read-only array needs DLPack 1.0 or newer; give max_version")

@@ -9,19 +9,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import types
 
+from npselect._arithmetic.aliases import Bits, Number
 from npselect._arithmetic.half import bfloat16_bits, float16_bits, widen
 from npselect._arithmetic.primitives import bits_of, float32_of, formula
-from npselect._gpu.intrinsics import block, load, store, thread
-from npselect._gpu.launch import Launcher
+from npselect._gpu.aliases import Address, Count, Function, Kind, Stored
+from npselect._gpu.elements import load, store
+from npselect._gpu.intrinsics import block, thread
+from npselect._gpu.launch import Kernel
 
-__all__ = ["THREADS", "copy", "reading", "stored", "writing"]
+__all__ = ["THREADS", "copy", "copy_kernel", "reading", "stored", "writing"]
 
 THREADS = 256
 _AXES = 4
@@ -42,7 +44,7 @@ def copy(
     size = math.prod(lengths)
     if not size:
         return
-    kernel = _kernel(source[2], target[2])
+    kernel = copy_kernel(source[2], target[2])
     from_bytes, to_bytes = (np.dtype(stored(name)).itemsize for name in (source[2], target[2]))
     for place in itertools.product(*(range(length) for length, _, _ in outer)):
         begin = source[0] + from_bytes * sum(i * step for i, (_, step, _) in zip(place, outer, strict=True))
@@ -68,22 +70,22 @@ def _merged(shape: Sequence[int], steps: Sequence[int], places: Sequence[int]) -
 
 
 @formula
-def _as_it_is(x: Any) -> Any:
+def _as_it_is(x: Stored) -> Stored:
     return x
 
 
 @formula
-def _to_float32(x: Any) -> Any:
+def _to_float32(x: Number) -> Number:
     return np.float32(x)
 
 
 @formula
-def _to_float64(x: Any) -> Any:
+def _to_float64(x: Number) -> Number:
     return np.float64(x)
 
 
 @formula
-def _to_odd(x: Any) -> Any:
+def _to_odd(x: Number) -> Number:
     """A number as float32 or, of the two about it, the odd one: what is rounded next is as if it had not been."""
     wide = np.float64(x)
     near = np.float32(wide)
@@ -97,43 +99,43 @@ def _to_odd(x: Any) -> Any:
 
 
 @formula
-def _float16_of(x: Any) -> Any:
+def _float16_of(x: Number) -> Bits:
     return np.uint16(float16_bits(_to_odd(x)))
 
 
 @formula
-def _bfloat16_of(x: Any) -> Any:
+def _bfloat16_of(x: Number) -> Bits:
     return np.int16(bfloat16_bits(_to_odd(x)))
 
 
 _TO = {"float16": _float16_of, "bfloat16": _bfloat16_of, "float32": _to_float32, "float64": _to_float64}
 
 
-def stored(name: str) -> Any:
+def stored(name: str) -> Kind:
     """The type in memory of a dtype."""
     return _STORED.get(name) or getattr(np, name)
 
 
-def reading(name: str) -> Callable[[Any], Any]:
+def reading(name: str) -> Function:
     """What makes a number of what is stored; 16 bits become float32."""
     return widen if name in ("float16", "bfloat16") else _as_it_is
 
 
-def writing(name: str) -> Callable[[Any], Any]:
+def writing(name: str) -> Function:
     """What makes of a number what is stored, rounded once."""
     kind = stored(name)
     return _TO.get(name) or formula(lambda x: kind(x))
 
 
 @cache
-def _kernel(source: str, target: str) -> Launcher:
+def copy_kernel(source: str, target: str) -> Kernel:
     origin, kind = stored(source), stored(target)
     read, write = (_as_it_is, _as_it_is) if source == target else (reading(source), writing(target))
 
     def kernel(
-        size: Any, n1: Any, n2: Any, n3: Any,
-        begin: Any, b0: Any, b1: Any, b2: Any, b3: Any,
-        end: Any, e0: Any, e1: Any, e2: Any, e3: Any,
+        size: Count, n1: Count, n2: Count, n3: Count,
+        begin: Address, b0: Count, b1: Count, b2: Count, b3: Count,
+        end: Address, e0: Count, e1: Count, e2: Count, e3: Count,
     ) -> None:  # fmt: skip
         i = block() * THREADS + thread()
         if i < size:
@@ -146,4 +148,4 @@ def _kernel(source: str, target: str) -> Launcher:
             x = load(begin, i0 * b0 + i1 * b1 + i2 * b2 + i3 * b3, origin)
             store(end, i0 * e0 + i1 * e1 + i2 * e2 + i3 * e3, kind, write(read(x)))
 
-    return Launcher(kernel, [types.int64] * 14, THREADS)
+    return Kernel(kernel, [types.int64] * 14, THREADS)

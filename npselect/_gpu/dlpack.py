@@ -9,11 +9,12 @@ import atexit
 import ctypes
 import itertools
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from npselect._dtypes import bfloat16
+from npselect._gpu.aliases import DType, Unknown
 
 __all__ = ["CUDA", "Description", "make", "read"]
 
@@ -30,7 +31,7 @@ class Description(NamedTuple):
     address: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]  # in bytes
-    dtype: Any
+    dtype: DType
     device: int
     read_only: bool | None  # None if that was not said
 
@@ -81,7 +82,7 @@ _raw_is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
 # ------------------------------------------------------------------------------------------------ read
 
 
-def read(capsule: Any) -> Description:
+def read(capsule: Unknown) -> Description:
     """What a capsule describes, which must be kept for as long as that is used."""
     name = next((name for name in _NAMES if _is_valid(capsule, name)), None)
     if name is None:
@@ -102,7 +103,7 @@ def read(capsule: Any) -> Description:
     return Description(address, shape, strides, dtype, tensor.device.number, read_only)
 
 
-def _dtype(given: _DType) -> Any:
+def _dtype(given: _DType) -> DType:
     if given.lanes == 1 and (given.code, given.bits) == (_BFLOAT, 16):
         return bfloat16()
     kind = next((kind for kind, code in _CODES.items() if code == given.code), None)
@@ -113,7 +114,7 @@ def _dtype(given: _DType) -> Any:
 
 # ------------------------------------------------------------------------------------------------ make
 
-_exported: dict[int, tuple[Any, ...]] = {}  # by the number in a structure's context: what lives until it is deleted
+_exported: dict[int, tuple[Unknown, ...]] = {}  # by the number in a structure's context: what lives until it is deleted
 _numbers = itertools.count(1)
 
 
@@ -145,7 +146,7 @@ _DELETERS = _callback(_delete), _callback(_delete_versioned)
 _DISCARD = _callback(_discard)
 
 
-def make(array: Description, owner: Any, versioned: bool) -> Any:
+def make(array: Description, owner: object, versioned: bool) -> Unknown:
     """A capsule; `owner` lives until its consumer is done."""
     ndim, itemsize = len(array.shape), array.dtype.itemsize
     lengths = ctypes.c_int64 * ndim

@@ -18,14 +18,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from npselect._dtypes import bfloat16
 from npselect._gpu import dlpack
-from npselect._gpu import driver as memory
+from npselect._gpu.aliases import DType, Foreigner, Unknown
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import LEGACY, Allocation, gpu
 
 __all__ = ["Foreign", "from_foreign", "where_it_is"]
 
@@ -38,7 +39,7 @@ class Foreign(NamedTuple):
     borrowed: bool  # whether its producer may take the memory back as soon as the array is let go of
 
 
-def from_foreign(values: Any, name: str, stream: int = memory.LEGACY) -> Foreign:
+def from_foreign(values: Foreigner, name: str, stream: int = LEGACY) -> Foreign:
     """An array on a GPU, of whatever library; `stream` is where it will be used, for those that ask."""
     try:
         return where_it_is(values) or _from_dlpack(values, stream)
@@ -47,10 +48,10 @@ def from_foreign(values: Any, name: str, stream: int = memory.LEGACY) -> Foreign
         raise
 
 
-def where_it_is(values: Any) -> Foreign | None:
+def where_it_is(values: Foreigner) -> Foreign | None:
     """An array that tells where it is; None for one that is only lent, by DLPack."""
     if isinstance(values, DeviceArray):
-        if isinstance(values.owner, memory.Owner):
+        if isinstance(values.owner, Allocation):
             values.owner.check()
         return Foreign(values, values.stream, False)
     torch = sys.modules.get("torch")
@@ -62,12 +63,12 @@ def where_it_is(values: Any) -> Foreign | None:
     return None
 
 
-def _from_torch(torch: Any, tensor: Any) -> Foreign:
+def _from_torch(torch: Unknown, tensor: Foreigner) -> Foreign:
     if tensor.layout != torch.strided or tensor.is_neg():
         raise TypeError("a torch tensor must be dense, without a negative bit; use .to_dense() or .resolve_neg()")
     dtype = _named(_torch_name(tensor.dtype))
     device = tensor.get_device()
-    stream = _torch_stream(torch)(device) or memory.LEGACY
+    stream = _torch_stream(torch)(device) or LEGACY
     strides = None if tensor.is_contiguous() else tuple(dtype.itemsize * step for step in tensor.stride())
     return Foreign(
         DeviceArray(tensor.data_ptr(), tuple(tensor.shape), strides, dtype, tensor, stream, device), stream, False
@@ -75,18 +76,18 @@ def _from_torch(torch: Any, tensor: Any) -> Foreign:
 
 
 @cache
-def _torch_name(dtype: Any) -> str:
+def _torch_name(dtype: DType) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 @cache
-def _torch_stream(torch: Any) -> Callable[[int], int]:
+def _torch_stream(torch: Unknown) -> Callable[[int], int]:
     """What tells torch's current stream on a device; the first is what Triton asks, and makes no object of it."""
     quick = getattr(torch._C, "_cuda_getCurrentRawStream", None)
     return quick or (lambda device: int(torch.cuda.current_stream(device).cuda_stream))
 
 
-def _interface(values: Any) -> Any:
+def _interface(values: Foreigner) -> Unknown:
     """`__cuda_array_interface__`, where the array has one and its numbers have a name there."""
     try:
         return values.__cuda_array_interface__
@@ -96,7 +97,7 @@ def _interface(values: Any) -> Any:
         raise
 
 
-def _from_interface(interface: Any, values: Any) -> Foreign:
+def _from_interface(interface: Unknown, values: Foreigner) -> Foreign:
     if interface.get("mask") is not None:
         raise TypeError("an array with a mask would lose it; give the array without, and where=")
     typestr = interface["typestr"]
@@ -108,23 +109,21 @@ def _from_interface(interface: Any, values: Any) -> Foreign:
     address, read_only = interface["data"]
     stream = interface.get("stream")
     if stream is not None:
-        stream = int(stream) or memory.LEGACY
-    device = memory.device_of(address) if address else _number(values)
-    view = DeviceArray(
-        address, shape, strides, dtype, (values, interface), stream or memory.LEGACY, device, bool(read_only)
-    )
+        stream = int(stream) or LEGACY
+    device = gpu().device_of(address) if address else _number(values)
+    view = DeviceArray(address, shape, strides, dtype, (values, interface), stream or LEGACY, device, bool(read_only))
     return Foreign(view, stream, False)
 
 
 @cache
-def _dtype(typestr: str) -> np.dtype[Any]:
+def _dtype(typestr: str) -> DType:
     return np.dtype(typestr)
 
 
-def _from_dlpack(values: Any, stream: int) -> Foreign:
+def _from_dlpack(values: Foreigner, stream: int) -> Foreign:
     interface = _interface(values)
     _, number = values.__dlpack_device__()
-    with memory.current(number):
+    with gpu().current(number):
         try:
             capsule = values.__dlpack__(stream=stream, max_version=(1, 0))
         except TypeError:  # a producer from before DLPack had versions
@@ -144,15 +143,15 @@ def _from_dlpack(values: Any, stream: int) -> Foreign:
     return Foreign(view, None, True)
 
 
-def _is_bfloat16(typestr: str, values: Any) -> bool:
+def _is_bfloat16(typestr: str, values: Foreigner) -> bool:
     return typestr.endswith("V2") and str(getattr(values, "dtype", "")).endswith("bfloat16")
 
 
-def _named(name: str) -> Any:
+def _named(name: str) -> DType:
     return bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
-def _number(values: Any) -> int:
+def _number(values: Foreigner) -> int:
     """The device of an array without an address: an empty one."""
     asked = getattr(values, "__dlpack_device__", None)
     return int(asked()[1]) if asked is not None else 0

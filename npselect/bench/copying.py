@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from npselect.bench.threads import thread_count
+from npselect.testing.aliases import Timed
 
 __all__ = ["COPIES", "copies"]
 
@@ -18,7 +18,7 @@ COPIES = ("copy", "copy, threads")
 
 
 @contextmanager
-def copies(moved: int) -> Iterator[dict[str, Callable[[], Any]]]:
+def copies(moved: int) -> Iterator[dict[str, Timed]]:
     """Functions that read half as many bytes as are moved and write the other half; the faster one is the limit.
 
     Parameters

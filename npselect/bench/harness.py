@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from npselect.bench.problem import OPERATORS, QUICK_SHAPES, SHAPES, WIDTH, Probl
 from npselect.bench.processor import code_is_for
 from npselect.bench.report import BenchReport, Timing
 from npselect.bench.threads import thread_count, threads_are
-from npselect.testing.aliases import Progress
+from npselect.testing.aliases import Progress, SelectionFunctions, Timed
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import FAMILIES
 
@@ -96,7 +95,7 @@ def problems(
 
 @np.errstate(all="ignore")
 def run(
-    implementation: Any = None,
+    implementation: SelectionFunctions | None = None,
     *,
     operators: Sequence[str] = OPERATORS[:1],
     dtypes: Sequence[str] = ("float32",),
@@ -180,7 +179,7 @@ def run(
     return report
 
 
-def _own_peers(implementation: Any, asked: Iterable[Problem]) -> dict[tuple[str, str], Peer]:
+def _own_peers(implementation: SelectionFunctions | None, asked: Iterable[Problem]) -> dict[tuple[str, str], Peer]:
     """The user's implementation as a peer, judged, for each operator and dtype."""
     own: dict[tuple[str, str], Peer] = {}
     if implementation is not None:
@@ -251,7 +250,7 @@ def compare(
     clock : callable
         Gives seconds.
     """
-    functions: dict[str, Callable[[], Any]] = {}
+    functions: dict[str, Timed] = {}
     wrongs: dict[str, str] = {}
     for peer in peers:
         if problem.operator not in peer.operators:

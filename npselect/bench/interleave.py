@@ -7,7 +7,8 @@ import time
 import timeit
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from npselect.testing.aliases import Timed
 
 __all__ = ["Times", "ratio", "turns"]
 
@@ -68,7 +69,7 @@ def ratio(of: Times, to: Times) -> float:
 
 
 def turns(
-    functions: Mapping[str, Callable[[], Any]],
+    functions: Mapping[str, Timed],
     rounds: int,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,

@@ -6,10 +6,8 @@ Rows are independent, so of a large batch some are judged, spread evenly from th
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +15,7 @@ from npselect import testing
 from npselect.bench.peer import Calls, LeftOutError, Peer
 from npselect.bench.problem import WIDTH, Problem
 from npselect.testing import tolerance
-from npselect.testing.aliases import Array, SelectionFunctions
+from npselect.testing.aliases import Array, SelectionFunctions, Timed
 from npselect.testing.families import exact_softmax
 from npselect.testing.textbook import one_hot
 
@@ -26,7 +24,7 @@ __all__ = ["fault", "own_fault", "prepared"]
 _JUDGED = 1 << 17  # elements
 
 
-def prepared(problem: Problem, peer: Peer, calls: Calls, call: str) -> tuple[Callable[[], Any] | None, str | None]:
+def prepared(problem: Problem, peer: Peer, calls: Calls, call: str) -> tuple[Timed | None, str | None]:
     """The function to be timed; or None, and what is wrong with it.
 
     Parameters

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 import numpy as np
 
 from npselect.bench.problem import Problem
-from npselect.testing.aliases import Array
+from npselect.testing.aliases import Array, Tensor, Timed
 
 __all__ = ["Calls", "LeftOutError", "Peer", "needed"]
 
@@ -49,8 +48,8 @@ class Calls:
         As in `npselect.testing.Implementation`.
     """
 
-    prepare: Callable[[str], Callable[[], Any]]
-    array: Callable[[Any], Array] = np.asarray
+    prepare: Callable[[str], Timed]
+    array: Callable[[Tensor], Array] = np.asarray
     noise: Callable[[], Array] | None = None
     restart: Callable[[], object] = _nothing
     flushes_subnormals: bool = False
@@ -87,7 +86,7 @@ class Peer:
         return self.name
 
 
-def needed(package: str) -> Any:
+def needed(package: str) -> Tensor:
     """The package, or `LeftOutError`."""
     try:
         return import_module(package)

@@ -12,6 +12,7 @@ import numpy as np
 from npselect.bench.copying import COPIES
 from npselect.bench.problem import CALLS
 from npselect.bench.report import BenchReport, Timing
+from npselect.testing.aliases import Tensor
 
 __all__ = ["draw"]
 
@@ -57,7 +58,7 @@ def draw(report: BenchReport, path: Path) -> None:
     figure.savefig(path, dpi=100)
 
 
-def _panel(axes: Any, timings: list[Timing], colours: dict[str, Any]) -> None:
+def _panel(axes: Tensor, timings: list[Timing], colours: dict[str, Any]) -> None:
     limits: dict[int, Timing] = {}
     for timing in timings:
         if timing.peer in COPIES:
@@ -71,7 +72,7 @@ def _panel(axes: Any, timings: list[Timing], colours: dict[str, Any]) -> None:
         _line(axes, own, name, {"color": colour, "marker": "o", "ms": 3, **style})
 
 
-def _line(axes: Any, timings: Iterable[Timing], label: str, style: dict[str, Any]) -> None:
+def _line(axes: Tensor, timings: Iterable[Timing], label: str, style: dict[str, Any]) -> None:
     some = sorted(timings, key=lambda timing: timing.choices)
     if not some:
         return

@@ -15,7 +15,7 @@ from npselect.testing.cases import rounded
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import FAMILIES, Family
 
-__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem"]
+__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem", "least_bytes"]
 
 
 WIDTH = 16
@@ -162,11 +162,13 @@ class Problem:
             forward, backward = batch, 0
         else:
             functions = RECORDS[self.operator].functions
-            forward, backward = (_arrays(functions[name]) * batch for name in ("forward", "backward"))
+            forward, backward = (least_bytes(functions[name], *self.shape) for name in ("forward", "backward"))
         moved = {"forward": forward, "backward": backward, "forward+backward": forward + backward}[call]
         return moved * self.form.itemsize
 
 
-def _arrays(function: RowFunction) -> int:
-    """How many arrays like the logits a row function reads and writes."""
-    return len(function.cotangents) + 1 + function.results.count(Result.LIKE_LOGITS)
+def least_bytes(function: RowFunction, rows: int, choices: int, itemsize: int = 1) -> int:
+    """Every input of a row function read once, every output written once; of one temperature nothing is counted."""
+    batch = rows * choices * itemsize
+    written = {Result.LIKE_LOGITS: batch, Result.INDEX: 8 * rows, Result.PER_TEMP: 0}
+    return (1 + len(function.cotangents)) * batch + sum(written[result] for result in function.results)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any
 
 from npselect.bench.features import features, missing
+from npselect.testing.aliases import Tensor
 
 __all__ = ["LEVELS", "Restriction", "code_is_for", "compiled_for", "level", "numpy_disables", "restricted", "variables"]
 
@@ -180,12 +180,12 @@ def code_is_for(name: str | None) -> Iterator[Restriction | None]:
                 os.environ[each] = value
 
 
-def _is_for(numba: Any, name: str) -> bool:
+def _is_for(numba: Tensor, name: str) -> bool:
     return bool(name == numba.config.CPU_NAME and not numba.config.CPU_FEATURES)
 
 
 def compiled_for() -> str:
     """The processor for which npselect's kernels are compiled in this process."""
-    numba: Any = sys.modules.get("numba")
+    numba: Tensor = sys.modules.get("numba")
     named = os.environ.get("NUMBA_CPU_NAME") if numba is None else numba.config.CPU_NAME
     return str(named or import_module("llvmlite.binding").get_host_cpu_name())

@@ -18,6 +18,7 @@ from npselect.bench.peer import Peer
 from npselect.bench.problem import Problem
 from npselect.bench.processor import Restriction, compiled_for
 from npselect.bench.threads import VARIABLES, numbers, thread_count
+from npselect.testing.aliases import Json
 from npselect.testing.check import versions
 from npselect.testing.report import aligned
 
@@ -141,8 +142,8 @@ class BenchReport:
     timings: list[Timing] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     own: list[str] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-    machine: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Json] = field(default_factory=dict)
+    machine: dict[str, Json] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def begin(self, rounds: int, seconds: float, temp: float, own: Iterable[str] = ()) -> None:
@@ -253,7 +254,7 @@ class BenchReport:
         return json.dumps({"schema": SCHEMA, "ok": self.ok, **asdict(self)}, indent=1)
 
 
-def _processor_lines(code: Mapping[str, Any]) -> list[str]:
+def _processor_lines(code: Mapping[str, Json]) -> list[str]:
     lines = [f"compiled for: npselect {code['npselect']}, the peers {code['peers']}"]
     return lines + [f"not restricted: {peer}: {why}" for peer, why in code["not_restricted"].items()]
 

@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from npselect._threads import VARIABLE, thread_count
+from npselect.testing.aliases import Tensor
 
 __all__ = ["OTHERS", "VARIABLES", "configure", "numbers", "thread_count", "threads_are"]
 
@@ -48,7 +48,7 @@ def threads_are(count: int) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def configure(framework: Any) -> None:
+def configure(framework: Tensor) -> None:
     """Tell a framework that has just been imported, in its own words."""
     count = thread_count()
     if framework.__name__ == "torch":

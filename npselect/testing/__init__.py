@@ -7,7 +7,16 @@ Examples
 True
 """
 
-from npselect.testing.adapters import from_array_functions, from_jax, from_tensorflow, from_torch
+from npselect.testing.adapters import (
+    Layer,
+    from_array_functions,
+    from_jax,
+    from_tensorflow,
+    from_torch,
+    layer_from_jax,
+    layer_from_tensorflow,
+    layer_from_torch,
+)
 from npselect.testing.case import Case
 from npselect.testing.cases import cases, find_case
 from npselect.testing.check import assert_conforms, check
@@ -18,7 +27,6 @@ from npselect.testing.profile import PROFILES
 from npselect.testing.report import Report
 from npselect.testing.sampler import check_sampler
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
-from npselect.testing.selection_adapters import Layer, layer_from_jax, layer_from_tensorflow, layer_from_torch
 from npselect.testing.selection_case import SelectionCase
 from npselect.testing.selection_cases import selection_cases
 from npselect.testing.selection_check import check_selection

@@ -8,7 +8,22 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Dtype", "DtypeLike", "Function", "LayerFunctions", "Progress", "SelectionFunctions", "Tensor"]
+__all__ = [
+    "Array",
+    "Dtype",
+    "DtypeLike",
+    "Function",
+    "Json",
+    "LayerFunctions",
+    "Option",
+    "Options",
+    "Progress",
+    "Sampler",
+    "SelectionFunctions",
+    "Temp",
+    "Tensor",
+    "Timed",
+]
 
 Array = npt.NDArray[Any]
 """Of NumPy, in one of the four dtypes (bfloat16 is no dtype that NumPy's types know), or of bool."""
@@ -16,11 +31,23 @@ Dtype = np.dtype[Any]
 DtypeLike = npt.DTypeLike
 """NumPy's, by name, or a framework's."""
 Tensor = Any
-"""An array, tensor or dtype of a framework, whose types are not known here."""
+"""An array, tensor, dtype or module of a framework, whose types are not known here."""
+Temp = float | Array
+"""The temperature: one for all rows, or an array of several."""
+Option = int | Array
+"""What an option is given: an axis, or an array."""
+Options = dict[str, Any]
+"""Options by name: of axis an int, of all others an array."""
 Function = Callable[..., Any]
 """Somebody's, over arrays or tensors: with the options that it takes."""
+Timed = Callable[[], Any]
+"""A call of no arguments, whose time is taken; it returns what its framework has for results."""
+Json = Any
+"""What JSON can say: an object, an array, a string, a number, true, false or null."""
 Progress = Callable[[int, int, str], object]
 """``progress(done, total, id)``."""
+Sampler = Callable[[Array, int], Tensor]
+"""``sample(logits, seed) -> mask``."""
 
 
 class SelectionFunctions(Protocol):

@@ -11,7 +11,7 @@ from npselect._places import as_numpy_sees
 from npselect.testing import tolerance
 from npselect.testing.aliases import Array, Tensor
 from npselect.testing.compare import compare_gradients, compare_masks, malformed
-from npselect.testing.families import FAMILIES, Family, by_default
+from npselect.testing.families import FAMILIES, GIVEN, Family, by_default
 from npselect.testing.profile import STANDARD, Profile, profile_name
 from npselect.testing.question import Origin, Question
 
@@ -50,8 +50,8 @@ class Case(Question):
         The temperatures, in place of `temp`, if rows have their own: an array in the logits' dtype that broadcasts to
         `logits` with length 1 along `axis`.
     operator : str
-        The name of the operator that is asked about.
-        By default the first of `npselect.testing.families.FAMILIES` that takes what is given.
+        The name of the operator that is asked about; by default the first of `npselect.OPERATORS` whose cases are given
+        what this one is.
 
     Examples
     --------
@@ -69,7 +69,8 @@ class Case(Question):
 
     def __post_init__(self) -> None:
         if not self.operator:
-            object.__setattr__(self, "operator", by_default(["noise"] * (self.noise is not None)).name)
+            given = [option for option in GIVEN if getattr(self, option) is not None]
+            object.__setattr__(self, "operator", by_default(given).name)
 
     @property
     def family(self) -> Family:

@@ -41,7 +41,9 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
 
 
-def _cause(answers: Sequence[Answer[Rows]], mistakes: Mistakes, betraying: Sequence[symptoms.Symptom]) -> str | None:
+def _cause(
+    answers: Sequence[Answer[Rows]], mistakes: Mistakes, known_symptoms: Sequence[symptoms.Symptom]
+) -> str | None:
     name = explain(answers, mistakes)
     if name is not None or any(answer.actual is None for answer in answers):
         return name
@@ -49,7 +51,7 @@ def _cause(answers: Sequence[Answer[Rows]], mistakes: Mistakes, betraying: Seque
         if not any(np.any(wrong(answer)) for answer in answers):
             return None
         passes = [_pass(answer) for answer in answers]
-        return next((name for symptom in betraying if (name := symptom(passes))), None)
+        return next((name for symptom in known_symptoms if (name := symptom(passes))), None)
 
 
 def _masks(seen: Observation) -> Answer[Rows]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from npselect import straight_through
 from npselect.testing import temperature_causes
-from npselect.testing.aliases import Dtype, Progress, SelectionFunctions
+from npselect.testing.aliases import Dtype, Progress, SelectionFunctions, Tensor
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause
@@ -216,7 +216,7 @@ def _near_ties_allowed(outcomes: Sequence[Outcome]) -> dict[str, int]:
     return limits
 
 
-def _dtypes(dtypes: Any, cases: list[Case] | None) -> list[Dtype]:
+def _dtypes(dtypes: Tensor, cases: list[Case] | None) -> list[Dtype]:
     if dtypes is None:
         dtypes = [case.logits.dtype for case in cases] if cases else ["float32"]
     several = isinstance(dtypes, (list, tuple, set, frozenset))

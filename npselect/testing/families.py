@@ -16,9 +16,10 @@ from npselect.testing.question import Question
 from npselect.testing.textbook import SURROGATE, Textbook
 from npselect.testing.tolerance import Arithmetic
 
-__all__ = ["FAMILIES", "Family", "by_default", "exact_softmax", "family_of", "family_of_id"]
+__all__ = ["FAMILIES", "GIVEN", "Family", "by_default", "exact_softmax", "family_of", "family_of_id"]
 
-_GIVEN = ("noise",)
+GIVEN = ("noise",)
+"""The options by which a case may fix the choice."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Family:
     @property
     def given(self) -> tuple[str, ...]:
         """The options by which a case fixes the choice, one of them in each case; none, if the logits alone do."""
-        return tuple(option for option in _GIVEN if option in OPERATORS[self.name].options)
+        return tuple(option for option in GIVEN if option in OPERATORS[self.name].options)
 
     @property
     def learns_temp(self) -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npselect._places import as_numpy_sees
 from npselect.testing.aliases import Array, SelectionFunctions
+from npselect.testing.calls import OVERWRITTEN, Call, ask, fault, fitting, refusal
 from npselect.testing.case import Case
-from npselect.testing.compare import Errors, compare_gradients, compare_masks, malformed, within_rounding
+from npselect.testing.compare import Errors, compare_gradients, compare_masks, within_rounding
 from npselect.testing.implementation import options_of
-from npselect.testing.layouts import like
 from npselect.testing.outcome import Difference, Outcome
 from npselect.testing.profile import Profile
 from npselect.testing.temperature import bound, compare_temps, judged_temps
@@ -60,25 +57,6 @@ class Observation:
     temps_tolerance: Array | None = None
 
 
-class _Call(NamedTuple):
-    """How a function answered: with an array, or with what went wrong."""
-
-    direction: str
-    returned: str  # the type of what was returned
-    array: Array | None
-    result: Array | None  # a copy of it, as it was then
-    error: BaseException | None
-    wrote_to: str | None
-    seconds: float
-
-    @property
-    def overwritten(self) -> bool:
-        """Whether the array that was returned is another by now."""
-        if self.array is None or self.result is None or self.array.dtype == object:
-            return False
-        return self.array.tobytes() != self.result.tobytes()
-
-
 class _Comparison(NamedTuple):
     """Both answers beside the oracle's."""
 
@@ -87,7 +65,6 @@ class _Comparison(NamedTuple):
     errors: Errors
 
 
-_OVERWRITTEN = "returns an array that a later call overwrites"
 _LARGEST_BY_TEMP = 1 << 15  # entries
 _AGAIN = ", called again after other calls"
 
@@ -110,12 +87,12 @@ def _judged(implementation: SelectionFunctions, case: Case, profile: Profile) ->
     again = "again" in case.flags
     if again:
         _ask_others(implementation, case)
-    calls = {direction: _call(implementation, direction, case) for direction in directions(implementation, case)}
+    calls = {direction: ask(implementation, direction, case) for direction in directions(implementation, case)}
     if again:
         _ask_others(implementation, case)
     seconds = sum(call.seconds for call in calls.values())
     if "error" in case.flags:
-        difference = next(filter(None, map(_refusal, calls.values())), None)
+        difference = next(filter(None, map(refusal, calls.values())), None)
         strict = profile.name == "strict"
         return _outcome(case, strict, difference, judged_rows=strict * len(case.logits), seconds=seconds), None
 
@@ -124,7 +101,7 @@ def _judged(implementation: SelectionFunctions, case: Case, profile: Profile) ->
     shown = rows if judged else np.ones_like(rows)
     difference, near, errors = _compared(case, calls, shown, profile)
     if again and difference is None:
-        repeated = {direction: _call(implementation, direction, case) for direction in reversed(calls)}
+        repeated = {direction: ask(implementation, direction, case) for direction in reversed(calls)}
         if later := _compared(case, repeated, shown, profile).difference:
             difference = replace(later, message=later.message + _AGAIN)
     if any(call.error for call in calls.values()) and not np.all(rows):
@@ -145,7 +122,7 @@ def _judged(implementation: SelectionFunctions, case: Case, profile: Profile) ->
     if not judged or case.origin is not None or "extreme" in case.flags:
         return outcome, None
     mask, grad_logits = case.expected(profile.backend)
-    answers = _fitting(case, calls["forward"], mask), _fitting(case, calls["backward"], grad_logits)
+    answers = fitting(case, calls["forward"], mask), fitting(case, calls["backward"], grad_logits)
     observation = Observation(
         case, rows, near, *answers, case.rows(mask), case.rows(grad_logits), case.allowed(profile)
     )
@@ -175,13 +152,13 @@ def _ask_others(implementation: SelectionFunctions, case: Case) -> None:
     doubled = None if case.row_temp is None else case.row_temp + case.row_temp
     for asked in (other, replace(other, temp=2 * case.temp, row_temp=doubled)):
         for direction in directions(implementation, case):
-            _call(implementation, direction, asked)
+            ask(implementation, direction, asked)
 
 
-def _compared(case: Case, calls: dict[str, _Call], rows: Array, profile: Profile) -> _Comparison:
+def _compared(case: Case, calls: dict[str, Call], rows: Array, profile: Profile) -> _Comparison:
     """Part by part, as far as there are answers to be compared; the gradient of the temperature as a whole."""
     forward, backward = calls["forward"], calls["backward"]
-    first, second = _fault(forward, case.logits), _fault(backward, case.logits)
+    first, second = fault(forward, case.logits), fault(backward, case.logits)
     mask = None if first is not None else forward.result
     grad_logits = None if second is not None else backward.result
     near, errors = np.zeros_like(rows), Errors()
@@ -198,7 +175,7 @@ def _compared(case: Case, calls: dict[str, _Call], rows: Array, profile: Profile
     if by_temp := calls.get("backward_temp"):
         judged = judged_temps(case, profile)
         if by_temp.error is None or np.all(judged):
-            third = _fault(by_temp, case.grad_temp)
+            third = fault(by_temp, case.grad_temp)
         if third is None and by_temp.result is not None:
             third, more = compare_temps(case, by_temp.result, case.grad_temp, judged, profile)
             errors = errors.worse(more)
@@ -241,7 +218,7 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
     """A line that shows a difference."""
     given = "case.temp" if case.row_temp is None else "case.row_temp"
 
-    def call(direction: str, rows: str = "", temp: str = given) -> str:
+    def line(direction: str, rows: str = "", temp: str = given) -> str:
         arguments = [f"case.logits{rows}", temp, *["**case.options"] * bool(case.options)]
         if direction != "forward":
             arguments.insert(0, f"case.grad_mask{rows}")
@@ -251,9 +228,9 @@ def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
     if find is None:
         found = f"case = next(case for case in cases if case.id == {case.id!r}); "
     calls = [(direction, temp) for temp in (given, f"2 * {given}") for direction in ("forward", "backward")]
-    others = "".join(f"{call(direction, '[::-1]', temp)}; " for direction, temp in calls)
-    this = call(difference.direction)
-    if difference.message == _OVERWRITTEN:
+    others = "".join(f"{line(direction, '[::-1]', temp)}; " for direction, temp in calls)
+    this = line(difference.direction)
+    if difference.message == OVERWRITTEN:
         return f"{found}first = {this}; kept = first.copy(); {others}print((first != kept).sum())"
     if "again" in case.flags:
         found += others
@@ -282,67 +259,3 @@ def _close_rows(case: Case, profile: Profile) -> tuple[Array, Array]:
     others = within_rounding(case, profile) & smaller
     before = np.arange(case.w.shape[-1]) < np.argmax(case.w, axis=-1)[:, None]
     return np.any(others, axis=-1), np.any(others & before, axis=-1)
-
-
-# ------------------------------------------------------------------------------------------------ calling
-
-
-def _call(implementation: SelectionFunctions, direction: str, case: Case) -> _Call:
-    """One call with copies of the arrays; what it warns of is no matter of ours."""
-    given: dict[str, Any] = {} if direction == "forward" else {"grad_mask": case.grad_mask}
-    given |= {"logits": case.logits, "temp": case.given_temp, **case.options}
-    copies = {name: _copy(value) for name, value in given.items()}
-    keywords = {name: copies[name] for name in case.options}
-    positional = [value for name, value in copies.items() if name not in keywords]
-    array, result, error, returned = None, None, None, ""
-    start = time.perf_counter()
-    try:
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            answer = getattr(implementation, direction)(*positional, **keywords)
-            returned = type(answer).__name__
-            array = np.asarray(as_numpy_sees(answer))
-    except (Exception, SystemExit) as raised:
-        error = raised
-    seconds = time.perf_counter() - start
-    if array is not None:
-        result = array.copy()
-    arrays = {name: value for name, value in given.items() if isinstance(value, np.ndarray)}
-    written = (name for name, value in arrays.items() if copies[name].tobytes() != value.tobytes())
-    return _Call(direction, returned, array, result, error, next(written, None), seconds)
-
-
-def _copy(value: Any) -> Any:
-    return like(value, value) if isinstance(value, np.ndarray) else value
-
-
-def _refusal(call: _Call) -> Difference | None:
-    """Where a ValueError is the right answer."""
-    if isinstance(call.error, ValueError):
-        return None
-    if call.error is not None:
-        return Difference(call.direction, f"raises {_described(call.error)}; expected ValueError")
-    return Difference(call.direction, "returns without an error; expected ValueError")
-
-
-def _fault(call: _Call, expected: Array) -> Difference | None:
-    """What is wrong with an answer before its values are looked at."""
-    if call.error is not None:
-        return Difference(call.direction, f"raises {_described(call.error)}")
-    assert call.result is not None
-    if call.wrote_to is not None:
-        return Difference(call.direction, f"writes to its argument {call.wrote_to}")
-    if call.overwritten:
-        return Difference(call.direction, _OVERWRITTEN)
-    return malformed(call.direction, call.returned, call.result, expected)
-
-
-def _fitting(case: Case, call: _Call, expected: Array) -> Array | None:
-    """The result, if it can be computed with: a wrong type of array tells nothing of the cause."""
-    fits = call.result is not None and call.result.shape == expected.shape and call.result.dtype == expected.dtype
-    return case.rows(call.result) if fits and call.result is not None else None
-
-
-def _described(error: BaseException) -> str:
-    first_line = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

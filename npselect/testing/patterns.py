@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from npselect.testing.aliases import Array, Dtype
+from npselect.testing.aliases import Array, Dtype, Json
 
 __all__ = ["patterns", "values"]
 
@@ -62,7 +62,7 @@ def patterns(array: Array, *, canonical: bool = False) -> list[str]:
     return [f"{form.prefix}{number:0{form.digits}x}" for number in bits.tolist()]
 
 
-def values(written: list[Any], dtype: Dtype) -> Array:
+def values(written: list[Json], dtype: Dtype) -> Array:
     """The array, of one dimension, whose bit patterns these are.
 
     Parameters

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
 import npselect
-from npselect.testing.aliases import Array
+from npselect.testing.aliases import Array, Options, Temp
 
 __all__ = ["Origin", "Question"]
 
@@ -79,9 +79,9 @@ class Question:
         return self.name.partition("/")[0]
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Options:
         """The options that an implementation must take for this case, by name: some of axis, where and noise."""
-        options: dict[str, Any] = {} if self.axis == -1 else {"axis": self.axis}
+        options: Options = {} if self.axis == -1 else {"axis": self.axis}
         for name in ("where", "noise"):
             if getattr(self, name) is not None:
                 options[name] = getattr(self, name)
@@ -93,7 +93,7 @@ class Question:
         return (*self.options, *["row_temp"] * (self.row_temp is not None))
 
     @property
-    def given_temp(self) -> Any:
+    def given_temp(self) -> Temp:
         """The temperature as an implementation is given it: a float, or an array."""
         return self.temp if self.row_temp is None else self.row_temp
 
@@ -190,7 +190,7 @@ class Question:
         return None if self.noise is None else self.rows(np.broadcast_to(self.noise, self.logits.shape))
 
     @cached_property
-    def temps(self) -> Any:
+    def temps(self) -> Temp:
         """The temperature of each row: a float, or (rows, 1) in float64."""
         if self.row_temp is None:
             return self.temp

@@ -7,32 +7,26 @@ The statistics, and why their p-values hold, are in `npselect.testing.sampler_st
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect._places import as_numpy_sees
-from npselect.testing.aliases import Array, Dtype
+from npselect.testing.aliases import Sampler, Tensor
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
-from npselect.testing.families import exact_softmax
+from npselect.testing.sampler_independence import fifths_of, neighbouring_rows, neighbouring_seeds, pairs_of, position
+from npselect.testing.sampler_questions import FormError, draw, equal_logits, far_seeds, question_of, taken_seeds
 from npselect.testing.sampler_repeats import repeated_rows, rows_that_tell
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
 from npselect.testing.sampler_statistics import (
     Question,
     all_frequencies,
     each_frequency,
-    fifths_of,
     judged,
     mean_logit,
-    neighbouring_rows,
-    neighbouring_seeds,
     other_seed,
-    pairs_of,
-    position,
     same_seed,
 )
 
@@ -51,16 +45,13 @@ _AFTER_FORM = (
     "far seeds",
     "repeated rows",
 )
-_FAR_SEEDS = 512
 _TOLD = 96  # bits, by the rows of a call with a far seed: of 512, two are alike by chance once in 2**79 checks
-_WIDTHS = (64, 63, 32, 31, 16, 15, 8)  # bits of the seeds that a sampler may take
-_MODULI = (10**9, 2**31 - 1, 2**32 - 1, 2**61 - 1)  # large ones by which seeds are reduced; divisors of them show too
 _STREAM = 0x6E7073656C656374  # keeps the numbers drawn here apart from those of a sampler that uses default_rng(seed)
 
 
 @np.errstate(all="ignore")
 def check_sampler(
-    sample: Callable[[Array, int], Any],
+    sample: Sampler,
     *,
     choices: Sequence[int] = (2, 10, 1000),
     vectors: int = 16,
@@ -178,12 +169,12 @@ def check_sampler(
     taken: list[int] = []
     for k, size in zip(asked, sizes, strict=True):
         rng = np.random.default_rng([_STREAM, seed, k])
-        question = _question(vectors, size, k, form, rng)
-        few = _equal(k, min(size, rows_that_tell(_TOLD, k)), form)
-        largest, negative = _taken(sample, few, last) if max_seed is None else (max_seed, ())
+        question = question_of(vectors, size, k, form, rng)
+        few = equal_logits(k, min(size, rows_that_tell(_TOLD, k)), form)
+        largest, negative = taken_seeds(sample, few, last) if max_seed is None else (max_seed, ())
         taken.append(largest)
-        far = [*negative, *_far_seeds(largest, negative, rng)]
-        many = _equal(k, max(size, _size(k, 20)) if rows is None else size, form)
+        far = [*negative, *far_seeds(largest, negative, rng)]
+        many = equal_logits(k, max(size, _size(k, 20)) if rows is None else size, form)
         results += _tests(sample, question, range(seed, seed + seeds), few, far, many, rng)
     chances = sum(result.p_value is not None for result in results)
     return SamplerReport(
@@ -218,7 +209,7 @@ def _size(choices: int, most: int = 17) -> int:
     return next(rows for n in range(most, -1, -1) if (rows := round((1 << n) / 3)) * choices <= 6e6)
 
 
-def _integer(value: Any, name: str, least: int) -> int:
+def _integer(value: Tensor, name: str, least: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
@@ -228,101 +219,11 @@ def _integer(value: Any, name: str, least: int) -> int:
     return number
 
 
-# ------------------------------------------------------------------------------------------------ asking
-
-
-class _FormError(Exception):
-    """Why a result is no sample of one-hots."""
-
-
-def _question(vectors: int, rows: int, choices: int, dtype: Dtype, rng: np.random.Generator) -> Question:
-    spread = np.geomspace(0.1, 10.0, vectors)[:, None]
-    w = rng.normal(0.0, 3.0, (vectors, 1)) + spread * rng.standard_normal((vectors, choices))
-    w[0] = -100.0  # equal, and far from 0: if sums with noise are rounded to few bits, there are ties
-    excluded = rng.random((vectors, choices)) < 0.25
-    excluded[::2] = False
-    excluded[np.arange(vectors), rng.integers(choices, size=vectors)] = False
-    logits = np.where(excluded, -np.inf, w).astype(dtype)
-    probs = exact_softmax(logits, 1.0)
-    return Question(logits, probs, rng.permutation(np.arange(rows) % vectors))
-
-
-def _equal(choices: int, rows: int, dtype: Dtype) -> Question:
-    """Logits of 0: each choice is as probable as any other."""
-    return Question(np.zeros((1, choices), dtype), np.full((1, choices), 1 / choices), np.zeros(rows, np.int64))
-
-
-def _taken(sample: Callable[[Array, int], Any], question: Question, last: int) -> tuple[int, tuple[int, ...]]:
-    """The largest seed that the sampler takes, at least `last`, and the negative ones to ask."""
-
-    def takes(seed: int) -> bool:
-        try:
-            sample(question.logits[question.vector], seed)
-        except Exception:  # whatever a framework raises
-            return False
-        return True
-
-    largest = next((most for w in _WIDTHS if (most := 2**w - 1) >= last and takes(most)), last)
-    # -1 and -2 may be the largest ones by another name, in two's complement
-    return largest, (-2, -1) if last < largest - 1 and takes(-2) and takes(-1) else ()
-
-
-def _far_seeds(largest: int, negative: tuple[int, ...], rng: np.random.Generator) -> list[int]:
-    """Seeds two of which become one if a bit is lost, a large number rounded, or a remainder taken.
-
-    - A random b of the full width, and b with each of its bits flipped.
-    - ``0 ... r - 1`` and ``r, 2 r ... r r``: any m from 1 to ``r r`` is the difference of two, and so is with 0 each of
-      `_MODULI`. Of two that differ by m, the remainders by m, or by what divides m, are equal.
-    - Random ones, for maps that nobody has thought of.
-    """
-
-    def drawn() -> int:
-        return int.from_bytes(rng.bytes(width // 8 + 1), "little") % (largest + 1)
-
-    width = (largest + 1).bit_length() - 1
-    b = drawn() % 2**width | 1 << width - 1
-    r = _FAR_SEEDS // 4
-    seeds = [b, *(b ^ (1 << j) for j in range(width)), *range(r), *range(r, r * r + 1, r), *_MODULI]
-    seeds += [drawn() for _ in range(_FAR_SEEDS)]
-    other_names = {s % (largest + 1) for s in negative}
-    return [s for s in dict.fromkeys(seeds) if s <= largest and s not in other_names][: _FAR_SEEDS - len(negative)]
-
-
-def _draw(sample: Callable[[Array, int], Any], question: Question, seed: int) -> Array:
-    """The selected index of each row of one sample."""
-    logits = question.logits[question.vector]
-    call = f"sample(logits, {seed}) with logits of shape {logits.shape} and dtype {logits.dtype}"
-    shape = logits.shape
-    try:
-        answer = sample(logits, seed)
-        mask = np.asarray(as_numpy_sees(answer))
-    except Exception as error:
-        error.add_note(f"raised by {call}")
-        raise
-    if mask.shape != shape:
-        returned = f"a {type(answer).__name__} of shape {mask.shape}"
-        raise _FormError(f"{call} returns {returned}; expected an array of the shape of logits")
-    if mask.dtype.kind not in "biuf" and mask.dtype.name != "bfloat16":
-        raise _FormError(f"{call} returns dtype {mask.dtype}; expected numbers or bools")
-    selected = mask != 0
-    number = np.count_nonzero(selected, axis=-1)
-    if np.any(number != 1):
-        row = int(np.argmax(number != 1))
-        raise _FormError(f"{call}: row {row} has {number[row]} entries that are not 0; expected one, and that a 1")
-    index = np.argmax(selected, axis=-1)
-    value = np.take_along_axis(mask, index[:, None], axis=-1)[:, 0]
-    if np.any(value != 1):
-        row = int(np.argmax(value != 1))
-        raise _FormError(f"{call}: row {row} holds {value[row]} at candidate {index[row]}; expected 1")
-    excluded = question.logits[question.vector, index] == -np.inf
-    if np.any(excluded):
-        row = int(np.argmax(excluded))
-        raise _FormError(f"{call}: row {row} selects candidate {index[row]}, whose logit is -inf")
-    return np.asarray(index)
+# ------------------------------------------------------------------------------------------------ the tests of one K
 
 
 def _tests(
-    sample: Callable[[Array, int], Any],
+    sample: Sampler,
     question: Question,
     seeds: range,
     few: Question,
@@ -334,11 +235,11 @@ def _tests(
     k = question.choices
     rows = (len(seeds) + 1) * len(question.vector) + len(far) * len(few.vector) + len(many.vector)
     try:
-        index = np.stack([_draw(sample, question, seed) for seed in seeds])
-        again = _draw(sample, question, seeds[0])
-        far_index = np.stack([_draw(sample, few, seed) for seed in far])
-        many_index = _draw(sample, many, seeds[0])
-    except _FormError as error:
+        index = np.stack([draw(sample, question, seed) for seed in seeds])
+        again = draw(sample, question, seeds[0])
+        far_index = np.stack([draw(sample, few, seed) for seed in far])
+        many_index = draw(sample, many, seeds[0])
+    except FormError as error:
         yield SamplerTest("form", k, "failed", rows, None, str(error))
         yield from (SamplerTest(name, k, "not run", 0, None, None) for name in _AFTER_FORM)
         return

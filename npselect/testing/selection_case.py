@@ -22,13 +22,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from npselect import selection
 from npselect.testing import tolerance
-from npselect.testing.aliases import Array
+from npselect.testing.aliases import Array, Options, Tensor
 from npselect.testing.case import Case
 from npselect.testing.compare import Errors, bits, malformed
 from npselect.testing.families import exact_softmax
@@ -101,14 +100,14 @@ class SelectionCase:
         return self.id
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Options:
         """Those of where and noise that are given."""
         return {name: getattr(self, name) for name in ("where", "noise") if getattr(self, name) is not None}
 
     # -------------------------------------------------------------------------------------------- the oracle
 
     @cached_property
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> Options:
         return {**self.options, "operator": self.question.family.module, "backend": "reference"}
 
     @cached_property
@@ -207,7 +206,7 @@ class SelectionCase:
     # -------------------------------------------------------------------------------------------- somebody else's
 
     @np.errstate(all="ignore")
-    def compare(self, result: str, answer: Any, profile: Profile) -> tuple[Difference | None, Errors]:
+    def compare(self, result: str, answer: Tensor, profile: Profile) -> tuple[Difference | None, Errors]:
         """The first thing that is wrong with one of `RESULTS`; and the worst errors, if it is a gradient."""
         expected, actual = getattr(self, result), np.asarray(answer)
         if wrong := malformed(result, type(answer).__name__, actual, expected):
@@ -230,17 +229,17 @@ class SelectionCase:
         difference = Difference(result, message, position, float(a), float(e), limit, bits(a), bits(e), conditioning)
         return difference, errors
 
-    def check_forward(self, chosen: Any) -> None:
+    def check_forward(self, chosen: Tensor) -> None:
         """Raise AssertionError if `chosen` is not what ``forward(x, logits, temp)`` must return."""
         __tracebackhide__ = True  # of pytest
         self._check(chosen=chosen)
 
-    def check_backward(self, grad_x: Any, grad_logits: Any) -> None:
+    def check_backward(self, grad_x: Tensor, grad_logits: Tensor) -> None:
         """Raise AssertionError if these are not what ``backward(grad_chosen, x, logits, temp)`` must return."""
         __tracebackhide__ = True
         self._check(grad_x=grad_x, grad_logits=grad_logits)
 
-    def _check(self, **answers: Any) -> None:
+    def _check(self, **answers: Tensor) -> None:
         __tracebackhide__ = True
         for result, answer in answers.items():
             difference, _ = self.compare(result, answer, STANDARD)
@@ -248,5 +247,5 @@ class SelectionCase:
                 raise AssertionError(f"{self}: {difference} ({self.note})")
 
 
-def _gamma(count: Any, unit: float) -> Any:
-    return count * unit / (1 - np.minimum(count * unit, 0.5))
+def _gamma(count: Array | float, unit: float) -> Array:
+    return np.asarray(count * unit / (1 - np.minimum(count * unit, 0.5)))

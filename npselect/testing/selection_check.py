@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from npselect import straight_through
-from npselect.testing.aliases import Array, LayerFunctions, Progress
+from npselect.testing.aliases import Array, LayerFunctions, Progress, Tensor
 from npselect.testing.cases import rounded
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
@@ -168,7 +168,7 @@ def _options(layer: LayerFunctions, family: Family) -> frozenset[str]:
 class _Call(NamedTuple):
     """How a function answered: with arrays by name, as they are and as they were; or with what went wrong."""
 
-    arrays: dict[str, Any]
+    arrays: dict[str, Tensor]
     copies: dict[str, Array | None]
     difference: Difference | None
     seconds: float

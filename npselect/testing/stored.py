@@ -7,11 +7,10 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from npselect.testing.aliases import Array, Dtype
+from npselect.testing.aliases import Array, Dtype, Json
 from npselect.testing.case import Case
 from npselect.testing.dtypes import DTYPES, floating_dtype
 from npselect.testing.patterns import values
@@ -140,13 +139,13 @@ def _read(path: Path) -> Iterator[Case]:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _called(entry: Any, place: int) -> str:
+def _called(entry: Json, place: int) -> str:
     """The id of a case or, if it has none, its place."""
     name = entry.get("id") if isinstance(entry, dict) else None
     return repr(name) if isinstance(name, str) else f"number {place}"
 
 
-def _keys(entry: Any, kinds: dict[str, Any]) -> None:
+def _keys(entry: Json, kinds: Json) -> None:
     """Raise ValueError unless it is an object with these entries, of these kinds."""
     if not isinstance(entry, dict):
         raise ValueError(f"is {_json(entry)}; expected an object")
@@ -168,13 +167,13 @@ _KINDS = {
 }
 
 
-def _json(item: Any) -> str:
+def _json(item: Json) -> str:
     """An item in some characters of JSON."""
     text = json.dumps(item)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _case(entry: Any, operator: str, dtype: Dtype) -> Case:
+def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
     """The case that an entry is."""
     _keys(entry, _ENTRY)
     family = WRITTEN[operator]
@@ -240,7 +239,7 @@ def _case(entry: Any, operator: str, dtype: Dtype) -> Case:
     return case
 
 
-def _count(entry: dict[str, Any], key: str, count: int) -> None:
+def _count(entry: Json, key: str, count: int) -> None:
     """Raise ValueError unless an array has so many items."""
     if len(entry[key]) != count:
         raise ValueError(f"{key} has {len(entry[key])} items; shape {entry['shape']} expects {count}")

@@ -71,14 +71,15 @@ def _gradient(case: Case, temps: Array) -> Array:
 
 def _along_the_choices(case: Case) -> Array:
     rows, choices = case.w.shape
-    return _gradient(case, case.temps.T if rows == choices else case.temps)
+    temps = np.asarray(case.temps)
+    return _gradient(case, temps.T if rows == choices else temps)
 
 
 ROW_MISTAKES = (
-    ("the first row's temperature in all rows", lambda case: _gradient(case, case.temps[:1])),
+    ("the first row's temperature in all rows", lambda case: _gradient(case, np.asarray(case.temps)[:1])),
     ("the mean of the temperatures in all rows", lambda case: _gradient(case, np.mean(case.temps))),
     ("the temperatures run along the choices", _along_the_choices),
-    ("the temperatures in another order", lambda case: _gradient(case, case.temps[::-1])),
+    ("the temperatures in another order", lambda case: _gradient(case, np.asarray(case.temps)[::-1])),
 )
 """Mistakes of grad_logits where rows have temperatures of their own."""
 

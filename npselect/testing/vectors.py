@@ -19,12 +19,11 @@ from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing.aliases import Array, Progress
+from npselect.testing.aliases import Array, Json, Progress, Tensor
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases
 from npselect.testing.compare import within_rounding
@@ -91,7 +90,7 @@ def write_vectors(
     ['straight_through-float32.json']
     >>> case.check_forward(straight_through.forward(case.logits, case.temp, **case.options))
     """
-    forms = _listed("dtypes", dtypes, [*DTYPES], lambda dtype: floating_dtype(dtype).name)
+    forms = _listed("dtypes", dtypes, [*DTYPES], _dtype_name)
     names = [*WRITTEN] if operators is None else _listed("operators", operators, [*WRITTEN], _name)
     asked = {
         f"{operator}-{form}.json": (operator, form, all_cases(floating_dtype(form), 0.6, WRITTEN[operator].module))
@@ -117,7 +116,7 @@ def write_vectors(
     return [folder / name for name in asked]
 
 
-def _listed(argument: str, given: Any, known: list[str], name_of: Callable[[Any], str]) -> list[str]:
+def _listed(argument: str, given: Tensor, known: list[str], name_of: Callable[[object], str]) -> list[str]:
     """The names of what was asked for, each once, in the order in which they are known."""
     one = isinstance(given, (str, ModuleType, np.dtype, type)) or not isinstance(given, Iterable)
     named = {name_of(item) for item in ([given] if one else given)}
@@ -126,7 +125,11 @@ def _listed(argument: str, given: Any, known: list[str], name_of: Callable[[Any]
     return [name for name in known if name in named]
 
 
-def _name(operator: Any) -> str:
+def _dtype_name(dtype: Tensor) -> str:
+    return floating_dtype(dtype).name
+
+
+def _name(operator: object) -> str:
     return family_of(operator, WRITTEN.values()).name
 
 
@@ -141,7 +144,7 @@ def _shortened(case: Case) -> Iterator[Case]:
         yield replace(case.part(slice(rows)), name=f"{case.name}[:{rows}]")
 
 
-def _entry(case: Case) -> dict[str, Any]:
+def _entry(case: Case) -> Json:
     """The case as JSON has it, in the order of the schema."""
     shape, dtype, error = case.logits.shape, case.logits.dtype, "error" in case.flags
     judged = None if error else case.judged(STANDARD)
@@ -191,10 +194,10 @@ def _rounded_up(bound: Array) -> Array:
         return np.asarray(np.ldexp(np.ceil(np.ldexp(fraction, 16)), exponent - 16))
 
 
-def _text(head: dict[str, str], entries: list[dict[str, Any]]) -> str:
+def _text(head: dict[str, str], entries: list[Json]) -> str:
     """A line for each entry of a case."""
 
-    def lines(entry: dict[str, Any], indent: str) -> str:
+    def lines(entry: Json, indent: str) -> str:
         return f",\n{indent}".join(f'"{key}": {json.dumps(item, separators=(",", ":"))}' for key, item in entry.items())
 
     cases = ",\n".join(f"  {{{lines(entry, '   ')}}}" for entry in entries)

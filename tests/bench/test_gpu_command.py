@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from gpu import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 
@@ -256,6 +258,12 @@ def test_wrong_arguments(tmp_path, options):
     )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+def test_every_section_is_there():
+    for section in SECTIONS:
+        module, _, name = section.function.partition(":")
+        assert callable(getattr(import_module(module), name))
 
 
 def test_help():

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from cuda_device import Counts
-from npselect.bench.devices.arrays import POISON, HostArray
+from npselect.bench.devices.arrays import POISON
+from npselect.testing.aliases import Array
 
 __all__ = ["compare", "count"]
 
@@ -15,7 +16,7 @@ _INFINITY = {"float16": 0x7C00, "bfloat16": 0x7F80, "float32": 0x7F800000, "floa
 SHOWN = 4
 
 
-def compare(actual: HostArray, expected: HostArray) -> Counts:
+def compare(actual: Array, expected: Array) -> Counts:
     """How many elements differ, how, and the first of them.
 
     Parameters
@@ -71,17 +72,17 @@ def count(total: Counts, found: Counts, case: str, row: int = 0) -> None:
         total.setdefault("first", found["first"])
 
 
-def _bits(array: HostArray) -> HostArray:
+def _bits(array: Array) -> Array:
     return np.require(array, None, ["C"]).view(f"u{array.dtype.itemsize}")
 
 
-def _is_nan(bits: HostArray, name: str) -> HostArray:
+def _is_nan(bits: Array, name: str) -> Array:
     kind = bits.dtype.type
     magnitude = bits & kind(2 ** (8 * bits.dtype.itemsize - 1) - 1)
     return np.asarray(magnitude > kind(_INFINITY[name]))
 
 
-def _shown(actual: HostArray, expected: HostArray, place: int) -> dict[str, Any]:
+def _shown(actual: Array, expected: Array, place: int) -> dict[str, Any]:
     at = tuple(int(i) for i in np.unravel_index(place, expected.shape))
     shown: dict[str, Any] = {"at": at}
     for name, array in (("is", actual), ("expected", expected)):

@@ -16,8 +16,9 @@ from cuda_device import Counts, Log
 from cuda_device.comparison import compare, count
 from cuda_device.inputs import Batch, batch, finite_batch, rows_of
 from npselect.bench.devices import FUNCTIONS, Arrays, Function
-from npselect.bench.devices.arrays import DeviceArray, HostArray, Shape, host_dtype
+from npselect.bench.devices.arrays import DeviceArray, Shape, host_dtype
 from npselect.bench.devices.functions import Operators, results
+from npselect.testing.aliases import Array
 
 __all__ = ["Case", "cases", "check", "more_axes"]
 
@@ -26,11 +27,11 @@ class Case(NamedTuple):
     """Arguments of a call, as NumPy arrays; `skew` elements lie before each in its memory."""
 
     name: str
-    cotangents: tuple[HostArray, HostArray]
-    logits: HostArray
-    temp: HostArray | float
-    noise: HostArray
-    where: HostArray | None = None
+    cotangents: tuple[Array, Array]
+    logits: Array
+    temp: Array | float
+    noise: Array
+    where: Array | None = None
     axis: int = -1
     skew: int = 0
 
@@ -52,7 +53,7 @@ def more_axes(dtype: str) -> Iterator[Case]:
     """Other axes, more of them, temperatures that rows share, and no rows at all."""
 
     def shaped(made: Batch, shape: Shape, axis: int) -> tuple[Any, ...]:
-        def one(array: HostArray) -> HostArray:
+        def one(array: Array) -> Array:
             return np.ascontiguousarray(np.moveaxis(array.reshape(shape), -1, axis))
 
         return (one(made.grad_grad_logits), one(made.grad_mask)), one(made.logits), one(made.noise), one(made.where)
@@ -108,7 +109,7 @@ def check(
 def _placed(arrays: Arrays, case: Case) -> Case:
     """The case with its arrays on the device."""
 
-    def there(value: HostArray | float | None) -> DeviceArray:
+    def there(value: Array | float | None) -> DeviceArray:
         return arrays.from_host(value, case.skew) if isinstance(value, np.ndarray) else value
 
     cotangents = there(case.cotangents[0]), there(case.cotangents[1])

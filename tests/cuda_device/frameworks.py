@@ -12,13 +12,14 @@ from cuda_device.inputs import finite_batch
 from npselect import straight_through
 from npselect.bench import LeftOutError
 from npselect.bench.devices import Arrays, Cupy, Numba, Torch
-from npselect.bench.devices.arrays import DeviceArray, HostArray
+from npselect.bench.devices.arrays import DeviceArray
 from npselect.bench.peer import needed
+from npselect.testing.aliases import Array
 
 __all__ = ["check_frameworks", "check_stream"]
 
-Into = Callable[[HostArray], DeviceArray]
-Back = Callable[[DeviceArray], HostArray]
+Into = Callable[[Array], DeviceArray]
+Back = Callable[[DeviceArray], Array]
 
 
 def _torch() -> tuple[Into, Back]:

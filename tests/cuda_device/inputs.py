@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npselect.bench.devices.arrays import HostArray, host_dtype
+from npselect.bench.devices.arrays import host_dtype
+from npselect.testing.aliases import Array
 
 __all__ = ["KINDS", "Batch", "batch", "finite_batch", "rows_of"]
 
@@ -45,12 +46,12 @@ SPOILT = (
 class Batch(NamedTuple):
     """NumPy arrays of shape (rows, K); `temps` has shape (rows, 1) and, like `noise`, the type of the computation."""
 
-    logits: HostArray
-    grad_mask: HostArray
-    grad_grad_logits: HostArray
-    noise: HostArray
-    temps: HostArray
-    where: HostArray
+    logits: Array
+    grad_mask: Array
+    grad_grad_logits: Array
+    noise: Array
+    temps: Array
+    where: Array
 
 
 def rows_of(choices: int) -> int:
@@ -77,7 +78,7 @@ def batch(dtype: str, rows: int, choices: int, seed: int) -> Batch:
     g = rng.standard_normal(shape) * np.exp(rng.uniform(-3, 3, (rows, 1)))
     v = rng.standard_normal(shape)
 
-    def of(name: str) -> HostArray:
+    def of(name: str) -> Array:
         return np.flatnonzero(kind == KINDS.index(name))
 
     for row in of("ties"):

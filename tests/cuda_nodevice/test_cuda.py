@@ -1,6 +1,6 @@
 """The CUDA tier without a device: its kernels in numba's simulator, and how it shares rows out.
 
-What the kernels are compiled to is read in test_cuda_ptx.py; that this is what is loaded, in tests/launched.py.
+What the kernels are compiled to is read in test_cuda_ptx.py; that this is what is loaded, in tests/fakes/launched.py.
 """
 
 import os
@@ -18,24 +18,31 @@ if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
 from npselect._gpu.intrinsics import simulated
-from npselect.tiers.cuda import rows as cuda
+from npselect._operators import BACKWARD, BACKWARD_TEMP
+from npselect.tiers.cuda import kernels, rows
+from npselect.tiers.cuda.plan import registers_for, team_for
 
 ROOT = Path(__file__).parents[2]
-GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "faults"]
+GROUPS = ["shapes", "long_rows", "noises", "types", "on_the_device", "selections", "reinmax", "faults"]
 
 
 def simulate(group):
     return subprocess.run(
         [
             *children.python(),
-            str(ROOT / "tests" / "simulated.py"),
+            "-m",
+            "fakes.simulated",
             group,
         ],
         capture_output=True,
         text=True,
         check=False,
         cwd=ROOT,
-        env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1", "PYTHONPATH": str(ROOT)},
+        env={
+            **os.environ,
+            "NUMBA_ENABLE_CUDASIM": "1",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
+        },
         timeout=900,
     )
 
@@ -59,7 +66,7 @@ def test_same_bits_as_the_cpu(group, simulations):
 )
 @pytest.mark.parametrize("most_threads", [64, 256, 512])
 def test_a_team_covers_its_row(choices, aligned, most_threads):
-    team = cuda._team(choices, aligned, most_threads)
+    team = team_for(choices, aligned, most_threads)
     columns = 4 * team.group * team.quads
     rounds = -(-choices // (columns * team.warps))
     assert team.long == (rounds > 1)
@@ -77,10 +84,18 @@ def test_a_team_covers_its_row(choices, aligned, most_threads):
 @pytest.mark.parametrize("held", [0, 1, 2, 3])
 def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
     for quads in (1, 2, 4, 8):
-        resident, most_threads = cuda._registers(held, kind, quads, "none")
+        resident, most_threads = registers_for(held, kind, quads, "none")
         words = held * 4 * quads * (2 if kind is np.float64 else 1)
         assert not resident or words * most_threads <= 32768  # half of them: the other half is for what is computed
         assert most_threads % 32 == 0
+
+
+def test_kernels_state_what_the_row_functions_declare():
+    for function, kernel in rows.KERNELS.values():
+        assert rows.agrees(function, kernel)
+    assert [kernel.arrays_in_registers for _, kernel in rows.KERNELS.values()] == [1, 1, 1, 2, 3, 3]
+    assert not rows.agrees(BACKWARD_TEMP, kernels.backward)
+    assert not rows.agrees(BACKWARD, kernels.soft)
 
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")

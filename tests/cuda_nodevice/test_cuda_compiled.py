@@ -21,7 +21,7 @@ from npselect._gpu.intrinsics import simulated
 if simulated():
     pytest.skip("numba's simulator compiles nothing", allow_module_level=True)
 
-from compiled import ARRAYS, DTYPES, compare, on_device, rows_for, same_bits, trials
+from compiled import ARRAYS, DTYPES, compare, on_device, rows_for, same_bits, temps, trials, wheres
 from ptx.device import Device
 from ptx.memory import Fault
 from ptx.operations import fma
@@ -30,15 +30,18 @@ from ptx.rounding import is_nearest
 
 from npselect import gumbel_softmax, noise, selection, straight_through
 from npselect._gpu.array import DeviceArray
+from npselect._stream import Stream, StreamNumbers
+from npselect.tiers.cpu import rows as cpu
 from npselect.tiers.cuda import gather as device_selection
+from npselect.tiers.cuda import rows as cuda
 
 SEED = 0xFEDCBA9876543210
 
 
 @pytest.fixture(scope="module")
 def device():
-    with pytest.MonkeyPatch.context() as patch:
-        yield Device().install(patch)
+    with Device().installed() as device:
+        yield device
 
 
 # ------------------------------------------------------------------------------------------------ operators
@@ -145,6 +148,46 @@ def test_results_that_begin_anywhere(device):
         same_bits(logits, expected)
 
 
+def row_function(device, name, *arguments, shape, dtype, skew=0):
+    """Whether a row function gives the same bits on both tiers; what it gives."""
+    expected = np.full(shape, 7, dtype)
+    getattr(cpu, name)(*arguments, expected)
+    temps = (each for each in arguments if isinstance(each, np.ndarray) and each.dtype.kind == "f" and each.ndim == 1)
+    temp = next(temps, None)  # which stays on the host
+    out = on_device(device, np.full(shape, 7, dtype), skew)
+    moved = (
+        on_device(device, each, skew) if isinstance(each, np.ndarray) and each is not temp else each
+        for each in arguments
+    )
+    getattr(cuda, name)(*moved, out)
+    same_bits(out, expected, name=name, shape=shape, dtype=dtype)
+    return expected
+
+
+@pytest.mark.parametrize(
+    ("dtype", "choices", "skew"),
+    [("float32", 8, 0), ("float32", 33, 0), ("float32", 1024, 0), ("float32", 132, 1), ("float16", 100, 0),
+     ("bfloat16", 1, 0), ("float64", 10, 0), ("float64", 2052, 0)],
+)  # fmt: skip
+def test_choose_and_weigh(dtype, choices, skew, device):
+    """Choices that are found, drawn or given; their one-hots; and ReinMax's backward pass at them."""
+    kind = np.dtype(DTYPES[dtype])
+    compute = np.dtype(np.float64 if dtype == "float64" else np.float32)
+    arrays = trials(choices, kind)
+    logits, grad, rows = arrays["logits"], arrays["grad"], rows_for(choices)
+    integers = {"shape": rows, "dtype": np.int64}
+    for where, temp in zip(wheres(choices)[:2], (temps(rows, kind)[:, 0], temps(1, kind)[:, 0]), strict=True):
+        drawn = StreamNumbers.of(Stream(SEED, 3), logits.shape, (0, 1), compute)
+        row_function(device, "choice", logits, drawn, None, where, **integers)
+        choice = row_function(device, "choice", logits, None, None, where, **integers)
+        index = np.where(np.arange(rows) % 3 > 0, choice, np.arange(rows) % (choices + 2) - 1)
+        found = row_function(device, "choice", logits, None, index, where, **integers)
+        assert choices == 1 or {-3, -2} < {*found}
+        row_function(device, "mask_at", choice, shape=logits.shape, dtype=kind, skew=skew)
+        at = np.where(found >= -1, found, choice)
+        row_function(device, "reinmax", grad, logits, at, temp, where, shape=logits.shape, dtype=kind, skew=skew)
+
+
 # ------------------------------------------------------------------------------------------------ copies, vectors
 
 
@@ -225,17 +268,18 @@ def test_products(dtypes, device):
         ("backward", 2049, "float16", {}),
     ],
 )
-def test_newer_devices(name, choices, dtype, options, monkeypatch):
+def test_newer_devices(name, choices, dtype, options):
     """From generation 10 on another NVVM compiles the kernels."""
     operator = gumbel_softmax if options else straight_through
-    compare(Device((10, 0)).install(monkeypatch), operator, name, choices, DTYPES[dtype], **options)
+    with Device((10, 0)).installed() as device:
+        compare(device, operator, name, choices, DTYPES[dtype], **options)
 
 
 def test_older_devices_run_the_same_instructions(device):
     device.kernels.clear()
     compare(device, straight_through, "soft", 8, np.float32)
-    (launcher,) = device.kernels
-    each = [read(text).instructions for text in (device.texts[launcher], launcher.ptx((8, 0)))]
+    (kernel,) = device.kernels
+    each = [read(text).instructions for text in (device.texts[kernel], kernel.ptx((8, 0)))]
     plain = [[re.sub(r"_ZN\w+(?=_param)|(?<=mem_)\d+", "", str(step)) for step in steps] for steps in each]
     assert plain[0] == plain[1]
 
@@ -245,13 +289,13 @@ def test_older_devices_run_the_same_instructions(device):
 
 @pytest.fixture(scope="module")
 def backward(device):
-    """The launcher and the PTX of `backward` for rows of a thread, of some threads of a warp, and of several warps."""
+    """The kernel and the PTX of `backward` for rows of a thread, of some threads of a warp, and of several warps."""
     found = {}
     for choices in (8, 64, 2048):
         device.kernels.clear()
         compare(device, straight_through, "backward", choices, np.float32)
-        (launcher,) = device.kernels
-        found[choices] = launcher, device.texts[launcher]
+        (kernel,) = device.kernels
+        found[choices] = kernel, device.texts[kernel]
     return found
 
 
@@ -298,11 +342,11 @@ BROKEN = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_broken_kernels_are_noticed(fault, backward, device, monkeypatch):
     choices, pattern, replacement, error, message = BROKEN[fault]
-    launcher, text = backward[choices]
+    kernel, text = backward[choices]
     text, count = re.subn(pattern, replacement, text)
     assert count
-    monkeypatch.setitem(device.texts, launcher, text)
-    monkeypatch.delitem(device.kernels, launcher, raising=False)
+    monkeypatch.setitem(device.texts, kernel, text)
+    monkeypatch.delitem(device.kernels, kernel, raising=False)
     with pytest.raises(error, match=message):
         compare(device, straight_through, "backward", choices, np.float32)
-    device.kernels.pop(launcher, None)
+    device.kernels.pop(kernel, None)

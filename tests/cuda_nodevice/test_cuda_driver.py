@@ -31,9 +31,13 @@ def python(tmp_path_factory):
     """Run Python with that driver; what both of them wrote."""
     folder = tmp_path_factory.mktemp("driver")
     options = ["-O1", "-fPIC", "-shared", "-Wl,-soname,libcuda.so.1", "-o", folder / "libcuda.so.1"]
-    subprocess.run([COMPILER, *options, HERE / "driver.c", "-ldl", "-lpthread"], check=True, timeout=120)
+    subprocess.run([COMPILER, *options, HERE / "fakes" / "driver.c", "-ldl", "-lpthread"], check=True, timeout=120)
     libraries = os.pathsep.join(filter(None, [str(folder), os.environ.get("LD_LIBRARY_PATH")]))
-    about = {"PYTHONPATH": str(HERE.parent), "LD_LIBRARY_PATH": libraries, "NUMBA_ENABLE_CUDASIM": "0"}
+    about = {
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), str(HERE)]),
+        "LD_LIBRARY_PATH": libraries,
+        "NUMBA_ENABLE_CUDASIM": "0",
+    }
 
     def run_python(*arguments, **variables):
         done = subprocess.run(
@@ -42,7 +46,7 @@ def python(tmp_path_factory):
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            env={**os.environ, **about, **variables},
+            env={**os.environ, **about, "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("kernels")), **variables},
             timeout=300,
         )
         assert done.returncode == 0, done.stdout[-3000:]
@@ -135,27 +139,25 @@ for i, task in enumerate(tasks):
     assert log[log.index("task 3") + 1 : log.index("task 4")] == ["record, stream 1", "wait, stream 2"]
 
 
-def test_the_sections_of_the_benchmark_keep_kernels_and_tell_their_registers(run, tmp_path):
+def test_kernels_are_kept_and_tell_their_registers(run, tmp_path):
     """Another process takes them as they were kept: it could not compile any."""
     code = f"""
 import sys
 sys.path.insert(0, {str(HERE.parent / "bench")!r})
-from gpu import kept
 from gpu.sections import compiling
-kept.install()
 {{}}
 print("print:", compiling.registers()["backward"])
 """
     for no_compiler in ("", "from numba.cuda import dispatcher; dispatcher._Kernel.__init__ = None"):
-        log = run(code.format(no_compiler), NPSELECT_GPU_KERNELS=str(tmp_path))
+        log = run(code.format(no_compiler), NUMBA_CACHE_DIR=str(tmp_path))
         assert log[-1].startswith("loaded as ptx, 32 registers, 32 bytes of local memory, 32 shared, at most ")
         assert log.count("load PTX") == 2
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.rglob("*.nbk"))) == 2
 
 
 def test_launches(python):
     """With all that they are given, on both devices."""
-    assert python(HERE / "launched.py") == "launched as they should be\n"
+    assert python("-m", "fakes.launched") == "launched as they should be\n"
 
 
 def test_the_driver_refuses_what_a_true_one_would(python):

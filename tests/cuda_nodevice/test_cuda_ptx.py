@@ -30,16 +30,17 @@ PTXAS = find_ptxas()
 if PTXAS is None:
     pytest.skip("there is no ptxas: pip install 'nvidia-cuda-nvcc==13.0.*'", allow_module_level=True)
 
-from npselect._gpu import copy as device_copy  # noqa: E402
+from npselect._gpu.copy import copy_kernel  # noqa: E402
 from npselect._gpu.intrinsics import simulated  # noqa: E402
 from npselect.tiers.cuda import gather as device_selection  # noqa: E402
-from npselect.tiers.cuda import kernels as device_kernels  # noqa: E402
-from npselect.tiers.cuda import noise as device_noise  # noqa: E402
-from npselect.tiers.cuda import rows as cuda  # noqa: E402
-from npselect.tiers.cuda.variant import Variant  # noqa: E402
+from npselect.tiers.cuda import rows  # noqa: E402
+from npselect.tiers.cuda.noise import draw  # noqa: E402
+from npselect.tiers.cuda.plan import plan, variant_for  # noqa: E402
+from npselect.tiers.cuda.reinmax import reinmax  # noqa: E402
+from npselect.tiers.cuda.selecting import choice, mask_at, totals  # noqa: E402
 
 F16, BF16, F32, F64 = np.uint16, np.int16, np.float32, np.float64
-HELD = {"mask": 1, "index": 1, "soft": 1, "backward": 2, "backward_temp": 3, "double_backward": 3, "totals": 0}
+KERNELS = {**{name: kernel for name, (_, kernel) in rows.KERNELS.items()}, "totals": totals}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -55,11 +56,13 @@ def without_a_driver():
 
 
 def variant(name, kind, choices, noise="none", *, aligned=True):
-    quads = cuda._quads(choices)
-    resident, most_threads = cuda._registers(HELD[name], kind, quads, noise)
-    team = cuda._team(choices, aligned, most_threads, 3 if kind is F64 else 6)
-    threads = 32 * team.warps if team.warps > 1 else 128
-    return Variant(kind, kind, noise, team, resident, threads)
+    return variant_for(KERNELS[name], kind, kind, noise, choices, aligned)
+
+
+def made_for(name, *about, **more):
+    """The kernel, and the variant that it is made for."""
+    made = variant(name, *about, **more)
+    return made, KERNELS[name].of(made)
 
 
 def text_of(cubin):
@@ -87,10 +90,10 @@ def assemble(ptx, folder, architecture, *options):
     return done.stderr, text_of(cubin)
 
 
-def check_compiled(launcher, folder, *, resident=True):
+def check_compiled(kernel, folder, *, resident=True):
     """No spills, no local memory, no contraction, on both architectures; the PTX for the newer one."""
     for capability, architecture in (((8, 0), "sm_80"), ((9, 0), "sm_90")):
-        ptx = launcher.ptx(capability)
+        ptx = kernel.ptx(capability)
         assert f".target {architecture}" in ptx
         report, code = assemble(ptx, folder, architecture)
         frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", report)
@@ -101,7 +104,7 @@ def check_compiled(launcher, folder, *, resident=True):
         # a product and a sum that ptxas could make one of would make another code of the two settings
         _, strict = assemble(ptx, folder, architecture, "-fmad=false")
         assert code == strict, f"{architecture}: a product meets a sum"
-        assert int(re.search(r"Used (\d+) registers", report)[1]) * launcher.most_threads <= 65536
+        assert int(re.search(r"Used (\d+) registers", report)[1]) * kernel.most_threads <= 65536
     return ptx
 
 
@@ -125,15 +128,14 @@ KEPT = {**PASSES, "double_backward": [2, 3, 1]}
 
 
 def check_fma(made, name, ptx):
-    again = made.team.long or not made.resident
-    columns = 4 * (made.team.quads if made.resident else 1)
-    difference, slack = EXP[made.kind] + 3, 4 if again else 0
+    columns = made.slots
+    difference, slack = EXP[made.kind] + 3, 4 if made.reload else 0
     if made.team.tiled and made.team.group == 1:  # what is beyond the row is known, and little of it is left
         slack = (columns - made.team.length) * sum(KEPT[name])
         columns = made.team.length
     if not PASSES[name]:
         written = 0
-    elif again:
+    elif made.reload:
         written = sum(columns * (difference + more) + 1 for more in PASSES[name]) + 1
     else:
         written = columns * (difference + sum(KEPT[name])) + 2
@@ -152,7 +154,7 @@ RESULTS = {"mask": 1, "index": 0, "soft": 1, "backward": 1, "backward_temp": 0, 
 
 def check_aligned(made, name, ptx):
     """Rows are read and written by 16 bytes (8 for 16-bit numbers); singles are g_m and the temperature."""
-    kind, quads = made.kind, made.team.quads if made.resident else 1
+    kind, quads = made.kind, made.quads_in_registers
     vector, parts = READ[kind]
     assert count(rf"ld\.global\.{vector}", ptx) >= quads * parts
     vector, parts = WRITTEN[kind]
@@ -165,9 +167,9 @@ def check_aligned(made, name, ptx):
 @pytest.mark.parametrize("choices", [128, 1024, 131072])
 @pytest.mark.parametrize("name", sorted(PASSES))
 def test_float32(name, choices, tmp_path):
-    made = variant(name, F32, choices)
+    made, kernel = made_for(name, F32, choices)
     assert made.resident
-    ptx = check_compiled(getattr(device_kernels, name)(made), tmp_path)
+    ptx = check_compiled(kernel, tmp_path)
     check_fma(made, name, ptx)
     check_aligned(made, name, ptx)
 
@@ -175,16 +177,16 @@ def test_float32(name, choices, tmp_path):
 @pytest.mark.parametrize("choices", [4, 500, 4096])
 @pytest.mark.parametrize("aligned", [True, False])
 def test_rows_of_a_warp(aligned, choices, tmp_path):
-    made = variant("backward", F32, choices, aligned=aligned)
-    ptx = check_compiled(device_kernels.backward(made), tmp_path)
+    made, kernel = made_for("backward", F32, choices, aligned=aligned)
+    ptx = check_compiled(kernel, tmp_path)
     check_fma(made, "backward", ptx)
 
 
 @pytest.mark.parametrize("choices", [10, 1001])
 @pytest.mark.parametrize("name", sorted(PASSES))
 def test_rows_that_are_not_aligned(name, choices, tmp_path):
-    made = variant(name, F32, choices, aligned=False)
-    ptx = check_compiled(getattr(device_kernels, name)(made), tmp_path)
+    made, kernel = made_for(name, F32, choices, aligned=False)
+    ptx = check_compiled(kernel, tmp_path)
     check_fma(made, name, ptx)
     assert count(r"(ld|st)\.global\.v", ptx) == 0
 
@@ -192,30 +194,37 @@ def test_rows_that_are_not_aligned(name, choices, tmp_path):
 @pytest.mark.parametrize("kind", [F32, F64, BF16], ids=NAMES.get)
 @pytest.mark.parametrize("choices", [3, 96])
 def test_tiles(choices, kind, tmp_path):
-    made = variant("double_backward", kind, choices, aligned=False)
-    check_compiled(device_kernels.double_backward(made), tmp_path)
+    _, kernel = made_for("double_backward", kind, choices, aligned=False)
+    check_compiled(kernel, tmp_path)
 
 
 @pytest.mark.parametrize("kind", [F64, F16, BF16], ids=NAMES.get)
 @pytest.mark.parametrize("name", ["mask", "backward", "double_backward"])
 def test_other_types(name, kind, tmp_path):
-    made = variant(name, kind, 1024)
-    ptx = check_compiled(getattr(device_kernels, name)(made), tmp_path)
+    made, kernel = made_for(name, kind, 1024)
+    ptx = check_compiled(kernel, tmp_path)
     check_fma(made, name, ptx)
     check_aligned(made, name, ptx)
+
+
+@pytest.mark.parametrize(("choices", "aligned"), [(128, True), (1024, True), (10, False), (1001, False)])
+@pytest.mark.parametrize("kernel", [reinmax, choice, mask_at], ids=["reinmax", "choice", "mask_at"])
+def test_choose_and_weigh(kernel, choices, aligned, tmp_path):
+    check_compiled(kernel.of(variant_for(kernel, F32, F32, "none", choices, aligned)), tmp_path)
 
 
 @pytest.mark.parametrize("kind", [F32, F64], ids=NAMES.get)
 @pytest.mark.parametrize("noise", ["array", "drawn"])
 @pytest.mark.parametrize("name", ["mask", "backward"])
 def test_noise(name, noise, kind, tmp_path):
-    check_compiled(getattr(device_kernels, name)(variant(name, kind, 1024, noise)), tmp_path)
+    _, kernel = made_for(name, kind, 1024, noise)
+    check_compiled(kernel, tmp_path)
 
 
 @pytest.mark.parametrize("kind", [F32, F64], ids=NAMES.get)
 def test_noise_alone_and_sums(kind, tmp_path):
-    check_compiled(device_noise.draw(kind), tmp_path)
-    check_compiled(device_kernels.totals(variant("totals", kind, 1024)), tmp_path)
+    check_compiled(draw(kind), tmp_path)
+    check_compiled(made_for("totals", kind, 1024)[1], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +233,7 @@ def test_noise_alone_and_sums(kind, tmp_path):
      ("float16", "float64"), ("bfloat16", "float32"), ("float32", "float16")],
 )  # fmt: skip
 def test_copies(source, target, tmp_path):
-    check_compiled(device_copy._kernel(source, target), tmp_path)
+    check_compiled(copy_kernel(source, target), tmp_path)
 
 
 @pytest.mark.parametrize("name", NAMES.values())
@@ -240,8 +249,9 @@ def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):
     from numba import types
 
     from npselect._arithmetic.primitives import two_sum
-    from npselect._gpu.intrinsics import load, store, thread
-    from npselect._gpu.launch import Launcher
+    from npselect._gpu.elements import load, store
+    from npselect._gpu.intrinsics import thread
+    from npselect._gpu.launch import Kernel
 
     def fused_by_the_compiler(x, out):
         i = thread()
@@ -254,12 +264,12 @@ def test_the_check_notices_spills_and_products_that_meet_sums(tmp_path):
         store(out, i + 1, F32, tail)
 
     addresses = (types.int64, types.int64)
-    assert count(r"fma\.rn\.f32", Launcher(fused_by_the_compiler, addresses, 128).ptx((9, 0))) == 1  # none is written
+    assert count(r"fma\.rn\.f32", Kernel(fused_by_the_compiler, addresses, 128).ptx((9, 0))) == 1  # none is written
     with pytest.raises(AssertionError, match="a product meets a sum"):
-        check_compiled(Launcher(fused_by_the_assembler, addresses, 128), tmp_path)
+        check_compiled(Kernel(fused_by_the_assembler, addresses, 128), tmp_path)
     with pytest.raises(AssertionError, match="spill"):
         check_compiled(
-            device_kernels.double_backward(replace(variant("double_backward", F32, 1024), threads=1024)), tmp_path
+            KERNELS["double_backward"].of(replace(variant("double_backward", F32, 1024), threads=1024)), tmp_path
         )
 
 
@@ -268,11 +278,11 @@ def test_threads_of_a_warp_meet_in_one_place(aligned):
     """A row beyond the last is gone through like the others: no call, shuffle or barrier stands there twice."""
     import dis
 
-    launcher = device_kernels.mask(variant("mask", F32, 1024, aligned=aligned))
-    calls = [step for step in dis.get_instructions(launcher.function) if step.argval == "body"]
+    _, kernel = made_for("mask", F32, 1024, aligned=aligned)
+    calls = [step for step in dis.get_instructions(kernel.function) if step.argval == "body"]
     assert len(calls) == 1
-    assert sum(step.opname in ("CALL", "CALL_FUNCTION") for step in dis.get_instructions(launcher.function)) == 4
-    ptx = launcher.ptx((9, 0))
+    assert sum(step.opname in ("CALL", "CALL_FUNCTION") for step in dis.get_instructions(kernel.function)) == 2
+    ptx = kernel.ptx((9, 0))
     assert count(r"(bar|barrier)\.sync", ptx) == 0
     assert count(r"shfl\.sync", ptx) == 10  # five times, a number and its column
 
@@ -281,6 +291,8 @@ def test_threads_of_a_warp_meet_in_one_place(aligned):
 def test_the_driver_is_given_the_ptx_that_was_read_here(refused, monkeypatch):
     """Or, if it refuses that, what the linker makes of it."""
     from numba.cuda import codegen, dispatcher
+
+    from npselect._gpu import kernel_cache
 
     bound = []
 
@@ -291,15 +303,17 @@ def test_the_driver_is_given_the_ptx_that_was_read_here(refused, monkeypatch):
 
     monkeypatch.setattr(dispatcher._Kernel, "bind", bind)
     monkeypatch.setattr(codegen.CUDACodeLibrary, "_ensure_cc", lambda library, cc: cc or (9, 0))
-    launcher = cuda._plan(device_kernels.mask, 1, F32, F32, "none", 64, True).launch
-    (kernel,) = launcher.compiled().overloads.values()
-    assert bound[-1] is kernel
-    assert kernel.argument_types == launcher.signature.args
-    given = kernel._codelibrary._cubin_cache
+    monkeypatch.setattr(kernel_cache, "load", lambda kernel: None)
+    monkeypatch.setattr(kernel_cache, "save", lambda kernel, compiled: None)
+    kernel = plan(KERNELS["mask"], F32, F32, "none", 64, True).kernel
+    compiled = kernel.compiled()
+    assert bound[-1] is compiled
+    assert compiled.argument_types == kernel.signature.args
+    given = compiled._codelibrary._cubin_cache
     assert len(bound) == 1 + refused
     if refused:
         assert given == {}
     else:
         assert given[9, 0].code_type == "ptx"
-        read, loaded = (text[text.index(".entry") :] for text in (launcher.ptx((9, 0)), given[9, 0].code.decode()))
+        read, loaded = (text[text.index(".entry") :] for text in (kernel.ptx((9, 0)), given[9, 0].code.decode()))
         assert re.sub(r"_ZN\w+", "", read) == re.sub(r"_ZN\w+", "", loaded)

@@ -18,7 +18,7 @@ from npselect import straight_through as st
 
 pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arrays' kernels are compiled by")
 
-from host_device import Device, Interface, Lent, seen
+from fakes.host_device import Device, Interface, Lent, seen
 
 from npselect import _dtypes
 from npselect._gpu import copy as device_copy
@@ -40,8 +40,9 @@ wrappers = pytest.mark.parametrize(
 
 
 @pytest.fixture
-def device(monkeypatch):
-    return Device().install(monkeypatch)
+def device():
+    with Device().installed() as device:
+        yield device
 
 
 def random(shape, dtype="float32"):
@@ -394,7 +395,7 @@ def test_single_rows_and_no_rows(device):
                 results = call(Interface(np.empty(shape, "f4")), Interface(np.empty(shape, "f4")), axis=axis)
                 for result in results if name == "double_backward" else [results]:
                     assert result.size == 0
-    assert not [entry for entry in device.log if entry[0] not in ("settle", "wait")]
+    assert not [entry for entry in device.log if entry[0] not in ("free_after", "wait")]
     same(st.backward_temp(Lent(np.empty((0, 5), "f4")), Lent(np.empty((0, 5), "f4"))), np.zeros((), "f4"))
 
 
@@ -496,18 +497,18 @@ def test_streams(device):
     logits, grad = random((3, 4)), random((3, 4))
     result = st.backward(Interface(grad, stream=9), Interface(logits, stream=7))
     assert result.stream == 7
-    assert device.log == [("wait", 7, 9), ("backward", 7), ("wait", 9, 7), ("settle", 7)]
+    assert device.log == [("wait", 7, 9), ("backward", 7), ("wait", 9, 7), ("free_after", 7)]
     device.log.clear()
     st.backward(lent := Lent(grad), Interface(logits, stream=7))
     assert lent.streams == [7]
-    assert device.log == [("backward", 7), ("settle", 7), ("synchronize", 7)]
+    assert device.log == [("backward", 7), ("free_after", 7), ("synchronize", 7)]
     device.log.clear()
     assert st.forward(Interface(logits, 2)).stream == 1
-    assert device.log == [("mask", 1), ("settle", 1)]
+    assert device.log == [("mask", 1), ("free_after", 1)]
     device.log.clear()
     out = Interface(np.empty((3, 4), "f4"), stream=8)
     assert st.forward(Interface(logits, stream=7), out=out) is out
-    assert device.log == [("wait", 7, 8), ("mask", 7), ("wait", 8, 7), ("settle", 7)]
+    assert device.log == [("wait", 7, 8), ("mask", 7), ("wait", 8, 7), ("free_after", 7)]
 
 
 # ------------------------------------------------------------------------------------------------ out

@@ -13,7 +13,7 @@ from npselect import straight_through as st
 
 pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arrays' kernels are compiled by")
 
-from host_device import Device, Interface, Lent, Tensor, seen, torch_like
+from fakes.host_device import Device, Interface, Lent, Tensor, seen, torch_like
 
 from npselect._call import call as way_in
 from npselect._call import fast_on_gpu
@@ -125,8 +125,7 @@ def made(function, arguments, outs):
 def outcome(call):
     """What a call gives, what it leaves in memory, what it asks of the device, and what it raises."""
     function, arguments, outs, temp, seed, offset, backend = call
-    with pytest.MonkeyPatch.context() as patch:
-        device = Device().install(patch)
+    with Device().installed() as device, pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "torch", torch_like(7, quick=True))
         hosts, inputs, given = made(function, arguments, outs)
         module, options = (st, {}) if seed is None else (gumbel_softmax, {"seed": seed, "offset": offset})
@@ -172,8 +171,13 @@ def test_usual_arrays_take_the_fast_path(wrapper, function, dtype, monkeypatch):
                 assert isinstance(about, list), about
 
 
-def test_what_the_fast_path_leaves_to_the_slow_one(monkeypatch):
-    Device().install(monkeypatch)
+@pytest.fixture
+def device():
+    with Device().installed() as device:
+        yield device
+
+
+def test_what_the_fast_path_leaves_to_the_slow_one(device, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_like(7, quick=True))
     array = np.ones((3, 4), np.float32)
     for wrapper in ("DLPack", "of no memory"):
@@ -190,8 +194,7 @@ def test_what_the_fast_path_leaves_to_the_slow_one(monkeypatch):
 
 @pytest.mark.parametrize("quick", [True, False])
 @pytest.mark.parametrize("stream", [0, 7])
-def test_tensors_of_torch(stream, quick, monkeypatch):
-    Device().install(monkeypatch)
+def test_tensors_of_torch(stream, quick, device, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_like(stream, quick))
     logits = np.float32([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]])
     out = Tensor(np.empty((2, 3), np.float32))

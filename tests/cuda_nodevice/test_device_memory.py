@@ -13,6 +13,8 @@ if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed", allow_module_level=True)
 
 from npselect._gpu import driver as device_memory
+from npselect._gpu import numba_private
+from npselect._gpu.driver import NumbaDriver
 from npselect._gpu.intrinsics import simulated
 
 GPU = SimpleNamespace(name="GPU X", compute_capability=(9, 0))
@@ -99,35 +101,35 @@ def use(monkeypatch):
 )
 def test_why_a_device_cannot_be_used(about, reason, use):
     use(**about)
-    found = device_memory.unavailable()
+    found = NumbaDriver().unavailable()
     if reason is None:
         assert found is None
-        assert device_memory.describe().startswith("GPU X, compute capability 9.0, numba-cuda 0.")
+        assert NumbaDriver().describe().startswith("GPU X, compute capability 9.0, numba-cuda 0.")
     else:
         assert re.fullmatch(reason, found)
 
 
 def test_copies_are_on_the_stream(use):
     driver, array = use(), np.arange(3.0)
-    device_memory.upload(64, array, 7)
+    NumbaDriver().upload(64, array, 7)
     assert driver.log == [("cuMemcpyHtoDAsync", 64, array.ctypes.data, 24, 7)]
     driver.log.clear()
-    device_memory.download(array, 64, 7)
+    NumbaDriver().download(array, 64, 7)
     assert driver.log == [("cuMemcpyDtoHAsync", array.ctypes.data, 64, 24, 7), ("cuStreamSynchronize", 7)]
     driver.log.clear()
-    device_memory.upload(64, array[:0], 7)
-    device_memory.download(array[:0], 64, 7)
-    device_memory.wait(7, 7)
+    NumbaDriver().upload(64, array[:0], 7)
+    NumbaDriver().download(array[:0], 64, 7)
+    NumbaDriver().wait(7, 7)
     assert not driver.log
     for about in ({"pinned": True}, {"reads_the_host": True}):
         driver = use(**about)
-        device_memory.upload(64, array, 7)
+        NumbaDriver().upload(64, array, 7)
         assert driver.log[1:] == [("cuStreamSynchronize", 7)]
 
 
 def test_one_stream_waits_for_another(use):
     driver = use()
-    device_memory.wait(7, 9)
+    NumbaDriver().wait(7, 9)
     assert driver.log == [
         ("cuEventCreate", 2),
         ("cuEventRecord", "event", 9),
@@ -138,9 +140,9 @@ def test_one_stream_waits_for_another(use):
 
 def test_whose_memory_an_address_is(use):
     use()
-    assert device_memory.device_of(64) == 1
+    assert NumbaDriver().device_of(64) == 1
     with pytest.raises(RuntimeError, match="0x80 is no device memory: the array was freed, or the CUDA context"):
-        device_memory.device_of(128)
+        NumbaDriver().device_of(128)
 
 
 def test_the_current_device_is_left_alone(use, monkeypatch):
@@ -148,15 +150,15 @@ def test_the_current_device_is_left_alone(use, monkeypatch):
 
     use()
     monkeypatch.setattr(cuda, "gpus", ["first", "second"])
-    with device_memory.current(0):
+    with NumbaDriver().current(0):
         pass
-    assert device_memory.current(1) == "second"
+    assert NumbaDriver().current(1) == "second"
 
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator has no driver")
 def test_a_numba_cuda_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "npselect._gpu.intrinsics", None)
-    found = device_memory.unavailable()
+    found = NumbaDriver().unavailable()
     assert re.fullmatch(r"numba-cuda cannot be imported \(numba-cuda \S+, numba \S+, numpy \S+\): .+", found)
 
 
@@ -164,7 +166,7 @@ def test_closed_contexts(use):
     use()
     context = SimpleNamespace(device=SimpleNamespace())
     context.device.primary_context = context
-    owner = device_memory.Owner(context, SimpleNamespace(device_pointer_value=64))
+    owner = device_memory._NumbaAllocation(context, SimpleNamespace(device_pointer_value=64))
     owner.check()
     assert owner.address == 64
     context.device.primary_context = None
@@ -190,10 +192,10 @@ def test_memory_is_freed_in_a_context(use, monkeypatch, current, is_open):
         def __del__(self):
             log.append("freed")
 
-    monkeypatch.setattr(device_memory, "current", made_current)
+    monkeypatch.setattr(device_memory, "_current", made_current)
     context = SimpleNamespace(device=SimpleNamespace(id=3))
     context.device.primary_context = context
-    owner = device_memory.Owner(context, Memory())
+    owner = device_memory._NumbaAllocation(context, Memory())
     if not is_open:
         context.device.primary_context = None
     del owner
@@ -212,10 +214,10 @@ def test_memory_of_a_manager_that_was_plugged_in_is_used_in_its_order(use, monke
 
     monkeypatch.setattr(cuda, "current_context", lambda: SimpleNamespace(memalloc=memalloc))
     for plugged_in in (False, True):
-        monkeypatch.setattr(device_memory, "_plugged_in", lambda plugged_in=plugged_in: plugged_in)
+        monkeypatch.setattr(numba_private, "has_another_memory_manager", lambda plugged_in=plugged_in: plugged_in)
         driver.log.clear()
-        assert device_memory.allocate(0, 7).address == 64
-        device_memory.settle(7)
+        assert NumbaDriver().allocate(0, 7).address == 64
+        NumbaDriver().free_after(7)
         waits = [entry for entry in driver.log if entry[0] in ("cuEventRecord", "cuStreamWaitEvent")]
         records = [("cuEventRecord", "event", 1), ("cuStreamWaitEvent", 7, "event", 0)]
         records += [("cuEventRecord", "event", 7), ("cuStreamWaitEvent", 1, "event", 0)]

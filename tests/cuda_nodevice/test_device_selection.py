@@ -10,7 +10,7 @@ from npselect import gumbel_softmax, selection
 
 pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arrays' kernels are compiled by")
 
-from host_device import Device, Interface, Lent
+from fakes.host_device import Device, Interface, Lent
 
 from npselect._gpu.array import DeviceArray
 from npselect.tiers.cuda import gather as device_selection
@@ -34,8 +34,9 @@ dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 @pytest.fixture
-def device(monkeypatch):
-    return Device().install(monkeypatch)
+def device():
+    with Device().installed() as device:
+        yield device
 
 
 def random(shape, dtype="float32"):

@@ -29,6 +29,7 @@ FACTS = {
     "npselect._tuning",
     "npselect._modes",
     "npselect._forks",
+    "npselect._machine_code",
 }
 OPERATORS = {
     "npselect.straight_through",
@@ -73,6 +74,7 @@ ROOMS = {
     "npselect._tuning": set(),
     "npselect._modes": set(),
     "npselect._forks": set(),
+    "npselect._machine_code": set(),
 }
 COMPILING = {
     "npselect._arithmetic",
@@ -299,3 +301,25 @@ def test_only_files_that_exist_are_named(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_docs_name_only_files_that_exist(page):
+    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert targets
+    for target in targets:
+        assert (page.parent / target).exists(), target
+
+
+def test_the_picture_of_the_house_shows_its_walls():
+    """Each arrow of docs/architecture.md is an import that is allowed, and leads to another room."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    names = dict(re.findall(r'(\w+)\["([\w/]+)[^"]*"\]', page))
+    rooms = {
+        node: "npselect.straight_through" if node == "operators" else f"npselect.{name.replace('/', '.')}"
+        for node, name in names.items()
+    }
+    arrows = re.findall(r'^    (\w+)(?:\[".*?"\])? --> (\w+)', page, re.MULTILINE)
+    assert len(arrows) > 12
+    for start, end in arrows:
+        assert rooms[end] in ROOMS[rooms[start]] | {rooms[start]}, f"{start} --> {end}"

@@ -6,12 +6,16 @@ brought back to the host must have been written, all of it.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
+from fakes import installed
 
+from npselect._gpu.driver import Allocation
 from ptx.counts import Counts
 from ptx.machine import Kernel
 from ptx.memory import Space
@@ -23,7 +27,7 @@ _BASE, _SIZE = 0x7F5A_C000_0000, 1 << 26
 _STEP, _GAP = 256, 256  # of addresses, as the driver gives them; bytes between arrays
 
 
-class _Owner:
+class _Memory(Allocation):
     def __init__(self, device: Device, address: int, nbytes: int) -> None:
         self.device, self.address, self.nbytes = device, address, nbytes
 
@@ -35,49 +39,55 @@ class _Owner:
 
 
 class Device:
-    """The functions of `npselect._gpu.driver`; `counts` is what has been launched since it was cleared."""
+    """A driver; `counts` is what has been launched since it was cleared."""
 
     def __init__(self, capability: tuple[int, int] = (9, 0)) -> None:
         self.capability = capability
         self.memory = Space("global", _BASE, _SIZE)
         self.live: dict[int, int] = {}  # bytes, by address
-        self.texts: dict[Any, str] = {}  # the PTX of each launcher that was used
+        self.texts: dict[Any, str] = {}  # the PTX of each kernel that was used
         self.kernels: dict[Any, Kernel] = {}
         self.counts = Counts()
         self._end = _BASE + _GAP
 
-    def install(self, patch: Any) -> Device:
+    @contextmanager
+    def installed(self) -> Iterator[Device]:
+        """Let it be the driver, and the device for which numba compiles helpers."""
         from numba.cuda import dispatcher
 
-        from npselect._gpu import driver as device_memory
-        from npselect._gpu import launch as device_launch
-        from npselect.tiers.cuda import rows as cuda
+        from npselect.tiers.cuda import rows
 
         here = SimpleNamespace(compute_capability=self.capability)
-        patch.setattr(dispatcher, "get_current_device", lambda: here)  # which numba asks when it compiles helpers
-        functions = {
-            "allocate": lambda nbytes, stream: self.allocate(nbytes),
-            "current": lambda device: nullcontext(),
-            "current_device": lambda: 0,
-            "device_of": lambda address: 0,
-            "download": self.download,
-            "upload": self.upload,
-            "settle": lambda stream: None,
-            "synchronize": lambda stream: None,
-            "wait": lambda stream, other: None,
-        }
-        for name, function in functions.items():
-            patch.setattr(device_memory, name, function)
-        patch.setattr(device_launch.Launcher, "__call__", lambda *given: self.launch(*given))
-        from npselect import tiers
+        with mock.patch.object(dispatcher, "get_current_device", return_value=here), installed(self, rows):
+            yield self
 
-        load = tiers._load
-        patch.setattr(tiers, "_load", lambda name: cuda if name == "cuda" else load(name))
-        return self
+    def unavailable(self) -> str | None:
+        return None
+
+    def describe(self) -> str:
+        return "an interpreter of PTX"
+
+    def current_device(self) -> int:
+        return 0
+
+    def current(self, device: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def device_of(self, address: int) -> int:
+        return 0
+
+    def synchronize(self, stream: int) -> None:
+        """Whatever it is asked has been done."""
+
+    def wait(self, stream: int, other: int) -> None:
+        """There is one order only."""
+
+    def free_after(self, stream: int) -> None:
+        """What is freed is used no more."""
 
     # -------------------------------------------------------------------------------------------- memory
 
-    def allocate(self, nbytes: int, skew: int = 0) -> _Owner:
+    def allocate(self, nbytes: int, stream: int = 1, skew: int = 0) -> _Memory:
         """New memory, `skew` bytes after an aligned address."""
         if not self.live:
             self._end = _BASE + _GAP
@@ -85,9 +95,9 @@ class Device:
         self._end = address + nbytes
         self.memory.allot(address, nbytes)
         self.live[address] = nbytes
-        return _Owner(self, address, nbytes)
+        return _Memory(self, address, nbytes)
 
-    def free(self, owner: _Owner) -> None:
+    def free(self, owner: _Memory) -> None:
         del self.live[owner.address]
         self.memory.allot(owner.address, owner.nbytes, usable=False)
 
@@ -103,13 +113,14 @@ class Device:
         """Count anew."""
         self.counts = Counts()
 
-    def launch(self, launcher: Any, blocks: int, threads: int, stream: int, *scalars: Any) -> None:
-        if launcher not in self.kernels:
-            self.texts[launcher] = self.texts.get(launcher) or launcher.ptx(self.capability)
-            self.kernels[launcher] = Kernel(read(self.texts[launcher]))
+    def launch(self, kernel: Any, blocks: int, threads: int, stream: int, arguments: tuple[Any, ...]) -> None:
+        scalars = kernel.scalars(arguments)
+        if kernel not in self.kernels:
+            self.texts[kernel] = self.texts.get(kernel) or kernel.ptx(self.capability)
+            self.kernels[kernel] = Kernel(read(self.texts[kernel]))
         given = [  # all that it may use
             (address, nbytes)
             for address, nbytes in self.live.items()
             if any(isinstance(scalar, int) and address <= scalar < address + nbytes for scalar in scalars)
         ]
-        self.counts += self.kernels[launcher].run(blocks, threads, scalars, self.memory.only(given))
+        self.counts += self.kernels[kernel].run(blocks, threads, scalars, self.memory.only(given))

@@ -180,8 +180,13 @@ def variants(framework, inductor):
 @of_every_framework
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-@pytest.mark.parametrize("entries", [2**16, pytest.param(2**20, marks=pytest.mark.slow)], ids=["65,536", "a million"])
+@pytest.mark.parametrize(
+    ("dtype", "entries"),
+    [
+        *((dtype, 2**16) for dtype in ("bfloat16", "float32", "float64")),
+        *(pytest.param(dtype, 2**20, marks=pytest.mark.slow) for dtype in ("bfloat16", "float32")),
+    ],
+)
 def test_many_entries_are_accepted(framework, dtype, entries, record):
     for implementation in variants(framework, inductor=dtype == "float32" or entries > 2**16):
         report = testing.check(implementation, dtypes=dtype, cases=many_entries(np.dtype(dtype), entries))
@@ -208,11 +213,11 @@ def asked(dtype, operator=straight_through, profile="standard"):
 
 
 def asked_of(framework, *arguments):
-    """JAX compiles for every shape and every set of options: it is asked a part, all edges in float32 alone."""
+    """Large cases and, of JAX, all edges in float32 alone: it compiles for every shape and every set of options."""
     if framework != "jax":
-        return asked(*arguments)
-    some = {"random/K=100", "where/axis=1", "edge/ties", "edge/ties in long rows", "edge/near ties, large temp"}
-    some |= {f"edge/{name}" for name in ("K=1", "-inf", "zero cotangent", "large temp", "subnormal probabilities")}
+        return [case for case in asked(*arguments) if case.origin is None or arguments[0] == "float32"]
+    some = {"random/K=100", "where/axis=1"} | {f"edge/{name}" for name in ("ties", "-inf", "zero cotangent")}
+    some |= {f"edge/{name}" for name in ("large temp", "large logits, small temp", "subnormal probabilities")}
     every_edge = arguments == ("float32",)
     return [case for case in asked(*arguments) if case.name in some or (every_edge and case.group == "edge")]
 
@@ -225,7 +230,7 @@ def test_examples_pass_the_check(framework, name, dtype):
     report = testing.check(getattr(example(framework), name), dtypes=dtype, cases=cases)
     assert report.ok, str(report)
     assert all(case.verdict == "passed" for case in report.cases if "subnormal" not in case.name)
-    assert len(report.cases) == len(cases) >= 8
+    assert len(report.cases) == len(cases) >= 7
 
 
 @pytest.mark.frameworks
@@ -234,7 +239,7 @@ def test_examples_pass_the_check_with_noise(framework):
     cases = asked_of(framework, "float32", gumbel_softmax)
     report = testing.check(getattr(example(framework), SUBJECTS[framework][1]), operator=gumbel_softmax, cases=cases)
     assert report.ok, str(report)
-    assert len(report.cases) == len(cases) >= 8
+    assert len(report.cases) == len(cases) >= 7
 
 
 @pytest.mark.frameworks
@@ -885,10 +890,22 @@ def test_jax_modes_around_a_check():
 
     subject = adapters.from_jax(idiom)
     cases = [testing.find_case(f"float32/{name}") for name in ("edge/-inf", "edge/NaN", "random/K=7")]
+    layer = adapters.layer_from_jax(lambda x, logits, temp: idiom(logits, temp) @ x)
+    x, logits, ones = np.float32([[1], [2]]), np.float32([[np.nan, 1], [0, 1]]), np.ones((2, 1), np.float32)
     for around in (jax.debug_nans(True), jax.debug_infs(True), jax.transfer_guard("disallow")):
         with around:
             report = testing.check(subject, cases=cases)
             assert report.ok, str(report)
+            assert np.isnan(layer.forward(x, logits, 1.0)).tolist() == [[True], [False]]
+            assert np.isnan(layer.backward(ones, x, logits, 1.0)[1]).all(-1).tolist() == [True, False]
+
+
+@pytest.mark.frameworks
+def test_layers_in_jax_of_float64_cotangents():
+    needs("jax")
+    layer = adapters.layer_from_jax(lambda x, logits, temp: x[logits.argmax(-1)])
+    grad_x, _ = layer.backward(np.full((1, 1), 0.1), np.ones((2, 1)), np.zeros((1, 2)), 1.0)
+    assert grad_x[0, 0] == 0.1  # in float64
 
 
 @pytest.mark.frameworks
@@ -900,8 +917,22 @@ def test_tensorflow_must_record_gradients():
         np.testing.assert_array_equal(subject.backward(ones, ones, 1.0), 0 * ones)
     with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"outside of tf\.function"):
         subject.forward(ones, 1.0)
-    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here"):
+    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here; call from_tensorflow outside"):
         subject.backward(ones, ones, 1.0)
+
+
+@pytest.mark.frameworks
+def test_layers_in_tensorflow_must_record_gradients():
+    tf = needs("tensorflow")
+    layer = adapters.layer_from_tensorflow(lambda x, logits, temp: tf.nn.softmax(logits / temp) @ x)
+    ones = np.float32([[1, 1], [1, 1]])
+    with tf.Graph().as_default(), pytest.raises(RuntimeError, match=r"layer_from_tensorflow needs eager execution"):
+        layer.forward(ones, ones, 1.0)
+    with tf.init_scope(), pytest.raises(RuntimeError, match="records nothing here; call layer_from_tensorflow"):
+        layer.backward(ones, ones, ones, 1.0)
+    whole = adapters.layer_from_tensorflow(lambda x, logits, temp: tf.argmax(logits, -1))
+    for grad in whole.backward(np.ones(2), ones, ones, 1.0):  # as a selection's: integers have no gradient
+        np.testing.assert_array_equal(grad, 0 * ones)
 
 
 # ------------------------------------------------------------------------------------------------ normalised logits

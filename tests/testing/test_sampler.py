@@ -166,7 +166,7 @@ def alarms(sample, runs, first=0, **options):
 
 @pytest.mark.parametrize("sample", [by_gumbel, by_inverse])
 def test_an_honest_sampler_fails_as_rarely_as_stated(sample, monkeypatch):
-    monkeypatch.setattr("npselect.testing.sampler._FAR_SEEDS", 16)
+    monkeypatch.setattr("npselect.testing.sampler_questions._FAR_SEEDS", 16)
     failed, p_values = alarms(sample, 120)
     assert stats.binom.sf(failed - 1, 120, 0.05) > 1e-3, failed
     assert np.mean(p_values < 0.5) > 1e-3  # p-values that are always 1 would pass as well
@@ -177,13 +177,14 @@ def test_lags_and_far_seeds_alone_fail_an_honest_sampler_as_rarely_as_stated(mon
     """So few bits of a stretch and of a call that chance decides; the whole false alarm on these tests, and each."""
     monkeypatch.setattr("npselect.testing.sampler._TOLD", 20)
     monkeypatch.setattr("npselect.testing.sampler_repeats._BITS", 12)
-    failed, p_values = alarms(by_inverse, 300, first=2 * 10**6, choices=(2,), rows=300, seeds=3)
-    assert stats.binom.sf(failed - 1, 300, 0.05) > 1e-3, failed
+    runs = 150
+    failed, p_values = alarms(by_inverse, runs, first=2 * 10**6, choices=(2,), rows=300, seeds=3)
+    assert stats.binom.sf(failed - 1, runs, 0.05) > 1e-3, failed
     seen = dict(zip(TESTS, p_values.T, strict=True))
     for name in ("neighbouring rows", "neighbouring seeds", "far seeds", "repeated rows"):
         for level in (0.05, 0.3):
             below = int(np.sum(seen[name] < level))
-            assert stats.binom.sf(below - 1, 300, level / 9) > 1e-3, (name, level, below)
+            assert stats.binom.sf(below - 1, runs, level / 9) > 1e-3, (name, level, below)
 
 
 def test_conditional_p_values_are_uniform_however_few_samples_there_are():

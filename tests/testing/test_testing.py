@@ -129,12 +129,22 @@ def test_temperatures_at_the_ends_of_the_range(dtype, temp):
     assert testing.check(straight_through, dtypes=dtype, temp=temp, profile="strict").ok
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(
-    ("backend", "entries"),
-    [("cpu", np.inf), ("reference", 2**14), pytest.param("reference", np.inf, marks=pytest.mark.slow)],
-)
-@pytest.mark.parametrize("operator", OPERATORS)
+TIERS = [
+    *(
+        (operator, *tier, dtype)
+        for operator in OPERATORS
+        for tier in (("cpu", np.inf), ("reference", 2**14))
+        for dtype in DTYPES
+    ),
+    *(
+        pytest.param(operator, "reference", np.inf, dtype, marks=pytest.mark.slow)
+        for operator, dtypes in zip(OPERATORS, (("bfloat16", "float32"), ("float16", "float64")), strict=True)
+        for dtype in dtypes
+    ),
+]
+
+
+@pytest.mark.parametrize(("operator", "backend", "entries", "dtype"), TIERS)
 def test_own_tiers_pass_strict(operator, backend, entries, dtype):
     """The reference, which takes a minute for the largest cases, in those of up to so many entries."""
     tier = implementation(partial(operator.forward, backend=backend), partial(operator.backward, backend=backend))

@@ -117,20 +117,20 @@ def tier() -> str:
 def registers() -> dict[str, str]:
     """What the kernels of `tier` take of a multiprocessor, as they were loaded, with the backward pass's."""
     from npselect import straight_through
-    from npselect._gpu.launch import Launcher
+    from npselect._gpu.launch import Kernel
 
     logits = np.zeros((2, 1024), np.float32)
     straight_through.forward(logits, backend="cuda")
     straight_through.backward(logits, logits, backend="cuda")
     found = {}
-    for launcher in (thing for thing in gc.get_objects() if isinstance(thing, Launcher)):
-        cells = dict(zip(launcher.function.__code__.co_freevars, launcher.function.__closure__ or (), strict=True))
-        function = cells["body"].cell_contents if "body" in cells else launcher.function
-        for kernel in getattr(launcher._compiled, "overloads", {}).values():
-            taken, (code,) = kernel._codelibrary.get_cufunc().attrs, kernel._codelibrary._cubin_cache.values()
+    for kernel in (thing for thing in gc.get_objects() if isinstance(thing, Kernel)):
+        cells = dict(zip(kernel.function.__code__.co_freevars, kernel.function.__closure__ or (), strict=True))
+        function = cells["body"].cell_contents if "body" in cells else kernel.function
+        for loaded in kernel.loaded.values():
+            taken, (code,) = loaded.function.attrs, loaded.compiled._codelibrary._cubin_cache.values()
             found[function.__qualname__.partition(".")[0]] = (
                 f"loaded as {code.code_type}, {taken.regs} registers, {taken.local} bytes of local memory, "
-                f"{taken.shared} shared, at most {launcher.most_threads} threads"
+                f"{taken.shared} shared, at most {kernel.most_threads} threads"
             )
     return found
 

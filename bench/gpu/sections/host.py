@@ -84,9 +84,9 @@ def _own(made: dict[str, DeviceArray], arrays: Arrays) -> dict[str, DeviceArray]
 
 
 def _driven(launch: Call) -> Call:
-    from npselect._gpu import driver
+    from npselect._gpu.driver import gpu
 
-    driven = captured(launch, driver, ("launch",))
+    driven = captured(launch, gpu(), ("launch",))
     if driven is None:
         raise RuntimeError("nothing was launched")
     return driven

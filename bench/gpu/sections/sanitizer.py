@@ -10,7 +10,6 @@ from typing import Any
 
 from cuda_device.correctness import cases
 
-from gpu import kept
 from gpu.report import Report
 from npselect.bench.devices import FUNCTIONS
 
@@ -66,7 +65,6 @@ def _sanitize(report: Report, tool: str, check: str, seconds: float) -> None:
 
 def work() -> None:
     """What is run under the tool: arrays of the host, so that no framework has to be loaded."""
-    kept.install()
     made = {choices: list(cases("float32", choices, 37))[1:3] for choices in CHOICES}
     for each in sorted(FUNCTIONS, key=lambda each: (each.noise, each.name not in ("backward", "double_backward"))):
         for choices in CHOICES:  # all ways to share a row out, and then the next function: it will not get to the last

@@ -11,13 +11,12 @@ import time
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from npselect.testing.aliases import Array, Dtype
 from npselect.testing.dtypes import DTYPES, floating_dtype
 
-__all__ = ["POISON", "Arrays", "DeviceArray", "Event", "Host", "HostArray", "Shape", "host_dtype", "poisoned"]
+__all__ = ["POISON", "Arrays", "DeviceArray", "Event", "Host", "Shape", "host_dtype", "poisoned"]
 
-HostArray = npt.NDArray[Any]
 DeviceArray = Any  # of the framework
 Event = Any  # a point in a stream, with a time
 Shape = tuple[int, ...]
@@ -27,12 +26,12 @@ POISON = {"float16": 0x7EA5, "bfloat16": 0x7FE5, "float32": 0x7FE5A5A5, "float64
 POISON["int64"] = 0x5A5A5A5A5A5A5A5A
 
 
-def host_dtype(name: str) -> np.dtype[Any]:
+def host_dtype(name: str) -> Dtype:
     """The NumPy dtype of that name; of bfloat16, that of ml_dtypes."""
     return floating_dtype(name) if name in DTYPES else np.dtype(name)
 
 
-def poisoned(shape: Shape, dtype: str) -> HostArray:
+def poisoned(shape: Shape, dtype: str) -> Array:
     """A NumPy array of poison."""
     form = host_dtype(dtype)
     return np.full(shape, POISON[dtype], np.dtype(f"u{form.itemsize}")).view(form)
@@ -52,10 +51,10 @@ class Arrays(Protocol):
     name: str
     backend: str | None
 
-    def from_host(self, array: HostArray, skew: int = 0) -> DeviceArray:
+    def from_host(self, array: Array, skew: int = 0) -> DeviceArray:
         """A copy on the device, `skew` elements after the start of its memory."""
 
-    def to_host(self, array: DeviceArray) -> HostArray:
+    def to_host(self, array: DeviceArray) -> Array:
         """A NumPy array of the same numbers."""
 
     def empty(self, shape: Shape, dtype: str, skew: int = 0) -> DeviceArray:
@@ -96,24 +95,24 @@ class Host(Arrays):
     def __init__(self, backend: str = "cuda") -> None:
         self.backend = backend
 
-    def from_host(self, array: HostArray, skew: int = 0) -> HostArray:
+    def from_host(self, array: Array, skew: int = 0) -> Array:
         result = self.empty(array.shape, array.dtype.name, skew)
         result[...] = array
         return result
 
-    def to_host(self, array: DeviceArray) -> HostArray:
+    def to_host(self, array: DeviceArray) -> Array:
         return np.asarray(array)
 
-    def empty(self, shape: Shape, dtype: str, skew: int = 0) -> HostArray:
+    def empty(self, shape: Shape, dtype: str, skew: int = 0) -> Array:
         return np.empty(math.prod(shape) + skew, host_dtype(dtype))[skew:].reshape(shape)
 
-    def poison(self, array: HostArray) -> None:
+    def poison(self, array: Array) -> None:
         array[...] = poisoned(array.shape, array.dtype.name)
 
-    def random(self, size: int, dtype: str, seed: int) -> HostArray:
+    def random(self, size: int, dtype: str, seed: int) -> Array:
         return np.random.default_rng(seed).standard_normal(size, np.float32).astype(host_dtype(dtype))
 
-    def copy(self, to: HostArray, source: HostArray) -> None:
+    def copy(self, to: Array, source: Array) -> None:
         to[...] = source
 
     def event(self) -> float:

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from npselect.bench.devices.arrays import POISON, Arrays, DeviceArray, Event, HostArray, Shape, host_dtype, poisoned
+from npselect.bench.devices.arrays import POISON, Arrays, DeviceArray, Event, Shape, host_dtype, poisoned
 from npselect.bench.peer import needed
+from npselect.testing.aliases import Array
 
 __all__ = ["Cupy", "Numba", "Torch", "find"]
 
@@ -25,7 +26,7 @@ class Torch(Arrays):
         self.synchronize()
         self.from_host(np.zeros(1, np.float32))
 
-    def from_host(self, array: HostArray, skew: int = 0) -> DeviceArray:
+    def from_host(self, array: Array, skew: int = 0) -> DeviceArray:
         contiguous = np.require(array, None, ["C", "W"])
         bits = contiguous.view(np.int16) if array.dtype.name == "bfloat16" else contiguous
         result = self.empty(array.shape, array.dtype.name, skew)
@@ -33,7 +34,7 @@ class Torch(Arrays):
         into.copy_(self.torch.from_numpy(bits))
         return result
 
-    def to_host(self, array: DeviceArray) -> HostArray:
+    def to_host(self, array: DeviceArray) -> Array:
         if isinstance(array, (np.ndarray, np.generic)):
             return np.asarray(array)
         if not isinstance(array, self.torch.Tensor):
@@ -83,12 +84,12 @@ class Cupy(Arrays):
         self.cupy = needed("cupy")
         self.from_host(np.zeros(1, np.float32))
 
-    def from_host(self, array: HostArray, skew: int = 0) -> DeviceArray:
+    def from_host(self, array: Array, skew: int = 0) -> DeviceArray:
         result = self.empty(array.shape, array.dtype.name, skew)
         result.set(np.require(array, None, ["C"]))
         return result
 
-    def to_host(self, array: DeviceArray) -> HostArray:
+    def to_host(self, array: DeviceArray) -> Array:
         if isinstance(array, (np.ndarray, np.generic)):
             return np.asarray(array)
         here = array if isinstance(array, self.cupy.ndarray) else self.cupy.asarray(array)
@@ -129,13 +130,13 @@ class Numba(Arrays):
         self.cuda = needed("numba.cuda")
         self.from_host(np.zeros(1, np.float32))
 
-    def from_host(self, array: HostArray, skew: int = 0) -> DeviceArray:
+    def from_host(self, array: Array, skew: int = 0) -> DeviceArray:
         result = self.empty(array.shape, array.dtype.name, skew)
         if array.size:
             result.copy_to_device(np.require(array, None, ["C"]))
         return result
 
-    def to_host(self, array: DeviceArray) -> HostArray:
+    def to_host(self, array: DeviceArray) -> Array:
         if hasattr(array, "__cuda_array_interface__"):
             return np.asarray(self.cuda.as_cuda_array(array).copy_to_host())
         return np.asarray(array)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from npselect import OPERATORS
 from npselect._operators import Result, RowFunction
 from npselect.bench.devices.arrays import DeviceArray, Shape
+from npselect.bench.problem import least_bytes
 
 __all__ = ["FUNCTIONS", "SEED", "Function", "Operators", "function", "results"]
 
@@ -66,11 +67,9 @@ class Function(NamedTuple):
         return [made[result] for result in self.record.results]
 
     def least_bytes(self, rows: int, choices: int, itemsize: int) -> int:
-        """Every input read once, every output written once; one temperature."""
-        batch = rows * choices * itemsize
-        written = {Result.LIKE_LOGITS: batch, Result.INDEX: 8 * rows, Result.PER_TEMP: 0}
+        """As of the row function, and of the noise that is given."""
         noise = rows * choices * max(4, itemsize) if self.noise == "noise" else 0
-        return (1 + self.cotangents) * batch + noise + sum(written[result] for result in self.record.results)
+        return least_bytes(self.record, rows, choices, itemsize) + noise
 
 
 FUNCTIONS = tuple(

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from npselect.bench.devices.arrays import DeviceArray, HostArray
+from npselect.bench.devices.arrays import DeviceArray
 from npselect.bench.devices.timing import Pool
 from npselect.bench.judging import fault
 from npselect.bench.problem import Problem
+from npselect.testing.aliases import Array
 
 __all__ = ["Sample"]
 
@@ -39,12 +40,12 @@ class Sample(Problem):
         return cls("straight_through", judged, choices, pool.dtype, temp, pool=pool, whole=rows)
 
     @cached_property
-    def logits(self) -> HostArray:
+    def logits(self) -> Array:
         """As the device has them."""
         return self._ends(self.pool.get("logits", 0, self.whole, self.choices))
 
     @cached_property
-    def grad_mask(self) -> HostArray:
+    def grad_mask(self) -> Array:
         """As the device has it."""
         return self._ends(self.pool.get("g", 0, self.whole, self.choices))
 
@@ -52,7 +53,7 @@ class Sample(Problem):
         """What is wrong with the result of a call, in one line, or None."""
         return fault(self, call, [self._ends(result)])
 
-    def _ends(self, array: DeviceArray) -> HostArray:
+    def _ends(self, array: DeviceArray) -> Array:
         some = self.rows // 2
         ends = array[:some], array[self.whole - some :]
         return np.concatenate([self.pool.arrays.to_host(end) for end in ends])

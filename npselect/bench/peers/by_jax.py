@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from npselect.bench.peer import Calls, needed
 from npselect.bench.problem import Problem
 from npselect.bench.threads import configure
+from npselect.testing.aliases import Dtype, Tensor
 
 __all__ = ["calls"]
 
@@ -27,29 +27,29 @@ def calls(problem: Problem) -> Calls:
     jnp = jax.numpy
     temp, dtype = problem.temp, problem.form
 
-    def precision() -> AbstractContextManager[Any]:
+    def precision() -> AbstractContextManager[object]:
         if dtype != np.float64:
             return nullcontext()
         home = jax if hasattr(jax, "enable_x64") else needed("jax.experimental")
-        context: AbstractContextManager[Any] = home.enable_x64(True)
+        context: AbstractContextManager[object] = home.enable_x64(True)
         return context
 
-    def select(logits: Any) -> Any:
+    def select(logits: Tensor) -> Tensor:
         probs = jax.nn.softmax(logits / temp)
         mask = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1], dtype=dtype)
         return probs + jax.lax.stop_gradient(mask - probs)
 
     draw = _draw(problem.shape, dtype)
 
-    def choose(x: Any, logits: Any) -> Any:
+    def choose(x: Tensor, logits: Tensor) -> Tensor:
         return jnp.matmul(select(logits)[..., None, :], x)[..., 0, :]
 
-    def ready(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
+    def ready(function: Callable[..., Tensor], *arguments: Tensor) -> Callable[[], Tensor]:
         compiled = jax.jit(function)
         if dtype != np.float64:
             return lambda: jax.block_until_ready(compiled(*arguments))
 
-        def call() -> Any:
+        def call() -> Tensor:
             with precision():
                 return jax.block_until_ready(compiled(*arguments))
 
@@ -60,34 +60,34 @@ def calls(problem: Problem) -> Calls:
         if problem.operator == "noise":
             return Calls(lambda _: ready(draw, key))
         noise = None
-        function: Callable[..., Any]
+        function: Callable[..., Tensor]
         if problem.operator == "selection":
             function, given, cotangent = choose, [problem.x, problem.logits], jnp.array(problem.grad_chosen)
-            extra: list[Any] = []
+            extra: list[Tensor] = []
         elif not problem.draws:
             function, given, cotangent, extra = select, [problem.logits], jnp.array(problem.grad_mask), []
         else:
             drawn = ready(draw, key)
 
-            def function(logits: Any, key: Any) -> Any:
+            def function(logits: Tensor, key: Tensor) -> Tensor:
                 return select(logits + draw(key))
 
-            def noise() -> Any:
+            def noise() -> Tensor:
                 return np.asarray(drawn())
 
             given, cotangent, extra = [problem.logits], jnp.array(problem.grad_mask), [key]
         arrays = [jnp.array(one) for one in given]
     count = len(arrays)
 
-    def both(cotangent: Any, *arguments: Any) -> Any:
+    def both(cotangent: Tensor, *arguments: Tensor) -> Tensor:
         result, pullback = jax.vjp(lambda *leaves: function(*leaves, *arguments[count:]), *arguments[:count])
         return (result, *pullback(cotangent))
 
-    def backward(cotangent: Any, *arguments: Any) -> Any:
+    def backward(cotangent: Tensor, *arguments: Tensor) -> Tensor:
         grads = both(cotangent, *arguments)[1:]
         return grads if count > 1 else grads[0]
 
-    def prepare(call: str) -> Callable[[], Any]:
+    def prepare(call: str) -> Callable[[], Tensor]:
         if call == "forward":
             return ready(function, *arrays, *extra)
         return ready(backward if call == "backward" else both, cotangent, *arrays, *extra)
@@ -96,11 +96,11 @@ def calls(problem: Problem) -> Calls:
 
 
 @lru_cache(maxsize=16)
-def _draw(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[Any], Any]:
+def _draw(shape: tuple[int, ...], dtype: Dtype) -> Callable[[Tensor], Tensor]:
     """One function for all seeds: `jax.jit` compiles anew for each function object, and this takes it seconds."""
     jax = needed("jax")
 
-    def draw(key: Any) -> Any:
+    def draw(key: Tensor) -> Tensor:
         return jax.random.gumbel(key, shape, dtype)
 
     return draw

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from npselect import noise, selection
 from npselect.bench.peer import Calls, LeftOutError
 from npselect.bench.problem import Problem
+from npselect.testing.aliases import Options, Tensor, Timed
 
 __all__ = ["calls", "two_functions"]
 
@@ -46,8 +46,8 @@ def calls(problem: Problem, *, out: bool = False, backend: str | None = None, gi
             partial(selection.forward, *arguments, backend=backend),
             partial(selection.backward, problem.grad_chosen, *arguments, backend=backend),
         )
-    options: dict[str, Any] = {"backend": backend}
-    drawn: Callable[[], Any] | None = None
+    options: Options = {"backend": backend}
+    drawn: Timed | None = None
     assert problem.family is not None
     operator = problem.family.module
     if problem.draws:
@@ -55,8 +55,8 @@ def calls(problem: Problem, *, out: bool = False, backend: str | None = None, gi
         if given:
             drawn = partial(getattr, problem, "noise")
         options |= {"noise": problem.noise} if given else {"seed": problem.seed}
-    mask: dict[str, Any] = {"out": places.forward} if places else {}
-    grad_logits: dict[str, Any] = {"out": places.backward} if places else {}
+    mask: Options = {"out": places.forward} if places else {}
+    grad_logits: Options = {"out": places.backward} if places else {}
     return two_functions(
         partial(operator.forward, problem.logits, problem.temp, **options, **mask),
         partial(operator.backward, problem.grad_mask, problem.logits, problem.temp, **options, **grad_logits),
@@ -64,10 +64,10 @@ def calls(problem: Problem, *, out: bool = False, backend: str | None = None, gi
     )
 
 
-def two_functions(forward: Callable[[], Any], backward: Callable[[], Any], **others: Any) -> Calls:
+def two_functions(forward: Timed, backward: Timed, **others: Any) -> Calls:
     """The calls of an implementation whose backward pass stands alone."""
 
-    def both() -> tuple[Any, ...]:
+    def both() -> tuple[Tensor, ...]:
         first, second = forward(), backward()
         return (first, *second) if isinstance(second, tuple) else (first, second)
 

@@ -7,14 +7,13 @@ there already. Noise is the global generator's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from npselect.bench.peer import Calls, needed
 from npselect.bench.problem import Problem
 from npselect.bench.threads import configure
-from npselect.testing.aliases import Array
+from npselect.testing.aliases import Array, Tensor
 
 __all__ = ["calls"]
 
@@ -27,23 +26,23 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
         torch.compiler.reset()  # it compiles a function for eight shapes, and then no more
     temp = problem.temp
 
-    def draw(logits: Any) -> Any:
+    def draw(logits: Tensor) -> Tensor:
         return -torch.empty_like(logits).exponential_().log()
 
-    def select(logits: Any) -> Any:
+    def select(logits: Tensor) -> Tensor:
         probs = torch.softmax(logits / temp, -1)
         mask = torch.zeros_like(probs).scatter_(-1, logits.argmax(-1, keepdim=True), 1.0)
         return probs + (mask - probs).detach()
 
-    def sample(logits: Any) -> Any:
+    def sample(logits: Tensor) -> Tensor:
         if functional:
             return torch.nn.functional.gumbel_softmax(logits, tau=temp, hard=True)
         return select(logits + draw(logits))
 
-    def choose(x: Any, logits: Any) -> Any:
+    def choose(x: Tensor, logits: Tensor) -> Tensor:
         return torch.matmul(select(logits).unsqueeze(-2), x).squeeze(-2)
 
-    def run(function: Callable[..., Any]) -> Callable[..., Any]:
+    def run(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return torch.compile(function, dynamic=False) if compiled else function
 
     logits = tensor(torch, problem.logits)
@@ -69,24 +68,26 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
     return differentiated(torch, run(sample), [logits], grad_mask, noise=noise, restart=restart)
 
 
-def differentiated(torch: Any, function: Callable[..., Any], given: list[Any], cotangent: Any, **others: Any) -> Calls:
+def differentiated(
+    torch: Tensor, function: Callable[..., Tensor], given: list[Tensor], cotangent: Tensor, **others: Tensor
+) -> Calls:
     """The calls of a function of some tensors, all of which want a gradient."""
     leaves = [one.clone().requires_grad_() for one in given]
-    kept: list[Any] = []
+    kept: list[Tensor] = []
 
-    def forward() -> Any:
+    def forward() -> Tensor:
         with torch.no_grad():
             return function(*given)
 
-    def both() -> tuple[Any, ...]:
+    def both() -> tuple[Tensor, ...]:
         result = function(*leaves)
         return (result.detach(), *torch.autograd.grad(result, leaves, cotangent))
 
-    def backward() -> Any:
+    def backward() -> Tensor:
         grads = torch.autograd.grad(kept[0], leaves, cotangent, retain_graph=True)
         return grads if len(grads) > 1 else grads[0]
 
-    def prepare(call: str) -> Callable[[], Any]:
+    def prepare(call: str) -> Callable[[], Tensor]:
         if call == "backward" and not kept:
             others.get("restart", lambda: None)()
             kept.append(function(*leaves))
@@ -95,14 +96,14 @@ def differentiated(torch: Any, function: Callable[..., Any], given: list[Any], c
     return Calls(prepare, array, **others)
 
 
-def tensor(torch: Any, values: Array) -> Any:
+def tensor(torch: Tensor, values: Array) -> Tensor:
     """The same memory as a tensor."""
     if values.dtype.name == "bfloat16":
         return torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(values)
 
 
-def array(tensor: Any) -> Array:
+def array(tensor: Tensor) -> Array:
     """The same memory as an array."""
     tensor = tensor.detach()
     if str(tensor.dtype) == "torch.bfloat16":

@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any
 
 import numpy as np
 from numba import types
 
 from npselect._arithmetic.primitives import fma
-from npselect._gpu import driver as memory
+from npselect._gpu.aliases import Address, Count, DType, HostArray, Unknown
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.copy import THREADS, reading, stored, writing
-from npselect._gpu.intrinsics import block, load, store, thread
-from npselect._gpu.launch import Launcher
+from npselect._gpu.driver import gpu
+from npselect._gpu.elements import load, store
+from npselect._gpu.intrinsics import block, thread
+from npselect._gpu.launch import Kernel
 
 __all__ = ["batched_dot", "gather", "rounded", "scatter_add"]
 
@@ -32,7 +33,7 @@ _PART = 32  # columns of a dot product that are added up for themselves
 _ACROSS, _DOWN = 16, 16  # threads of a block of dot products, each of which takes two columns and two rows
 
 
-def gather(x: DeviceArray, selected: Any, shape: tuple[int, ...]) -> DeviceArray:
+def gather(x: DeviceArray, selected: Unknown, shape: tuple[int, ...]) -> DeviceArray:
     """What is chosen of `x`; 0 elsewhere, NaN in spoilt rows."""
     sources = np.full(shape[:-1], _ZERO)
     sources.reshape(-1)[selected.chosen] = selected.x
@@ -40,7 +41,7 @@ def gather(x: DeviceArray, selected: Any, shape: tuple[int, ...]) -> DeviceArray
     return _gathered(x, sources, shape)
 
 
-def scatter_add(grad: DeviceArray, x: DeviceArray, selected: Any, dtype: Any) -> DeviceArray:
+def scatter_add(grad: DeviceArray, x: DeviceArray, selected: Unknown, dtype: DType) -> DeviceArray:
     """``grad_chosen`` at ``m``, summed over the rows that share an item of `x`."""
     *x_batch, choices, features = x.shape
     vectors, items = math.prod(x.shape[:-1]), math.prod(x_batch)
@@ -56,7 +57,7 @@ def scatter_add(grad: DeviceArray, x: DeviceArray, selected: Any, dtype: Any) ->
     starts.reshape(items, choices)[spoilt] = _SPOILT
     result = DeviceArray.empty(x.shape, dtype, x.stream, x.device)
     if result.size:
-        with memory.current(x.device):
+        with gpu().current(x.device):
             grad = grad if grad.c_contiguous else grad.copy()
             lists = [_sent(numbers, x) for numbers in (selected.chosen[order], starts, stops)]
             addresses = [array.address for array in (grad, *lists, result)]
@@ -66,12 +67,12 @@ def scatter_add(grad: DeviceArray, x: DeviceArray, selected: Any, dtype: Any) ->
     return result
 
 
-def batched_dot(left: DeviceArray, right: DeviceArray, compute: np.dtype[Any]) -> DeviceArray:
+def batched_dot(left: DeviceArray, right: DeviceArray, compute: DType) -> DeviceArray:
     """Of items (R, L) and (K, L), the dot products: (R, K)."""
     (items, rows, length), choices = left.shape, right.shape[1]
     result = DeviceArray.empty((items, rows, choices), compute, left.stream, left.device)
     if result.size:
-        with memory.current(left.device):
+        with gpu().current(left.device):
             left, right = (array if array.c_contiguous else array.copy() for array in (left, right))
             down, across = -(-rows // (2 * _DOWN)), -(-choices // (2 * _ACROSS))
             sizes = rows, choices, length, down, across
@@ -81,16 +82,16 @@ def batched_dot(left: DeviceArray, right: DeviceArray, compute: np.dtype[Any]) -
     return result
 
 
-def rounded(values: DeviceArray, dtype: Any) -> DeviceArray:
+def rounded(values: DeviceArray, dtype: DType) -> DeviceArray:
     """In the dtype, rounded once."""
     return values.astype(dtype, copy=False)
 
 
-def _gathered(x: DeviceArray, sources: Any, shape: tuple[int, ...]) -> DeviceArray:
+def _gathered(x: DeviceArray, sources: HostArray, shape: tuple[int, ...]) -> DeviceArray:
     """Vectors of `x` by their numbers, bit for bit."""
     result = DeviceArray.empty(shape, x.dtype, x.stream, x.device)
     if result.size:
-        with memory.current(x.device):
+        with gpu().current(x.device):
             x, numbers = x if x.c_contiguous else x.copy(), _sent(sources, x)  # both live until the launch is made
             addresses = x.address, numbers.address, result.address
             _taking(x.dtype.name, x.dtype.itemsize)(
@@ -99,7 +100,7 @@ def _gathered(x: DeviceArray, sources: Any, shape: tuple[int, ...]) -> DeviceArr
     return result
 
 
-def _sent(numbers: Any, beside: DeviceArray) -> DeviceArray:
+def _sent(numbers: HostArray, beside: DeviceArray) -> DeviceArray:
     return DeviceArray.from_host(np.ascontiguousarray(numbers, np.int64), beside.stream, beside.device)
 
 
@@ -107,11 +108,11 @@ def _sent(numbers: Any, beside: DeviceArray) -> DeviceArray:
 
 
 @cache
-def _taking(name: str, itemsize: int) -> Launcher:
+def _taking(name: str, itemsize: int) -> Kernel:
     kind = _BITS[itemsize]
     zero, nan = kind(0), kind(_NAN[name])
 
-    def take(size: Any, features: Any, x: Any, sources: Any, out: Any) -> None:
+    def take(size: Count, features: Count, x: Address, sources: Address, out: Address) -> None:
         i = block() * THREADS + thread()
         if i < size:
             vector = i // features
@@ -121,14 +122,16 @@ def _taking(name: str, itemsize: int) -> Launcher:
                 value = load(x, source * features + (i - vector * features), kind)
             store(out, i, kind, value)
 
-    return Launcher(take, [types.int64] * 5, THREADS)
+    return Kernel(take, [types.int64] * 5, THREADS)
 
 
 @cache
-def _adding(source: str, target: str) -> Launcher:
+def _adding(source: str, target: str) -> Kernel:
     origin, kind, read, write = stored(source), stored(target), reading(source), writing(target)
 
-    def add(size: Any, features: Any, grad: Any, numbers: Any, starts: Any, stops: Any, out: Any) -> None:
+    def add(
+        size: Count, features: Count, grad: Address, numbers: Address, starts: Address, stops: Address, out: Address
+    ) -> None:
         i = block() * THREADS + thread()
         if i < size:
             vector = i // features
@@ -143,16 +146,19 @@ def _adding(source: str, target: str) -> Launcher:
                 total = total + np.float64(read(load(grad, place, origin)))
             store(out, i, kind, write(total))
 
-    return Launcher(add, [types.int64] * 7, THREADS)
+    return Kernel(add, [types.int64] * 7, THREADS)
 
 
 @cache
-def _multiplying(left_name: str, right_name: str, compute_name: str) -> Launcher:
+def _multiplying(left_name: str, right_name: str, compute_name: str) -> Kernel:
     left_kind, right_kind, compute = stored(left_name), stored(right_name), stored(compute_name)
     read_left, read_right, number = reading(left_name), reading(right_name), writing(compute_name)
     zero = compute(0.0)
 
-    def multiply(rows: Any, choices: Any, length: Any, down: Any, across: Any, left: Any, right: Any, out: Any) -> None:
+    def multiply(
+        rows: Count, choices: Count, length: Count, down: Count, across: Count,
+        left: Address, right: Address, out: Address,
+    ) -> None:  # fmt: skip
         tile = block() // across
         item = tile // down
         row = 2 * ((tile - item * down) * _DOWN + thread() // _ACROSS)
@@ -183,4 +189,4 @@ def _multiplying(left_name: str, right_name: str, compute_name: str) -> Launcher
                 if choice + 1 < choices:
                     store(out, second + next_choice, compute, bd)
 
-    return Launcher(multiply, [types.int64] * 8, _DOWN * _ACROSS)
+    return Kernel(multiply, [types.int64] * 8, _DOWN * _ACROSS)

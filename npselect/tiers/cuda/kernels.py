@@ -1,373 +1,204 @@
-"""The CUDA tier's kernels: the rows of `npselect.tiers.cpu.long_rows`, each by a team of threads, with the same bits.
+"""The CUDA tier's soft kernels: the rows of `npselect.tiers.cpu.long_rows`, each by a team, with the same bits.
 
-Each function here makes the kernel for a `Variant`: how numbers are stored, where noise comes from, whether rows are
-aligned, and how many quads a thread holds. What the kernels share is in `npselect.tiers.cuda.passes`.
+A row is gone through as by the CPU's kernels: for the selected candidate, for the sums, for the result. What a thread
+holds of a row that fits stays in its registers from one pass to the next; a longer row is read again for each.
+
+Each function here makes, of a `Variant`, what the threads of a kernel run: see `npselect.tiers.cuda.row_kernel`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import numpy as np
 
-from npselect._arithmetic.exponential import divided_difference
-from npselect._arithmetic.primitives import fma, inlined
-from npselect._gpu.intrinsics import cuda, store
-from npselect._gpu.launch import Launcher
-from npselect.tiers.cuda.loads import narrowing, reading
-from npselect.tiers.cuda.passes import NOTHING, POISONED, Parts, launcher
+from npselect._arithmetic.primitives import inlined
+from npselect._arithmetic.steps import (
+    EMPTY,
+    INVALID,
+    grad_entry,
+    is_finite,
+    per_weight,
+    soft_entry,
+    temp_share,
+    temp_term,
+)
+from npselect._gpu.aliases import Count, Function
+from npselect._gpu.elements import store
+from npselect._gpu.intrinsics import cuda
+from npselect.tiers.cuda.arguments import Operands, Source
+from npselect.tiers.cuda.candidates import loading_candidates
+from npselect.tiers.cuda.choosing import choosing
+from npselect.tiers.cuda.row_kernel import row_kernel
+from npselect.tiers.cuda.storing import narrowing_and_storing, overwriting, reading_cotangents
+from npselect.tiers.cuda.sums import adding, meeting, totalling
+from npselect.tiers.cuda.teams import Place, rounding, stretching
 from npselect.tiers.cuda.variant import Variant
+from npselect.tiers.cuda.weighing import at_selected, centring, temperature_of, weighing, weighing_with_exponents
 
-__all__ = ["backward", "backward_temp", "double_backward", "index", "mask", "soft", "totals"]
-
-
-@inlined
-def _finite(x: Any) -> Any:
-    return abs(x) < np.inf
+__all__ = ["backward", "backward_temp", "soft"]
 
 
-# ------------------------------------------------------------------------------------------------ selecting
-
-
-@cache
-def index(variant: Variant) -> Launcher:
-    """Index of the selected candidate, int64, -1 where nothing is selected."""
-    parts = Parts(variant)
-    compute, slots, choose = parts.compute, parts.slots, parts.select
-
-    @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        w = cuda.local.array(slots, compute)
-        m, _ = choose(source, place, n, w)
-        if n > 0 and place.lane == 0 and place.warp == 0:
-            store(operands.out, place.row, np.int64, np.int64(max(m, -1)))
-
-    return launcher(variant, body, reads=0, writes=0)
-
-
-@cache
-def mask(variant: Variant) -> Launcher:
-    """The exact one-hot of the selected candidate."""
-    parts = Parts(variant)
-    compute, slots, held, steps, number = parts.compute, parts.slots, parts.held, parts.steps, parts.number
-    rounds, stretch, offset, choose, write = parts.rounds, parts.stretch, parts.offset, parts.select, parts.write
-    kind, narrow = parts.kind, narrowing(parts.kind)
-
-    @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        w, x = cuda.local.array(slots, compute), cuda.local.array(slots, kind)
-        m, _ = choose(source, place, n, w)
-        one, elsewhere = narrow(compute(1)), narrow(compute(np.nan if m == POISONED else 0.0))
-        for turn in range(rounds(source)):
-            for step in range(steps):
-                here = stretch(place, n, turn, step)
-                chosen = number(m - here.first)
-                for i in range(held):
-                    for c in range(4):
-                        x[4 * i + c] = one if m >= 0 and chosen == offset(i, c) else elsewhere
-                write(operands.out, source, place, here, x)
-
-    return launcher(variant, body, reads=0, writes=1)
-
-
-# ------------------------------------------------------------------------------------------------ the soft passes
-
-
-@cache
-def soft(variant: Variant) -> Launcher:
+@row_kernel(arrays_in_registers=1)
+def soft(variant: Variant) -> Function:
     """``probs = softmax(logits / temp)``."""
-    parts = Parts(variant)
-    compute, slots, steps, size, again = parts.compute, parts.slots, parts.steps, parts.shared, parts.again
-    rounds, stretch, choose, fetch, put = parts.rounds, parts.stretch, parts.choose, parts.fetch, parts.put
-    temperature, weigh, settle = parts.temperature, parts.weigh, parts.settle
-    clear, add, share, meet, pooled = parts.clear, parts.add, parts.share, parts.meet, parts.pooled
-    zero, lanes_held = compute(0), parts.lanes
+    compute, slots, lanes_held = variant.compute, variant.slots, variant.lanes
+    steps, reload = variant.steps, variant.reload
+    rounds, stretch = rounding(variant.team), stretching(variant.team, variant.quads_in_registers)
+    choose, load_candidates = choosing(variant), loading_candidates(variant)
+    temperature, to_weights = temperature_of(variant), weighing(variant)
+    (clear, add, _), barrier_if_shared = adding(variant), meeting(variant)
+    size, publish_partial, total_of_warps = totalling(variant, 1)
+    overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
+    zero = compute(0)
 
     @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        w, p, lanes = (
-            cuda.local.array(slots, compute),
-            cuda.local.array(slots, compute),
-            cuda.local.array(lanes_held, compute),
-        )
+    def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
+        e, p = cuda.local.array(slots, compute), cuda.local.array(slots, compute)
+        lanes = cuda.local.array(lanes_held, compute)
         shared = cuda.shared.array(size, compute)
-        m, top = choose(source, place, n, w)
+        m, top = choose(source, place, n, e)
         temp = temperature(operands, place, n)
         s = zero
         for turn in range(rounds(source)):
             clear(lanes)
             for step in range(steps):
-                if again:
-                    fetch(source, place, stretch(place, n, turn, step), w)
-                weigh(w, top, temp)
-                add(lanes, w)
-            part = share(lanes, place, shared, 0, turn)
-            meet()
-            s = pooled(s, part, shared, 0, turn)
+                if reload:
+                    load_candidates(source, place, stretch(place, n, turn, step), e)
+                to_weights(e, top, temp)
+                add(lanes, e)
+            part = publish_partial(lanes, place, shared, 0, turn)
+            barrier_if_shared()
+            s = total_of_warps(s, part, shared, 0, turn)
         for turn in range(rounds(source)):
             for step in range(steps):
                 here = stretch(place, n, turn, step)
-                if again:
-                    fetch(source, place, here, w)
-                    weigh(w, top, temp)
+                if reload:
+                    load_candidates(source, place, here, e)
+                    to_weights(e, top, temp)
                 for k in range(slots):
-                    p[k] = w[k] / s + zero  # + 0 lest an excluded entry be -0
-                settle(p, w, m, True)
-                put(operands.out, source, place, here, p)
+                    p[k] = soft_entry(e[k], s) + zero  # an excluded entry's e is -0
+                overwrite_degenerate(p, e, m, True)
+                narrow_and_store(operands.out, source, place, here, p)
 
-    return launcher(variant, body, reads=0, writes=1)
+    return body
 
 
-@cache
-def backward(variant: Variant) -> Launcher:
-    """The softmax's Jacobian times `grad`."""
-    parts = Parts(variant)
-    compute, slots, steps, size, again = parts.compute, parts.slots, parts.steps, 2 * parts.shared, parts.again
-    rounds, stretch, choose, fetch, put = parts.rounds, parts.stretch, parts.choose, parts.fetch, parts.put
-    read, from_selected, at_selected = parts.read, parts.from_selected, parts.at_selected
-    temperature, weigh, settle = parts.temperature, parts.weigh, parts.settle
-    clear, add, add_products = parts.clear, parts.add, parts.add_products
-    share, meet, pooled = parts.share, parts.meet, parts.pooled
-    zero, one, lanes_held = compute(0), compute(1), parts.lanes
+@row_kernel(arrays_in_registers=2, cotangents=1)
+def backward(variant: Variant) -> Function:
+    """The softmax's Jacobian times `grad_mask`."""
+    compute, slots, lanes_held = variant.compute, variant.slots, variant.lanes
+    steps, reload = variant.steps, variant.reload
+    rounds, stretch = rounding(variant.team), stretching(variant.team, variant.quads_in_registers)
+    choose, load_candidates, read = choosing(variant), loading_candidates(variant), reading_cotangents(variant)
+    selected_of, measure_from_selected = at_selected(variant), centring(variant)
+    temperature, to_weights = temperature_of(variant), weighing(variant)
+    (clear, add, add_products), barrier_if_shared = adding(variant), meeting(variant)
+    size, publish_partial, total_of_warps = totalling(variant, 2)
+    overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
+    zero, one = compute(0), compute(1)
 
     @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        w, h = cuda.local.array(slots, compute), cuda.local.array(slots, compute)
+    def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
+        e, h = cuda.local.array(slots, compute), cuda.local.array(slots, compute)
         s_lanes, d_lanes = cuda.local.array(lanes_held, compute), cuda.local.array(lanes_held, compute)
         shared = cuda.shared.array(size, compute)
-        if not again:
-            read(operands.grad, source, place, stretch(place, n, 0, 0), h)
-        m, top = choose(source, place, n, w)
+        if not reload:
+            read(operands.grad_mask, source, place, stretch(place, n, 0, 0), h)
+        m, top = choose(source, place, n, e)
         temp = temperature(operands, place, n)
-        selected = at_selected(operands.grad, source, place, n, m)
+        selected = selected_of(operands.grad_mask, source, place, n, m)
         s, d = zero, zero
         for turn in range(rounds(source)):
             clear(s_lanes)
             clear(d_lanes)
             for step in range(steps):
-                if again:
+                if reload:
                     here = stretch(place, n, turn, step)
-                    read(operands.grad, source, place, here, h)
-                    fetch(source, place, here, w)
-                from_selected(h, selected, w)
-                weigh(w, top, temp)
-                add(s_lanes, w)
-                add_products(d_lanes, w, h)
-            s_part, d_part = share(s_lanes, place, shared, 0, turn), share(d_lanes, place, shared, 1, turn)
-            meet()
-            s, d = pooled(s, s_part, shared, 0, turn), pooled(d, d_part, shared, 1, turn)
+                    read(operands.grad_mask, source, place, here, h)
+                    load_candidates(source, place, here, e)
+                measure_from_selected(h, selected, e)
+                to_weights(e, top, temp)
+                add(s_lanes, e)
+                add_products(d_lanes, e, h)
+            s_part = publish_partial(s_lanes, place, shared, 0, turn)
+            d_part = publish_partial(d_lanes, place, shared, 1, turn)
+            barrier_if_shared()
+            s, d = total_of_warps(s, s_part, shared, 0, turn), total_of_warps(d, d_part, shared, 1, turn)
         d = d / s
-        # grad_logits_i = e_i (h_i - d) / (s temp), + 0 lest a product with e_i = 0 be -0
-        q = one / (s * temp.scaled)
+        q = per_weight(s, temp, one)
         for turn in range(rounds(source)):
             for step in range(steps):
                 here = stretch(place, n, turn, step)
-                if again:
-                    read(operands.grad, source, place, here, h)
-                    fetch(source, place, here, w)
-                    from_selected(h, selected, w)
-                    weigh(w, top, temp)
+                if reload:
+                    read(operands.grad_mask, source, place, here, h)
+                    load_candidates(source, place, here, e)
+                    measure_from_selected(h, selected, e)
+                    to_weights(e, top, temp)
                 for k in range(slots):
-                    h[k] = fma(w[k] * (h[k] - d) * q, temp.scale, zero)
-                settle(h, w, m, _finite(d))
-                put(operands.out, source, place, here, h)
+                    h[k] = grad_entry(e[k], h[k] - d, q, temp, zero)
+                overwrite_degenerate(h, e, m, is_finite(d))
+                narrow_and_store(operands.out, source, place, here, h)
 
-    return launcher(variant, body, reads=1, writes=1)
+    return body
 
 
-@cache
-def backward_temp(variant: Variant) -> Launcher:
+@row_kernel(arrays_in_registers=3, cotangents=1, results=0)
+def backward_temp(variant: Variant) -> Function:
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
-    parts = Parts(variant)
-    compute, slots, steps, size, again = parts.compute, parts.slots, parts.steps, 3 * parts.shared, parts.again
-    rounds, stretch, choose, fetch = parts.rounds, parts.stretch, parts.choose, parts.fetch
-    read, from_selected, at_selected = parts.read, parts.from_selected, parts.at_selected
-    temperature, weight = parts.temperature, parts.weight
-    clear, add, add_products = parts.clear, parts.add, parts.add_products
-    share, meet, pooled = parts.share, parts.meet, parts.pooled
-    zero, nan, lanes_held = compute(0), compute(np.nan), parts.lanes
+    compute, slots, lanes_held = variant.compute, variant.slots, variant.lanes
+    steps, reload = variant.steps, variant.reload
+    rounds, stretch = rounding(variant.team), stretching(variant.team, variant.quads_in_registers)
+    choose, load_candidates, read = choosing(variant), loading_candidates(variant), reading_cotangents(variant)
+    selected_of, measure_from_selected = at_selected(variant), centring(variant)
+    temperature, to_weights = temperature_of(variant), weighing_with_exponents(variant)
+    (clear, add, add_products), barrier_if_shared = adding(variant), meeting(variant)
+    size, publish_partial, total_of_warps = totalling(variant, 3)
+    zero, nan = compute(0), compute(np.nan)
 
     @inlined
-    def weigh(w: Any, top: Any, temp: Any, t: Any) -> Any:
-        for k in range(slots):
-            t[k], tail = divided_difference(w[k], top, temp)
-            w[k] = weight(w[k], t[k], tail)
-
-    @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        w, h, t = (cuda.local.array(slots, compute), cuda.local.array(slots, compute), cuda.local.array(slots, compute))
+    def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
+        e, h, t = (cuda.local.array(slots, compute), cuda.local.array(slots, compute), cuda.local.array(slots, compute))
         s_lanes, d_lanes = cuda.local.array(lanes_held, compute), cuda.local.array(lanes_held, compute)
         shared = cuda.shared.array(size, compute)
-        if not again:
-            read(operands.grad, source, place, stretch(place, n, 0, 0), h)
-        m, top = choose(source, place, n, w)
+        if not reload:
+            read(operands.grad_mask, source, place, stretch(place, n, 0, 0), h)
+        m, top = choose(source, place, n, e)
         temp = temperature(operands, place, n)
-        selected = at_selected(operands.grad, source, place, n, m)
+        selected = selected_of(operands.grad_mask, source, place, n, m)
         s, d, total = zero, zero, zero
         for turn in range(rounds(source)):
             clear(s_lanes)
             clear(d_lanes)
             for step in range(steps):
-                if again:
+                if reload:
                     here = stretch(place, n, turn, step)
-                    read(operands.grad, source, place, here, h)
-                    fetch(source, place, here, w)
-                from_selected(h, selected, w)
-                weigh(w, top, temp, t)
-                add(s_lanes, w)
-                add_products(d_lanes, w, h)
-            s_part, d_part = share(s_lanes, place, shared, 0, turn), share(d_lanes, place, shared, 1, turn)
-            meet()
-            s, d = pooled(s, s_part, shared, 0, turn), pooled(d, d_part, shared, 1, turn)
+                    read(operands.grad_mask, source, place, here, h)
+                    load_candidates(source, place, here, e)
+                measure_from_selected(h, selected, e)
+                to_weights(e, top, temp, t)
+                add(s_lanes, e)
+                add_products(d_lanes, e, h)
+            s_part = publish_partial(s_lanes, place, shared, 0, turn)
+            d_part = publish_partial(d_lanes, place, shared, 1, turn)
+            barrier_if_shared()
+            s, d = total_of_warps(s, s_part, shared, 0, turn), total_of_warps(d, d_part, shared, 1, turn)
         d = d / s
         for turn in range(rounds(source)):
             clear(d_lanes)
             for step in range(steps):
-                if again:
+                if reload:
                     here = stretch(place, n, turn, step)
-                    read(operands.grad, source, place, here, h)
-                    fetch(source, place, here, w)
-                    from_selected(h, selected, w)
-                    weigh(w, top, temp, t)
+                    read(operands.grad_mask, source, place, here, h)
+                    load_candidates(source, place, here, e)
+                    measure_from_selected(h, selected, e)
+                    to_weights(e, top, temp, t)
                 for k in range(slots):
-                    t[k] = t[k] if w[k] > 0 else zero  # an infinite t belongs to e = 0
-                    h[k] = w[k] * (h[k] - d)
+                    h[k], t[k] = temp_term(e[k], t[k], h[k] - d)
                 add_products(d_lanes, h, t)
-            part = share(d_lanes, place, shared, 2, turn)
-            meet()
-            total = pooled(total, part, shared, 2, turn)
+            part = publish_partial(d_lanes, place, shared, 2, turn)
+            barrier_if_shared()
+            total = total_of_warps(total, part, shared, 2, turn)
         if n > 0 and place.lane == 0 and place.warp == 0:
-            total = -total / (s * temp.scaled) * temp.scale
-            store(operands.out, place.row, compute, zero if m == NOTHING else (nan if m == POISONED else total))
+            share = temp_share(total, s, temp)
+            store(operands.out, place.row, compute, zero if m == EMPTY else (nan if m == INVALID else share))
 
-    return launcher(variant, body, reads=1, writes=0)
-
-
-@cache
-def double_backward(variant: Variant) -> Launcher:
-    """The gradient of `backward`: of `grad` to `out`, of the logits to `out2`."""
-    parts = Parts(variant)
-    compute, slots, steps, size, again = parts.compute, parts.slots, parts.steps, 4 * parts.shared, parts.again
-    rounds, stretch, choose, fetch, put = parts.rounds, parts.stretch, parts.choose, parts.fetch, parts.put
-    read, from_selected, at_selected = parts.read, parts.from_selected, parts.at_selected
-    temperature, weigh, settle = parts.temperature, parts.weigh, parts.settle
-    clear, add, add_products = parts.clear, parts.add, parts.add_products
-    share, meet, pooled = parts.share, parts.meet, parts.pooled
-    zero, one, lanes_held = compute(0), compute(1), parts.lanes
-
-    @inlined
-    def read_both(source: Any, operands: Any, place: Any, here: Any, a: Any, b: Any) -> Any:
-        read(operands.grad, source, place, here, a)
-        read(operands.grad_grad, source, place, here, b)
-
-    @inlined
-    def weigh_all(top: Any, temp: Any, at: Any, w: Any, a: Any, b: Any) -> Any:
-        from_selected(a, at[0], w)
-        from_selected(b, at[1], w)
-        weigh(w, top, temp)
-
-    @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        w, a, b = (cuda.local.array(slots, compute), cuda.local.array(slots, compute), cuda.local.array(slots, compute))
-        s_lanes, a_lanes, b_lanes = (
-            cuda.local.array(lanes_held, compute),
-            cuda.local.array(lanes_held, compute),
-            cuda.local.array(lanes_held, compute),
-        )
-        shared = cuda.shared.array(size, compute)
-        if not again:
-            read_both(source, operands, place, stretch(place, n, 0, 0), a, b)
-        m, top = choose(source, place, n, w)
-        temp = temperature(operands, place, n)
-        at = (
-            at_selected(operands.grad, source, place, n, m),
-            at_selected(operands.grad_grad, source, place, n, m),
-        )
-        s, a_mean, b_mean, mean = zero, zero, zero, zero
-        for turn in range(rounds(source)):
-            clear(s_lanes)
-            clear(a_lanes)
-            clear(b_lanes)
-            for step in range(steps):
-                if again:
-                    here = stretch(place, n, turn, step)
-                    read_both(source, operands, place, here, a, b)
-                    fetch(source, place, here, w)
-                weigh_all(top, temp, at, w, a, b)
-                add(s_lanes, w)
-                add_products(a_lanes, w, a)
-                add_products(b_lanes, w, b)
-            s_part = share(s_lanes, place, shared, 0, turn)
-            a_part, b_part = share(a_lanes, place, shared, 1, turn), share(b_lanes, place, shared, 2, turn)
-            meet()
-            s = pooled(s, s_part, shared, 0, turn)
-            a_mean, b_mean = pooled(a_mean, a_part, shared, 1, turn), pooled(b_mean, b_part, shared, 2, turn)
-        q = one / (s * temp.scaled)
-        a_mean, b_mean = a_mean / s, b_mean / s
-        # grad_grad_mask_i = p_i b_i / temp, b_i = k_i - sum_j p_j k_j
-        for turn in range(rounds(source)):
-            clear(a_lanes)
-            for step in range(steps):
-                here = stretch(place, n, turn, step)
-                if again:
-                    read_both(source, operands, place, here, a, b)
-                    fetch(source, place, here, w)
-                    weigh_all(top, temp, at, w, a, b)
-                for k in range(slots):
-                    b[k] = b[k] - b_mean
-                    a[k] = fma(a[k] - a_mean, b[k], zero)  # a product that meets a sum
-                    b[k] = fma(w[k] * b[k] * q, temp.scale, zero)
-                settle(b, w, m, _finite(b_mean))
-                put(operands.out, source, place, here, b)
-                add_products(a_lanes, w, a)
-            part = share(a_lanes, place, shared, 3, turn)
-            meet()
-            mean = pooled(mean, part, shared, 3, turn)
-        # grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2, a_i = h_i - sum_j p_j h_j
-        mean = mean / s
-        for turn in range(rounds(source)):
-            for step in range(steps):
-                here = stretch(place, n, turn, step)
-                if again:
-                    read_both(source, operands, place, here, a, b)
-                    fetch(source, place, here, w)
-                    weigh_all(top, temp, at, w, a, b)
-                    for k in range(slots):
-                        a[k] = fma(a[k] - a_mean, b[k] - b_mean, zero)
-                for k in range(slots):
-                    a[k] = fma(w[k] * (a[k] - mean) * q * temp.scale * temp.reciprocal_hi, temp.scale, zero)
-                settle(a, w, m, _finite(mean))
-                put(operands.out2, source, place, here, a)
-
-    return launcher(variant, body, reads=2, writes=2)
-
-
-@cache
-def totals(variant: Variant) -> Launcher:
-    """Each row of numbers in the compute type added up; `variant.logits` is that type, `variant.kind` the result's."""
-    parts = Parts(variant)
-    compute, slots, steps, size = parts.compute, parts.slots, parts.steps, parts.shared
-    rounds, stretch, clear, add = parts.rounds, parts.stretch, parts.clear, parts.add
-    share, meet, pooled = parts.share, parts.meet, parts.pooled
-    read = reading(compute, variant.team, parts.held, 0.0)
-    narrow, kind, lanes_held, start = narrowing(variant.kind), variant.kind, parts.lanes, parts.start
-
-    @inlined
-    def body(source: Any, operands: Any, place: Any, n: Any) -> Any:
-        x, lanes = cuda.local.array(slots, compute), cuda.local.array(lanes_held, compute)
-        shared = cuda.shared.array(size, compute)
-        total = compute(0)
-        for turn in range(rounds(source)):
-            clear(lanes)
-            for step in range(steps):
-                here = stretch(place, n, turn, step)
-                read(source.logits, start(source, place) + here.first, here.left, x)
-                add(lanes, x)
-            part = share(lanes, place, shared, 0, turn)
-            meet()
-            total = pooled(total, part, shared, 0, turn)
-        if n > 0 and place.lane == 0 and place.warp == 0:
-            store(operands.out, place.row, kind, narrow(total))
-
-    return launcher(variant, body, reads=0, writes=0)
+    return body

@@ -1,83 +1,153 @@
-"""The CUDA tier: the kernels of `npselect.tiers.cuda.kernels` over all rows of a batch, on the caller's stream.
+"""The CUDA tier: its kernels over all rows of a batch, on the caller's stream.
 
-The row functions take NumPy arrays, which are copied over and back, and `DeviceArray`s, which stay where they are. How
-a row is shared out among threads depends on its length, and on whether the arrays start at multiples of 16 bytes and
-all rows at whole quads: see `npselect.tiers.cuda.teams`. No result depends on that.
+The row functions take NumPy arrays, which are copied over and back, and `DeviceArray`s, which stay where they are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect._arithmetic.order import LANES, SEGMENT
-from npselect._gpu import driver as memory
+from npselect._arithmetic.aliases import Where
+from npselect._gpu.aliases import DType, HostArray, Kind
 from npselect._gpu.array import DeviceArray
-from npselect._gpu.launch import Launcher
+from npselect._gpu.driver import LEGACY, gpu
+from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, MASK, SOFT, Result, RowFunction
 from npselect._stream import StreamNumbers
-from npselect.tiers.cuda import kernels
-from npselect.tiers.cuda.loads import computed_in
+from npselect.tiers.cuda.arguments import Operands, Source
+from npselect.tiers.cuda.double_backward import double_backward as double_backward_kernel
+from npselect.tiers.cuda.kernels import backward as backward_kernel
+from npselect.tiers.cuda.kernels import backward_temp as backward_temp_kernel
+from npselect.tiers.cuda.kernels import soft as soft_kernel
 from npselect.tiers.cuda.noise import PAIRS, draw
-from npselect.tiers.cuda.teams import WARP, Team
-from npselect.tiers.cuda.variant import Variant
+from npselect.tiers.cuda.plan import plan
+from npselect.tiers.cuda.reinmax import reinmax as reinmax_kernel
+from npselect.tiers.cuda.row_kernel import RowKernel
+from npselect.tiers.cuda.selecting import choice as choice_kernel
+from npselect.tiers.cuda.selecting import index as index_kernel
+from npselect.tiers.cuda.selecting import mask as mask_kernel
+from npselect.tiers.cuda.selecting import mask_at as mask_at_kernel
+from npselect.tiers.cuda.selecting import totals as totals_kernel
+from npselect.tiers.cuda.variant import computed_in
 
-__all__ = ["backward", "backward_temp", "double_backward", "gumbel", "index", "mask", "soft"]
+__all__ = [
+    "KERNELS",
+    "agrees",
+    "backward",
+    "backward_temp",
+    "choice",
+    "double_backward",
+    "gumbel",
+    "index",
+    "mask",
+    "mask_at",
+    "reinmax",
+    "soft",
+]
 
-Array = npt.NDArray[Any]
+Rows: TypeAlias = HostArray | DeviceArray
+"""(rows, K), C-contiguous; or a result of (rows,)."""
+Noise: TypeAlias = Rows | StreamNumbers | None
+Temps: TypeAlias = npt.NDArray[np.floating]
+
 _KINDS = {"float16": np.uint16, "bfloat16": np.int16, "float32": np.float32, "float64": np.float64}
-_SHARED_THREADS = 128  # of a block that has several rows
-_MOST_THREADS = 512  # of a block
+
+KERNELS = {
+    MASK.name: (MASK, mask_kernel),
+    INDEX.name: (INDEX, index_kernel),
+    SOFT.name: (SOFT, soft_kernel),
+    BACKWARD.name: (BACKWARD, backward_kernel),
+    BACKWARD_TEMP.name: (BACKWARD_TEMP, backward_temp_kernel),
+    DOUBLE_BACKWARD.name: (DOUBLE_BACKWARD, double_backward_kernel),
+}
+"""The row functions of the tier and their kernels."""
 
 
-def mask(logits: Any, noise: Any, where: Any, out: Any) -> None:
+def agrees(function: RowFunction, kernel: RowKernel) -> bool:
+    """Whether a kernel keeps and reads what its row function is declared to need."""
+    kept = 1 + len(function.cotangents) + (Result.PER_TEMP in function.results)
+    like_logits = sum(result is Result.LIKE_LOGITS for result in function.results)
+    stated = kernel.arrays_in_registers, kernel.cotangents, kernel.results
+    return stated == (kept, len(function.cotangents), like_logits)
+
+
+for _function, _kernel in KERNELS.values():
+    assert agrees(_function, _kernel), f"{_function.name}: the kernel states otherwise"
+
+
+def mask(logits: Rows, noise: Noise, where: Where, out: Rows) -> None:
     """The exact one-hot of the selected candidate."""
-    _run(kernels.mask, 1, _kind(out.dtype), logits, noise, where, out)
+    _run(mask_kernel, _kind(out.dtype), logits, noise, where, out)
 
 
-def index(logits: Any, noise: Any, where: Any, out: Any) -> None:
+def index(logits: Rows, noise: Noise, where: Where, out: Rows) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
-    _run(kernels.index, 1, _kind(logits.dtype), logits, noise, where, out)
+    _run(index_kernel, _kind(logits.dtype), logits, noise, where, out)
 
 
-def soft(logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
+def soft(logits: Rows, noise: Noise, temp: Temps, where: Where, out: Rows) -> None:
     """``probs = softmax(logits / temp)``."""
-    _run(kernels.soft, 1, _kind(out.dtype), logits, noise, where, out, temp=temp)
+    _run(soft_kernel, _kind(out.dtype), logits, noise, where, out, temp=temp)
 
 
-def backward(grad_mask: Any, logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
+def backward(grad_mask: Rows, logits: Rows, noise: Noise, temp: Temps, where: Where, out: Rows) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    _run(kernels.backward, 2, _kind(out.dtype), logits, noise, where, out, temp=temp, grad=grad_mask)
+    _run(backward_kernel, _kind(out.dtype), logits, noise, where, out, temp=temp, grad_mask=grad_mask)
 
 
-def backward_temp(grad_mask: Any, logits: Any, noise: Any, temp: Any, where: Any, out: Any) -> None:
+def backward_temp(grad_mask: Rows, logits: Rows, noise: Noise, temp: Temps, where: Where, out: Rows) -> None:
     """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
     kind, rows = _kind(out.dtype), len(logits)
     per_row = DeviceArray.empty((rows,), np.dtype(computed_in(kind)), _stream(logits, grad_mask, out))
-    _run(kernels.backward_temp, 3, kind, logits, noise, where, per_row, temp=temp, grad=grad_mask)
-    _run(kernels.totals, 0, kind, per_row.reshape((len(out), rows // len(out))), None, None, out)
+    _run(backward_temp_kernel, kind, logits, noise, where, per_row, temp=temp, grad_mask=grad_mask)
+    _run(totals_kernel, kind, per_row.reshape((len(out), rows // len(out))), None, None, out)
 
 
 def double_backward(
-    grad_grad_logits: Any,
-    grad_mask: Any,
-    logits: Any,
-    noise: Any,
-    temp: Any,
-    where: Any,
-    out_grad_mask: Any,
-    out_logits: Any,
+    grad_grad_logits: Rows,
+    grad_mask: Rows,
+    logits: Rows,
+    noise: Noise,
+    temp: Temps,
+    where: Where,
+    out_grad_mask: Rows,
+    out_logits: Rows,
 ) -> None:
     """The gradient of `backward`."""
-    operands = {"temp": temp, "grad": grad_mask, "grad_grad": grad_grad_logits, "out2": out_logits}
-    _run(kernels.double_backward, 3, _kind(out_logits.dtype), logits, noise, where, out_grad_mask, **operands)
+    _run(
+        double_backward_kernel,
+        _kind(out_logits.dtype),
+        logits,
+        noise,
+        where,
+        out_grad_mask,
+        temp=temp,
+        grad_mask=grad_mask,
+        grad_grad_logits=grad_grad_logits,
+        out_logits=out_logits,
+    )
 
 
-def gumbel(seed: int, first: int, out: Any) -> None:
+def choice(logits: Rows, noise: Noise, index: Rows | None, where: Where, out: Rows) -> None:
+    """Each row's choice: that of ``argmax(logits + noise)`` or the given `index`, checked; else why there is none."""
+    _run(choice_kernel, _kind(logits.dtype), logits, noise, where, out, choice=index)
+
+
+def mask_at(choice: Rows, out: Rows) -> None:
+    """The exact one-hot of each row's choice."""
+    _run(mask_at_kernel, _kind(out.dtype), None, None, None, out, choice=choice)
+
+
+def reinmax(grad_mask: Rows, logits: Rows, choice: Rows, temp: Temps, where: Where, out: Rows) -> None:
+    """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
+    _run(reinmax_kernel, _kind(out.dtype), logits, None, where, out, temp=temp, grad_mask=grad_mask, choice=choice)
+
+
+def gumbel(seed: int, first: int, out: Rows) -> None:
     """The noise from number `first` on, into an array of one axis."""
     call = _Call(_stream(out))
     pairs = len(out) // 2 + 1
@@ -89,16 +159,16 @@ def gumbel(seed: int, first: int, out: Any) -> None:
 
 
 @cache
-def _kind(dtype: Any) -> Any:
+def _kind(dtype: DType) -> Kind:
     return _KINDS[dtype.name]
 
 
-def _stream(*arrays: Any) -> int:
+def _stream(*arrays: Rows) -> int:
     """The caller's: that of the first array that has one."""
     for array in arrays:
         if isinstance(array, DeviceArray):
             return array.stream
-    return memory.LEGACY
+    return LEGACY
 
 
 class _Call:
@@ -107,22 +177,22 @@ class _Call:
     def __init__(self, stream: int) -> None:
         self.stream = stream
         self._copies: list[DeviceArray] = []
-        self._results: list[tuple[Array, DeviceArray]] = []
+        self._results: list[tuple[HostArray, DeviceArray]] = []
 
-    def source(self, array: Any) -> int:
+    def source(self, array: Rows | None) -> int:
         """The address of what is read; 0 for None."""
         if array is None:
             return 0
-        if type(array) is not DeviceArray:
+        if not isinstance(array, DeviceArray):
             array = DeviceArray.from_host(array, self.stream)
             self._copies.append(array)
         return int(array.address)
 
-    def result(self, array: Any) -> int:
+    def result(self, array: Rows | None) -> int:
         """The address of what is written; 0 for None."""
         if array is None:
             return 0
-        if type(array) is not DeviceArray:
+        if not isinstance(array, DeviceArray):
             copy = DeviceArray.empty(array.shape, array.dtype, self.stream)
             self._results.append((array, copy))
             array = copy
@@ -131,73 +201,26 @@ class _Call:
     def finish(self) -> None:
         """Bring the results back to the host."""
         for array, copy in self._results:
-            memory.download(array, copy.address, self.stream)
-
-
-def _quads(choices: int) -> int:
-    """How many quads of a row, or of a segment of it, a thread holds."""
-    return -(-min(choices, SEGMENT) // LANES)
-
-
-def _team(choices: int, aligned: bool, most_threads: int, most_quads: int = 6) -> Team:
-    if choices <= LANES:
-        quads = -(-choices // 4)
-        if aligned:
-            held = min(quads, 2)
-            return Team(True, held, 1 << (-(-quads // held) - 1).bit_length(), 1, False)
-        groups = (g for g in (1, 2, 4, 8, 16) if quads <= most_quads * g)
-        group = min(groups, key=lambda g: g * -(-quads // g))  # as few quads in all as can be
-        return Team(False, -(-quads // group), group, 1, False, length=choices)
-    segments = -(-choices // SEGMENT)
-    rounds = -(-segments // (most_threads // WARP))
-    return Team(aligned, _quads(choices), WARP, -(-segments // rounds), rounds > 1)
-
-
-def _registers(held: int, kind: Any, quads: int, noise: str) -> tuple[bool, int]:
-    """Whether a thread can hold its part of `held` rows in its registers, and how large its block may be."""
-    words = held * 4 * quads * np.dtype(computed_in(kind)).itemsize // 4
-    resident = words <= 128
-    few = words > 64 or computed_in(kind) is np.float64 or noise == "drawn"  # threads, each with more registers
-    most_threads = _SHARED_THREADS if quads < 8 else (256 if resident and few else 512)
-    return resident, min(most_threads, _MOST_THREADS)
-
-
-class _Plan(NamedTuple):
-    """How a kernel is launched."""
-
-    launch: Launcher
-    threads: int
-    rows_a_block: int
-
-
-@cache
-def _plan(
-    kernel: Callable[[Variant], Launcher], held: int, kind: Any, logits: Any, noise: str, choices: int, aligned: bool
-) -> _Plan:
-    """`held` is how many numbers of a column the kernel would keep in registers; `logits` is their kind."""
-    resident, most_threads = _registers(held, kind, _quads(choices), noise)
-    team = _team(choices, aligned, most_threads, 3 if computed_in(kind) is np.float64 else 6)
-    threads = WARP * team.warps if team.warps > 1 else _SHARED_THREADS
-    launch = kernel(Variant(kind, logits, noise, team, resident, threads))
-    return _Plan(launch, threads, threads // (team.group * team.warps))
+            gpu().download(array, copy.address, self.stream)
 
 
 def _run(
-    kernel: Callable[[Variant], Launcher],
-    held: int,
-    kind: Any,
-    logits: Any,
-    noise: Any,
-    where: Any,
-    out: Any,
-    temp: Array | None = None,
-    grad: Any = None,
-    grad_grad: Any = None,
-    out2: Any = None,
+    kernel: RowKernel,
+    kind: Kind,
+    logits: Rows | None,
+    noise: Noise,
+    where: Where,
+    out: Rows,
+    temp: Temps | None = None,
+    grad_mask: Rows | None = None,
+    grad_grad_logits: Rows | None = None,
+    choice: Rows | None = None,
+    out_logits: Rows | None = None,
 ) -> None:
-    """A kernel over all rows, on one stream: its arguments are those of `device_arguments.ARGUMENTS`."""
-    rows, choices = logits.shape
-    call = _Call(_stream(logits, out))
+    """A kernel over all rows, on one stream; `kind` is that of cotangents and results."""
+    like = out if logits is None else logits
+    rows, choices = like.shape
+    call = _Call(_stream(like, out))
     seed = offset = 0
     origin = "none" if noise is None else "array"
     if isinstance(noise, StreamNumbers):
@@ -205,31 +228,31 @@ def _run(
             origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
         else:
             noise = _drawn(noise, call.stream)
-    logits_at, noise_at, grad_at, grad_grad_at = map(call.source, (logits, noise, grad, grad_grad))
-    out_at, out2_at = call.result(out), call.result(out2)
-    addresses = logits_at | noise_at | grad_at | grad_grad_at | out_at | out2_at
-    aligned = choices % 4 == 0 and addresses % 16 == 0
-    plan = _plan(kernel, held, kind, _kind(logits.dtype), origin, choices, aligned)
-    plan.launch(
-        -(-rows // plan.rows_a_block),
-        plan.threads,
-        call.stream,
-        logits_at,
-        noise_at,
-        choices if noise is not None and len(noise) > 1 else 0,
-        seed,
-        offset,
-        call.source(where),
-        choices if where is not None and len(where) > 1 else 0,
-        0 if temp is None or len(temp) == 1 else call.source(temp),
-        1.0 if temp is None else float(temp[0]),
-        grad_at,
-        grad_grad_at,
-        out_at,
-        out2_at,
-        rows,
-        choices,
+    source = Source(
+        logits=call.source(logits),
+        noise=call.source(noise),
+        noise_stride=choices if noise is not None and len(noise) > 1 else 0,
+        seed=seed,
+        offset=offset,
+        where=call.source(where),
+        where_stride=choices if where is not None and len(where) > 1 else 0,
+        rows=rows,
+        choices=choices,
     )
+    operands = Operands(
+        temps=0 if temp is None or len(temp) == 1 else call.source(temp),
+        temp=1.0 if temp is None else float(temp[0]),
+        grad_mask=call.source(grad_mask),
+        grad_grad_logits=call.source(grad_grad_logits),
+        choice=call.source(choice),
+        out=call.result(out),
+        out_logits=call.result(out_logits),
+    )
+    addresses = source.logits | source.noise | operands.grad_mask | operands.grad_grad_logits
+    addresses |= operands.out | operands.out_logits
+    aligned = choices % 4 == 0 and addresses % 16 == 0
+    planned = plan(kernel, kind, _kind(like.dtype), origin, choices, aligned)
+    planned.kernel(-(-rows // planned.rows_a_block), planned.threads, call.stream, source, operands)
     call.finish()
 
 

@@ -17,14 +17,16 @@ All that is known of a team when its kernel is compiled: from their first column
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from npselect._arithmetic.aliases import Column, Index, Number, Row
 from npselect._arithmetic.order import LANES, SEGMENT
 from npselect._arithmetic.primitives import inlined
+from npselect._gpu.aliases import Count, Function, LaneSums, Position, Shared
 from npselect._gpu.intrinsics import barrier, block, shuffle_xor, thread
+from npselect.tiers.cuda.arguments import Source
 
 __all__ = [
     "WARP",
@@ -37,10 +39,11 @@ __all__ = [
     "offset_of",
     "placing",
     "pooling",
+    "rounding",
+    "start_of_row",
     "stretching",
 ]
 
-Function = Callable[..., Any]
 WARP = 32
 
 
@@ -68,17 +71,17 @@ class Team(NamedTuple):
 class Place(NamedTuple):
     """A thread's."""
 
-    row: Any
-    local: Any  # number of the row among those of the block
-    lane: Any  # among the group
-    warp: Any  # among the warps
+    row: Row
+    local: Row  # number of the row among those of the block
+    lane: Count  # among the group
+    warp: Count  # among the warps
 
 
 class Stretch(NamedTuple):
     """What a thread holds at a time."""
 
-    first: Any  # column
-    left: Any  # columns from there to the end of the row, or some that are more than it holds; int32
+    first: Column  # column
+    left: Count  # columns from there to the end of the row, or some that are more than it holds; int32
 
 
 def placing(team: Team, threads: int) -> Function:
@@ -87,24 +90,46 @@ def placing(team: Team, threads: int) -> Function:
     rows = threads >> shift
 
     @inlined
-    def among_rows() -> Any:
+    def among_rows() -> Place:
         local = thread() >> shift
         return Place(block() * rows + local, local, thread() & (group - 1), 0)
 
     @inlined
-    def among_warps() -> Any:
+    def among_warps() -> Place:
         return Place(block(), 0, thread() & (group - 1), thread() >> shift)
 
     return among_warps if team.warps > 1 else among_rows
 
 
-def stretching(team: Team, held: int) -> Function:
-    """``stretch(place, n, turn, step)``: the step-th `held` quads of a round of a row of n columns."""
-    warps, apart, quads_apart, long = team.warps, 4 if team.neighbours else 1, 4 * team.group * held, team.long
+def rounding(team: Team) -> Function:
+    """``rounds(source)``: in how many rounds a team goes through a row."""
+    columns, long = team.warps * SEGMENT, team.long
+
+    @inlined
+    def rounds(source: Source) -> Count:
+        return -(-source.choices // columns) if long else 1
+
+    return rounds
+
+
+def start_of_row(team: Team) -> Function:
+    """``start(source, place)``: a row's first element, among those of the batch or of a tile."""
+    tiled = team.tiled
+
+    @inlined
+    def start(source: Source, place: Place) -> Position:
+        return (place.local if tiled else place.row) * source.choices
+
+    return start
+
+
+def stretching(team: Team, quads: int) -> Function:
+    """``stretch(place, n, turn, step)``: the step-th so many quads of a round of a row of n columns."""
+    warps, apart, quads_apart, long = team.warps, 4 if team.neighbours else 1, 4 * team.group * quads, team.long
     length = team.length
 
     @inlined
-    def stretch(place: Any, n: Any, turn: Any, step: Any) -> Any:
+    def stretch(place: Place, n: Count, turn: Count, step: Count) -> Stretch:
         first = (turn * warps + place.warp) * SEGMENT + quads_apart * step + apart * place.lane
         if length:  # rows beyond the last one are in shared memory, too
             return Stretch(first, np.int32(length - first))
@@ -118,7 +143,7 @@ def offset_of(team: Team) -> Function:
     group, step = team.group, 1 if team.neighbours else team.group
 
     @inlined
-    def offset(i: Any, c: Any) -> Any:
+    def offset(i: Count, c: Count) -> Column:
         return 4 * group * i + step * c
 
     return offset
@@ -127,9 +152,9 @@ def offset_of(team: Team) -> Function:
 # ------------------------------------------------------------------------------------------------ sums
 
 
-def lanes_of(team: Team, held: int) -> int:
+def lanes_of(team: Team, quads: int) -> int:
     """How many lanes of a segment a thread adds up."""
-    return 4 * held if team.group * team.quads <= LANES // 4 else 4
+    return 4 * quads if team.group * team.quads <= LANES // 4 else 4
 
 
 def fold(team: Team, lanes: int) -> Function:
@@ -138,7 +163,7 @@ def fold(team: Team, lanes: int) -> Function:
     half_of_sums = 1 << (sums - 1).bit_length() >> 1
 
     @inlined
-    def fold_neighbours(x: Any) -> Any:
+    def fold_neighbours(x: LaneSums) -> Number:
         for i in range(sums):
             x[i] = (x[4 * i] + x[4 * i + 2]) + (x[4 * i + 1] + x[4 * i + 3])
         distance = half_of_sums
@@ -153,12 +178,12 @@ def fold(team: Team, lanes: int) -> Function:
         return total
 
     @inlined
-    def four_threads(x: Any) -> Any:
+    def four_threads(x: Number) -> Number:
         x += shuffle_xor(x, 2)
         return x + shuffle_xor(x, 1)
 
     @inlined
-    def fold_scattered(x: Any) -> Any:
+    def fold_scattered(x: LaneSums) -> Number:
         total = (four_threads(x[0]) + four_threads(x[2])) + (four_threads(x[1]) + four_threads(x[3]))
         distance = half
         while distance > 2:
@@ -170,7 +195,7 @@ def fold(team: Team, lanes: int) -> Function:
 
 
 def pooling(team: Team) -> tuple[Function, Function]:
-    """``share(segment, place, shared, first)`` and, after a barrier, ``pool(total, segment, shared, first)``.
+    """``publish(segment, place, shared, first)`` and, after a barrier, ``pool(total, segment, shared, first)``.
 
     Together: ``total`` and the sums of the segments of a round, added in rising order. Those of several warps meet in
     `shared` from its entry `first` on, which the round after the next may overwrite.
@@ -178,27 +203,27 @@ def pooling(team: Team) -> tuple[Function, Function]:
     warps = team.warps
 
     @inlined
-    def share(segment: Any, place: Any, shared: Any, first: Any) -> Any:
+    def publish(segment: Number, place: Place, shared: Shared, first: Position) -> Number:
         if warps > 1 and place.lane == 0:
             shared[first + place.warp] = segment
         return segment
 
     @inlined
-    def pool(total: Any, segment: Any, shared: Any, first: Any) -> Any:
+    def pool(total: Number, segment: Number, shared: Shared, first: Position) -> Number:
         if warps == 1:
             return total + segment
         for i in range(warps):
             total += shared[first + i]
         return total
 
-    return share, pool
+    return publish, pool
 
 
 # ------------------------------------------------------------------------------------------------ choices
 
 
 @inlined
-def _first_of(top: Any, column: Any, other: Any, other_column: Any) -> Any:
+def _first_of(top: Number, column: Index, other: Number, other_column: Index) -> tuple[Number, Index]:
     """The larger of two entries; of equals, the first."""
     if other > top or (other == top and other_column < column):
         return other, other_column
@@ -206,7 +231,7 @@ def _first_of(top: Any, column: Any, other: Any, other_column: Any) -> Any:
 
 
 @inlined
-def _agree_within(top: Any, column: Any, distance: Any) -> Any:
+def _agree_within(top: Number, column: Index, distance: Count) -> tuple[Number, Index]:
     while distance > 0:
         top, column = _first_of(top, column, shuffle_xor(top, distance), shuffle_xor(column, distance))
         distance >>= 1
@@ -218,7 +243,7 @@ def agreement(team: Team) -> Function:
     half, warps, seats = team.group >> 1, team.warps, 1 << (team.warps - 1).bit_length()
 
     @inlined
-    def agree(top: Any, column: Any, place: Any, tops: Any, columns: Any) -> Any:
+    def agree(top: Number, column: Index, place: Place, tops: Shared, columns: Shared) -> tuple[Number, Index]:
         top, column = _agree_within(top, column, half)
         if warps > 1:
             if place.lane == 0:

@@ -1,67 +1,64 @@
-"""What a kernel of the CUDA tier is made for, and what it is given."""
+"""What a kernel of the CUDA tier is made for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-from numba import types
+import numpy as np
 
-from npselect.tiers.cuda.teams import Team
+from npselect._gpu.aliases import Kind
+from npselect.tiers.cuda.teams import Team, lanes_of
 
-__all__ = ["ARGUMENTS", "Operands", "Source", "Variant"]
+__all__ = ["Variant", "computed_in"]
 
-ARGUMENTS = {
-    "logits": types.int64,  # an address, as all that have no other comment; 0: none
-    "noise": types.int64,
-    "noise_stride": types.int64,  # from row to row; 0: all rows share one
-    "seed": types.uint64,
-    "offset": types.uint64,
-    "where": types.int64,
-    "where_stride": types.int64,
-    "temps": types.int64,
-    "temp": types.float64,  # if there is no address of temps
-    "grad": types.int64,
-    "grad_grad": types.int64,
-    "out": types.int64,
-    "out2": types.int64,
-    "rows": types.int64,
-    "choices": types.int64,
-}
+
+def computed_in(kind: Kind) -> Kind:
+    """The type that a kind of storage is computed in."""
+    return np.float64 if kind is np.float64 else np.float32
 
 
 @dataclass(frozen=True)
 class Variant:
     """What a kernel is made for."""
 
-    kind: Any  # of cotangents and results
-    logits: Any  # kind of the logits
+    kind: Kind  # of cotangents and results
+    logits: Kind  # of the logits
     noise: str  # "none", "array" or "drawn"
     team: Team
     resident: bool  # whether what a thread holds of a row is in registers, all at a time
     threads: int  # of a block
 
+    @property
+    def compute(self) -> Kind:
+        """The type that is computed in."""
+        return computed_in(self.kind)
 
-class Source(NamedTuple):
-    """Where candidates come from."""
+    @property
+    def column(self) -> Kind:
+        """The type of a column's number."""
+        return np.int64 if self.team.long else np.int32
 
-    logits: Any
-    noise: Any
-    noise_stride: Any
-    seed: Any
-    offset: Any
-    where: Any
-    where_stride: Any
-    rows: Any
-    choices: Any
+    @property
+    def quads_in_registers(self) -> int:
+        """How many quads a thread holds at a time."""
+        return self.team.quads if self.resident else 1
 
+    @property
+    def slots(self) -> int:
+        """How many numbers that is."""
+        return 4 * self.quads_in_registers
 
-class Operands(NamedTuple):
-    """What else a kernel reads, and where it writes."""
+    @property
+    def steps(self) -> int:
+        """In how many steps a thread goes through what it has of a round."""
+        return self.team.quads // self.quads_in_registers
 
-    temps: Any
-    temp: Any
-    grad: Any
-    grad_grad: Any
-    out: Any
-    out2: Any
+    @property
+    def reload(self) -> bool:
+        """Whether a row is read again for each pass."""
+        return self.steps > 1 or self.team.long
+
+    @property
+    def lanes(self) -> int:
+        """How many lanes of a segment a thread adds up."""
+        return lanes_of(self.team, self.quads_in_registers)

@@ -1,6 +1,6 @@
 """A GPU that is none, for tests: its memory is the host's, its kernels run as Python, its streams are written down.
 
-`Device.install` puts the functions below in the place of those that talk to a driver.
+`Device.installed` puts it in the place of the driver.
 """
 
 import ctypes
@@ -11,18 +11,16 @@ from types import ModuleType, SimpleNamespace
 import ml_dtypes
 import numpy as np
 
-from npselect import tiers
-from npselect._gpu import copy as device_copy
+from fakes import installed
 from npselect._gpu import dlpack
-from npselect._gpu import driver as device_memory
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import Allocation
 from npselect.tiers.cpu import rows as cpu
-from npselect.tiers.cuda import gather as device_selection
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
-class Owner:
+class Memory(Allocation):
     def __init__(self, device, nbytes):
         self.memory = np.full(nbytes + 64, 0xA5, np.uint8)  # to be noticed where nothing was written
         self.address = -(-self.memory.ctypes.data // 64) * 64
@@ -38,9 +36,7 @@ class Owner:
 
 
 class Device:
-    """The functions of `device_memory`, and what they were asked to do."""
-
-    LEGACY = 1
+    """A driver, and what it was asked to do."""
 
     def __init__(self):
         self.number = 0
@@ -49,29 +45,25 @@ class Device:
         self.closed = False
         self.bytes_left = None
         self.freed = []
+        self.intrinsics = SimpleNamespace(load=load, store=store, block=self.block, thread=self.thread)
 
-    def install(self, monkeypatch):
-        for name in ("allocate", "current", "current_device", "device_of", "download", "settle", "upload"):
-            monkeypatch.setattr(device_memory, name, getattr(self, name))
-        monkeypatch.setattr(device_memory, "Owner", Owner)
-        monkeypatch.setattr(device_memory, "synchronize", lambda stream: self.log.append(("synchronize", stream)))
-        monkeypatch.setattr(device_memory, "wait", lambda stream, other: self.log.append(("wait", stream, other)))
-        for name, function in {"load": load, "store": store, "block": self.block, "thread": self.thread}.items():
-            for module in (device_copy, device_selection):
-                monkeypatch.setattr(module, name, function)
-        monkeypatch.setattr(device_copy.Launcher, "__call__", lambda *given: self.launch(*given))
-        load_host = tiers._load
-        monkeypatch.setattr(tiers, "_load", lambda name: Tier(self) if name == "cuda" else load_host(name))
-        return self
+    def installed(self):
+        return installed(self, Tier(self))
+
+    def unavailable(self):
+        return None
+
+    def describe(self):
+        return "the host"
 
     def allocate(self, nbytes, stream):
         if self.bytes_left is not None:
             self.bytes_left -= nbytes
             if self.bytes_left < 0:
                 raise MemoryError("CUDA_ERROR_OUT_OF_MEMORY")
-        owner = Owner(self, nbytes)
-        self.numbers[owner.address] = self.number
-        return owner
+        memory = Memory(self, nbytes)
+        self.numbers[memory.address] = self.number
+        return memory
 
     @contextmanager
     def current(self, number):
@@ -95,15 +87,22 @@ class Device:
         assert array.flags.c_contiguous
         ctypes.memmove(array.ctypes.data, address, array.nbytes)
 
-    def settle(self, stream):
-        self.log.append(("settle", stream))
+    def free_after(self, stream):
+        self.log.append(("free_after", stream))
 
-    def launch(self, launcher, blocks, threads, stream, *scalars):
+    def synchronize(self, stream):
+        self.log.append(("synchronize", stream))
+
+    def wait(self, stream, other):
+        self.log.append(("wait", stream, other))
+
+    def launch(self, kernel, blocks, threads, stream, arguments):
         self.log.append(("launch", stream))
+        scalars = kernel.scalars(arguments)
         assert all(isinstance(scalar, int) for scalar in scalars)
         with np.errstate(all="ignore"):
             for self._block, self._thread in itertools.product(range(blocks), range(threads)):
-                launcher.function(*map(np.int64, scalars))
+                kernel.function(*map(np.int64, scalars))
 
     def block(self):
         return np.int64(self._block)

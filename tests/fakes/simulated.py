@@ -1,4 +1,4 @@
-"""The CUDA tier's kernels in numba's simulator beside the CPU tier, bit for bit: ``python tests/simulated.py GROUP``.
+"""The CUDA tier's kernels in numba's simulator beside the CPU tier, bit for bit: ``python -m fakes.simulated GROUP``.
 
 A process of its own, as the simulator is chosen when numba is imported: `tests/cuda_nodevice/test_cuda.py` starts it.
 """
@@ -9,19 +9,21 @@ from functools import partial
 
 import ml_dtypes
 import numpy as np
-import simulator
 
-simulator.install()
+from fakes import simulator
+
+simulated = simulator.device()  # before kernels are imported
 
 from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
-from npselect._gpu import driver as device_memory  # noqa: E402
+from npselect._arithmetic.steps import EMPTY  # noqa: E402
 from npselect._gpu.array import DeviceArray  # noqa: E402
+from npselect._gpu.driver import LEGACY  # noqa: E402
 from npselect._oracle.philox import words  # noqa: E402
-from npselect.tiers.cuda import kernels as device_kernels  # noqa: E402
+from npselect._stream import Stream, StreamNumbers  # noqa: E402
+from npselect.tiers import choose  # noqa: E402
+from npselect.tiers.cuda import choosing, plan, row_kernel, storing, sums, teams  # noqa: E402
+from npselect.tiers.cuda import estimates as estimates_of_noise  # noqa: E402
 from npselect.tiers.cuda import noise as device_noise  # noqa: E402
-from npselect.tiers.cuda import passes as device_rows  # noqa: E402
-from npselect.tiers.cuda import rows as cuda  # noqa: E402
-from npselect.tiers.cuda import teams as device_teams  # noqa: E402
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32, "float64": np.float64}
 SEED = 0xFEDCBA9876543210
@@ -136,6 +138,52 @@ def noises():
         same("gumbel", lambda backend, draw=draw: draw(backend=backend))
 
 
+def row_function(name, *arguments, shape, dtype):
+    """Whether a row function gives the same bits on both tiers; what it gives."""
+    outs = {}
+
+    def call(backend):
+        outs[backend] = np.full(shape, 7, dtype)
+        getattr(choose(backend), name)(*arguments, outs[backend])
+        return outs[backend]
+
+    same(name, call, shape=shape, dtype=dtype)
+    return outs["cpu"]
+
+
+def given_index(choice, choices):
+    """Some are not the largest, some are none of the row's."""
+    index = choice.copy()
+    index[:3] = np.arange(3) % choices
+    index[-2:] = choices, -1
+    return index
+
+
+def choose_and_weigh(shape, dtype, wheres):
+    """Choices that are found, drawn or given; their one-hots; and ReinMax's backward pass at them."""
+    rows, choices = shape
+    logits, grad, _ = inputs(shape, dtype)
+    compute = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+    temps = np.linspace(0.1, 3, rows).astype(compute)
+    drawn = StreamNumbers.of(Stream(SEED, 3), shape, (0, 1), compute)
+    for where, temp in zip(wheres, (temps, temps[:1]), strict=True):
+        for g in (drawn, noise.gumbel(shape, 3, dtype=compute.type), None):
+            choice = row_function("choice", logits, g, None, where, shape=rows, dtype=np.int64)
+        index = given_index(choice, choices)
+        found = row_function("choice", logits, None, index, where, shape=rows, dtype=np.int64)
+        at = np.where(found >= EMPTY, found, choice)
+        row_function("mask_at", choice, shape=shape, dtype=dtype)
+        row_function("reinmax", grad, logits, at, temp, where, shape=shape, dtype=dtype)
+
+
+def reinmax():
+    for choices in (1, 3, 8, 33, 132):
+        choose_and_weigh((7, choices), np.float32, (None, wheres((7, choices))))
+    for name in ("float16", "bfloat16", "float64"):
+        choose_and_weigh((7, 10), DTYPES[name], (None, wheres((1, 10)) | (np.arange(10) > 4)))
+    choose_and_weigh((5, 1030), np.float32, (None, wheres((5, 1030))))
+
+
 def wild_numbers():
     """Numbers of the stream at the very ends of the noise, where estimates are no good."""
     numbers = np.arange(2**21, dtype=np.uint64)
@@ -153,7 +201,7 @@ def estimates():
     )
     words = (high << np.uint64(32)) | rng.integers(0, 2**32, len(high), np.uint64)
     exact = -np.log(-np.log1p(-(2.0**53 - ((words >> np.uint64(11)) | np.uint64(1)).astype(np.float64)) / 2.0**53))
-    pairs = [device_noise._estimated(np.float32(0), word) for word in words]
+    pairs = [estimates_of_noise._estimated(np.float32(0), word) for word in words]
     estimate, wild = (np.array(list(column)) for column in zip(*pairs, strict=True))
     assert np.array_equal(wild, (high < 2**12) | (high >= 2**32 - 2**12))
     error = np.abs(estimate - exact)[~wild].max() / 2.0**-12.1
@@ -188,7 +236,7 @@ def close_calls():
 def shifted(array, by):
     """A copy of an array on the device that begins `by` elements after an aligned place."""
     flat = np.concatenate([np.full(by, np.nan, array.dtype), array.reshape(-1)])
-    whole = DeviceArray.from_host(flat, device_memory.LEGACY)
+    whole = DeviceArray.from_host(flat, LEGACY)
     strides = tuple(stride for stride in np.empty(array.shape, array.dtype).strides)
     address = whole.address + by * array.dtype.itemsize
     return DeviceArray(address, array.shape, strides, array.dtype, whole, whole.stream, whole.device)
@@ -217,12 +265,12 @@ def selections():
 
 
 def add_in_another_order(team, lanes):
-    right = device_teams.fold(team, lanes)
+    right = teams.fold(team, lanes)
     return lambda x: right([x[0], x[2], x[1], x[3], *x[4:]])
 
 
 def forget_the_last_warp(team):
-    share, pool = device_teams.pooling(team)
+    share, pool = teams.pooling(team)
     return lambda segment, place, *where: share(segment if place.warp == 0 else np.float32(0), place, *where), pool
 
 
@@ -230,13 +278,13 @@ def take_the_last_of_equals(top, column, other, other_column):
     return (other, other_column) if other > top or (other == top and other_column > column) else (top, column)
 
 
-def leave_nan_out(kind, team, held):
-    write = WRITING(kind, team, held)
+def leave_nan_out(kind, team, quads):
+    write = WRITING(kind, team, quads)
     return lambda address, place, left, x: None if np.isnan(x).any() else write(address, place, left, x)
 
 
-def one_place_on(team, held):
-    stretch = device_teams.stretching(team, held)
+def one_place_on(team, quads):
+    stretch = teams.stretching(team, quads)
 
     def moved(place, n, turn, step):
         here = stretch(place, n, turn, step)
@@ -245,14 +293,14 @@ def one_place_on(team, held):
     return moved
 
 
-WRITING = device_rows.writing
+WRITING = storing.writing
 FAULTS = {
-    "the largest estimate for the largest sum": (device_rows, "lowest_rival", lambda top: top, None),
-    "sums in another order": (device_rows, "fold", add_in_another_order, (40, 132)),
-    "a segment forgotten": (device_rows, "pooling", forget_the_last_warp, (2, 2048)),
-    "the last of equals": (device_teams, "_first_of", take_the_last_of_equals, (7, 100)),
-    "NaN not written": (device_rows, "writing", leave_nan_out, (7, 8)),
-    "another column in the second round": (device_rows, "stretching", one_place_on, (2, 4100)),
+    "the largest estimate for the largest sum": (choosing, "lowest_rival", lambda top: top, None),
+    "sums in another order": (sums, "fold", add_in_another_order, (40, 132)),
+    "a segment forgotten": (sums, "pooling", forget_the_last_warp, (2, 2048)),
+    "the last of equals": (teams, "_first_of", take_the_last_of_equals, (7, 100)),
+    "NaN not written": (storing, "writing", leave_nan_out, (7, 8)),
+    "another column in the second round": (choosing, "stretching", one_place_on, (2, 4100)),
     "no noise in the second quad": (
         device_noise,
         "_neighbouring_words",
@@ -267,8 +315,8 @@ def faults():
     for fault, (module, name, wrong, shape) in FAULTS.items():
         right = getattr(module, name)
         setattr(module, name, wrong)
-        for kernel in (device_kernels.index, device_kernels.mask, device_kernels.backward, cuda._plan):
-            kernel.cache_clear()
+        row_kernel._kernel.cache_clear()
+        plan.plan.cache_clear()
         try:
             operator, options = (gumbel_softmax, {"seed": 1}) if module is device_noise else (straight_through, {})
             if shape is None:
@@ -284,5 +332,6 @@ def faults():
 
 
 if __name__ == "__main__":
-    globals()[sys.argv[1]]()
+    with simulated:
+        globals()[sys.argv[1]]()
     print(f"{sys.argv[1]}: {compared} numbers, all the same")

@@ -1,4 +1,4 @@
-"""Launches by way of numba-cuda and cuda-bindings, to a driver that writes them down: ``python tests/launched.py``.
+"""Launches by way of numba-cuda and cuda-bindings, to a driver that writes them down: ``python -m fakes.launched``.
 
 A process of its own, as the driver, `driver.c`, must be the one that is found: `test_cuda_driver.py` builds it and
 starts this.
@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from npselect import gumbel_softmax, straight_through
-from npselect._gpu import driver as device_memory
 from npselect._gpu.array import DeviceArray
+from npselect._gpu.driver import gpu
 from npselect.tiers import choose
-from npselect.tiers.cuda import rows as cuda
-from npselect.tiers.cuda.variant import ARGUMENTS
+from npselect.tiers.cuda import kernels, rows, selecting
+from npselect.tiers.cuda.arguments import ARGUMENTS
+from npselect.tiers.cuda.plan import plan
 
 driver = ctypes.CDLL("libcuda.so.1")
 driver.driver_launch.restype = ctypes.POINTER(ctypes.c_uint64)
@@ -54,24 +55,24 @@ class Interface:
 
 def arguments_are_those_of_the_call():
     logits, grad, out = arrays(3, stream=7)
-    plan = cuda._plan(cuda.kernels.backward, 2, np.float32, np.float32, "drawn", 128, True)
+    planned = plan(kernels.backward, np.float32, np.float32, "drawn", 128, True)
     assert gumbel_softmax.backward(grad, logits, 0.25, seed=2**64 - 1, offset=2**63, out=out) is out
     device, blocks, threads, stream, given = launched()
-    assert (device, blocks, threads, stream) == (0, -(-40 // plan.rows_a_block), plan.threads, 7)
-    expected = {"logits": logits.address, "seed": 2**64 - 1, "offset": 2**63, "temp": 0.25, "grad": grad.address}
-    expected |= {"out": out.address, "rows": 40, "choices": 128}
+    assert (device, blocks, threads, stream) == (0, -(-40 // planned.rows_a_block), planned.threads, 7)
+    expected = {"logits": logits.address, "seed": 2**64 - 1, "offset": 2**63, "temp": 0.25}
+    expected |= {"grad_mask": grad.address, "out": out.address, "rows": 40, "choices": 128}
     assert given == dict.fromkeys(ARGUMENTS, 0) | expected
 
 
 def what_is_loaded_is_what_is_read():
     """By `test_cuda_ptx.py`; but for names, which numba numbers, and the target, sm_90a in place of sm_90."""
-    launcher = cuda._plan(cuda.kernels.mask, 1, np.float32, np.float32, "none", 40, True).launch
+    kernel = plan(selecting.mask, np.float32, np.float32, "none", 40, True).kernel
     straight_through.forward(*arrays(1, (3, 40)))
     loaded, read = (
         re.sub(r"_Z\w+", "name", ptx[ptx.index(".entry") :])
-        for ptx in (driver.driver_ptx().decode(), launcher.ptx((9, 0)))
+        for ptx in (driver.driver_ptx().decode(), kernel.ptx((9, 0)))
     )
-    assert f".maxntid {launcher.most_threads}" in loaded
+    assert f".maxntid {kernel.most_threads}" in loaded
     assert loaded == read
 
 
@@ -159,8 +160,8 @@ def kernels_are_loaded_again_after_a_context_was_closed():
 
 
 if __name__ == "__main__":
-    assert device_memory.unavailable() is None, device_memory.unavailable()
-    assert choose("cuda") is cuda
+    assert gpu().unavailable() is None, gpu().unavailable()
+    assert choose("cuda") is rows
     arguments_are_those_of_the_call()
     what_is_loaded_is_what_is_read()
     devices_have_kernels_of_their_own()

@@ -9,16 +9,19 @@ import ctypes
 import threading
 import warnings
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
-from numba import njit
+from numba import cuda, njit
 from numba.cuda.simulator import kernel
 
+from fakes import installed
 from npselect._arithmetic import primitives
-from npselect._gpu import intrinsics as device_primitives
+from npselect._gpu import intrinsics
+from npselect._gpu.driver import Allocation
 
-assert device_primitives.simulated(), "NUMBA_ENABLE_CUDASIM=1 must be set before numba is imported"
+assert intrinsics.simulated(), "NUMBA_ENABLE_CUDASIM=1 must be set before numba is imported"
 
 WARP = 32
 C_TYPES = {
@@ -145,7 +148,7 @@ def wide_product(a, b):
     return np.uint64(int(a) * int(b))
 
 
-class Owner:
+class Memory(Allocation):
     """Memory that is poisoned, lest something be taken for written that is not."""
 
     def __init__(self, nbytes):
@@ -156,48 +159,67 @@ class Owner:
         self.memory.fill(0xA5)  # to be noticed where it is used once it is free
 
 
-def _move(target, source, nbytes):
-    ctypes.memmove(target, source, nbytes)
-
-
-MEMORY = {
-    "allocate": lambda nbytes, stream: Owner(nbytes),
-    "current": lambda device: nullcontext(),
-    "current_device": lambda: 0,
-    "device_of": lambda address: 0,
-    "download": lambda array, address, stream: _move(array.ctypes.data, address, array.nbytes),
-    "upload": lambda address, array, stream: _move(address, array.ctypes.data, array.nbytes),
-    "settle": lambda stream: None,
-    "synchronize": lambda stream: None,
-    "unavailable": lambda: None,
-    "wait": lambda stream, other: None,
-}
-DEVICE = (
+INTRINSICS = (
     *("load", "load4", "store", "store4", "thread", "block", "barrier", "shuffle_xor", "wide_product"),
     "rough_log2",
     *("widen_float16", "narrow_float16", "widen_bfloat16", "narrow_bfloat16"),
 )
 
 
-def install():
-    """Put all of this in the place of what is for a device, and let blocks be small."""
+class Driver:
+    """The simulator as a device: its memory is the host's, and whatever it is asked has been done."""
+
+    def __init__(self):
+        self.intrinsics = SimpleNamespace(**{name: globals()[name] for name in INTRINSICS})
+        self._kernels = {}
+
+    def unavailable(self):
+        return None
+
+    def describe(self):
+        return "numba's simulator"
+
+    def current_device(self):
+        return 0
+
+    def current(self, device):
+        return nullcontext()
+
+    def device_of(self, address):
+        return 0
+
+    def allocate(self, nbytes, stream):
+        return Memory(nbytes)
+
+    def free_after(self, stream):
+        pass
+
+    def upload(self, address, array, stream):
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def download(self, array, address, stream):
+        ctypes.memmove(array.ctypes.data, address, array.nbytes)
+
+    def synchronize(self, stream):
+        pass
+
+    def wait(self, stream, other):
+        pass
+
+    def launch(self, kernel, blocks, threads, stream, arguments):
+        if kernel not in self._kernels:
+            self._kernels[kernel] = cuda.jit(kernel.signature)(kernel.function)
+        self._kernels[kernel][blocks, threads](*arguments)
+
+
+def device():
+    """A context manager: let all of this stand for a device, whose blocks are small."""
     warnings.filterwarnings("ignore", category=RuntimeWarning)  # NumPy's scalars warn of what IEEE 754 has an answer to
-    for name in DEVICE:
-        setattr(device_primitives, name, globals()[name])
+    intrinsics.cuda = _Launched()  # before kernels import it
     primitives._compiled_fma = njit(lambda a, b, c: primitives._llvm_fma(a, b, c))
     primitives.fma.__code__ = _quick_fma.__code__  # of the same function, which stands for itself in compiled code
 
-    from npselect._gpu import driver as device_memory
-    from npselect.tiers.cuda import kernels as device_kernels
-    from npselect.tiers.cuda import loads as device_quads
-    from npselect.tiers.cuda import noise as device_noise
-    from npselect.tiers.cuda import passes as device_rows
-    from npselect.tiers.cuda import rows as cuda
-    from npselect.tiers.cuda import staging as device_tiles
+    from npselect.tiers.cuda import plan, rows
 
-    for module in (device_kernels, device_noise, device_quads, device_rows, device_tiles):
-        module.cuda = _Launched()
-
-    for name, function in MEMORY.items():
-        setattr(device_memory, name, function)
-    cuda._SHARED_THREADS = cuda._MOST_THREADS = 64
+    plan._SHARED_THREADS = plan._MOST_THREADS = 64
+    return installed(Driver(), rows)

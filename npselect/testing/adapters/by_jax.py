@@ -1,0 +1,132 @@
+"""The adapters for JAX."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from importlib import import_module
+
+import numpy as np
+
+from npselect.testing.adapters.common import (
+    as_logits,
+    framework,
+    given_options,
+    given_temp,
+    of_shape,
+    of_type,
+    options_taken,
+)
+from npselect.testing.adapters.layer import Layer, layer
+from npselect.testing.aliases import Array, Function, Option, Options, Temp, Tensor
+from npselect.testing.implementation import Implementation, function_name, guarded_implementation
+
+__all__ = ["from_jax", "layer_from_jax"]
+
+
+def from_jax(
+    fn: Function,
+    *,
+    name: str | None = None,
+    flushes_subnormals: bool = True,
+    normalises_logits: bool = False,
+    row_temp: bool = False,
+    learned_temp: bool = False,
+) -> Implementation:
+    """The adapter for JAX; the gradient is that of `jax.vjp`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp) -> mask`` over JAX arrays, under `jax.jit` or not. float64 arrays are handed over, and `fn`
+        is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
+    name, flushes_subnormals, normalises_logits, row_temp, learned_temp : optional
+        As for `from_torch`; so are the result and the errors.
+    """
+    jax = framework("jax", "from_jax")
+    jnp = import_module("jax.numpy")
+
+    around = partial(_around, jax)
+
+    def select(logits: Tensor, temp: Tensor, options: Options) -> Tensor:
+        temp = temp if isinstance(temp, jax.Array) else given_temp(temp, jnp.array)
+        return of_type((jax.Array, np.ndarray), fn(logits, temp, **given_options(options, jnp.array)), fn)
+
+    def gradient(function: Function, leaf: Tensor, grad_mask: Tensor) -> Array:
+        mask, pullback = jax.vjp(function, leaf)
+        if not jnp.issubdtype(mask.dtype, jnp.inexact):
+            return np.array(jnp.zeros_like(leaf))
+        (grad,) = pullback(jnp.array(of_shape(grad_mask, mask, fn), mask.dtype))
+        return np.array(grad)
+
+    def forward(logits: Array, temp: Temp, **options: Option) -> Array:
+        with around(logits, options.get("noise", logits)):
+            return np.array(select(jnp.array(logits), temp, options))
+
+    def backward(grad_mask: Array, logits: Array, temp: Temp, **options: Option) -> Array:
+        with around(grad_mask, logits, options.get("noise", logits)):
+            return gradient(lambda leaf: select(leaf, temp, options), jnp.array(logits), grad_mask)
+
+    def backward_temp(grad_mask: Array, logits: Array, temp: Temp, **options: Option) -> Array:
+        with around(grad_mask, logits, options.get("noise", logits)):
+            leaf = jnp.array(as_logits(temp, logits))
+            return gradient(lambda leaf: select(jnp.array(logits), leaf, options), leaf, grad_mask)
+
+    return guarded_implementation(
+        name or function_name(fn),
+        forward,
+        backward,
+        options_taken(fn, "logits", "temp"),
+        backward_temp if learned_temp else None,
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
+        row_temp=row_temp,
+    )
+
+
+def layer_from_jax(
+    fn: Function, *, name: str | None = None, x_axes: tuple[int, ...] = (2,), flushes_subnormals: bool = True
+) -> Layer:
+    """The adapter for JAX; the gradients are those of `jax.vjp`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(x, logits, temp) -> chosen``, under `jax.jit` or not. float64 arrays are handed over under
+        ``jax.enable_x64``.
+    name, x_axes, flushes_subnormals : optional
+        As for `layer_from_torch`; so are the result and the errors.
+    """
+    jax = framework("jax", "layer_from_jax")
+    jnp = import_module("jax.numpy")
+
+    around = partial(_around, jax)
+
+    def run(x: Tensor, logits: Tensor, temp: float, options: Options) -> Tensor:
+        return of_type((jax.Array, np.ndarray), fn(x, logits, temp, **given_options(options, jnp.array)), fn)
+
+    def forward(x: Array, logits: Array, temp: float, **options: Option) -> Array:
+        with around(x, logits):
+            return np.array(run(jnp.array(x), jnp.array(logits), temp, options))
+
+    def backward(grad_chosen: Array, x: Array, logits: Array, temp: float, **options: Option) -> tuple[Array, ...]:
+        with around(grad_chosen, x, logits):
+            leaves = jnp.array(x), jnp.array(logits)
+            chosen, pullback = jax.vjp(lambda x, logits: run(x, logits, temp, options), *leaves)
+            if not jnp.issubdtype(chosen.dtype, jnp.inexact):
+                return tuple(np.array(jnp.zeros_like(leaf)) for leaf in leaves)
+            cotangent = jnp.array(of_shape(grad_chosen, chosen, fn, "grad_chosen"), chosen.dtype)
+            return tuple(np.array(grad) for grad in pullback(cotangent))
+
+    return layer(fn, name, forward, backward, x_axes, flushes_subnormals)
+
+
+def _around(jax: Tensor, *arrays: Option) -> AbstractContextManager[object]:
+    """Whatever is set around the call: numbers of 64 bits, NaN and infinities, and copies to and fro."""
+    home = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")
+    stack = ExitStack()
+    for name, value in (("debug_nans", False), ("debug_infs", False), ("transfer_guard", "allow")):
+        stack.enter_context(getattr(jax, name)(value))
+    if any(np.asarray(array).dtype == np.float64 for array in arrays):
+        stack.enter_context(home.enable_x64(True))
+    return stack
