@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arrays' kernels are compiled by")
 
-from host_device import Device, Interface, seen
+from fakes.host_device import Device, Interface, seen
 
 from npselect import reinmax
 from npselect._gpu.array import DeviceArray
@@ -15,8 +15,9 @@ LOGITS, GRAD = RNG.standard_normal((2, 2, 5, 3)).astype(np.float32)
 
 
 @pytest.fixture(autouse=True)
-def device(monkeypatch):
-    return Device().install(monkeypatch)
+def device():
+    with Device().installed() as device:
+        yield device
 
 
 def as_int32(index):
