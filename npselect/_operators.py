@@ -15,11 +15,15 @@ from types import MappingProxyType
 __all__ = [
     "BACKWARD",
     "BACKWARD_TEMP",
+    "CHOICE",
     "DOUBLE_BACKWARD",
     "INDEX",
     "JVP",
     "MASK",
+    "MASK_AT",
     "OPERATORS",
+    "REINMAX",
+    "REINMAX_JVP",
     "SOFT",
     "Operator",
     "Result",
@@ -67,6 +71,11 @@ class RowFunction:
         return "temp" in self.reads
 
     @cached_property
+    def takes_choice(self) -> bool:
+        """Whether the candidates are selected first, by the row function `CHOICE`."""
+        return "choice" in self.reads
+
+    @cached_property
     def per_temp(self) -> bool:
         """Whether the result is a sum over the rows that share a temperature."""
         return Result.PER_TEMP in self.results
@@ -86,12 +95,19 @@ class Operator:
         The default temperature.
     functions : mapping of str to RowFunction
         Its public functions, and what each computes.
+    unsampled : tuple of str
+        Those that take none of the options, as they do not depend on the sample.
     """
 
     name: str
     options: tuple[str, ...]
     temp: float
     functions: Mapping[str, RowFunction]
+    unsampled: tuple[str, ...] = ()
+
+    def options_of(self, function: str) -> tuple[str, ...]:
+        """The options that one of the functions takes."""
+        return () if function in self.unsampled else self.options
 
 
 _WITHOUT_TEMP = ("logits", "noise", "where")
@@ -111,6 +127,18 @@ DOUBLE_BACKWARD = RowFunction(
     formula="grad_grad_mask_i = p_i b_i / temp, grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2",
 )
 
+CHOICE = RowFunction(
+    "choice", results=(Result.INDEX,), reads=("logits", "noise", "index", "where"), formula="choice = argmax(w)"
+)
+MASK_AT = RowFunction("mask_at", reads=("choice",), formula="mask = one_hot(choice)")
+REINMAX = RowFunction(
+    "reinmax",
+    ("grad_mask",),
+    reads=("logits", "choice", "temp", "where"),
+    formula="grad_logits_i = ((2 q_i - p_i) h_i - (q_i a - p_i b) - D_i a) / 2",
+)
+REINMAX_JVP = replace(REINMAX, cotangents=("tangent",))  # it is a symmetric map
+
 _SURROGATE = MappingProxyType(
     {
         "forward": MASK,
@@ -123,12 +151,15 @@ _SURROGATE = MappingProxyType(
     }
 )
 
+_REINMAX = MappingProxyType({"forward": MASK_AT, "backward": REINMAX, "jvp": REINMAX_JVP, "index": INDEX, "soft": SOFT})
+
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         operator.name: operator
         for operator in (
             Operator("straight_through", (), 0.6, _SURROGATE),
             Operator("gumbel_softmax", ("seed", "noise", "offset"), 0.6, _SURROGATE),
+            Operator("reinmax", ("seed", "noise", "index", "offset"), 1.0, _REINMAX, unsampled=("soft",)),
         )
     }
 )

@@ -125,7 +125,7 @@ def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
         yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)
         for function, row_function in operator.functions.items():
             arrays = [logits] * (1 + len(row_function.cotangents))
-            for way in ways:
+            for way in ways if operator.options_of(function) else [{}]:
                 for where in (None, np.ones(shape, np.bool_)):
                     call = partial(getattr(module, function), *arrays, where=where, backend="cpu", **way)
                     yield function, call
@@ -138,4 +138,6 @@ def _ways(operator: Operator, shape: Shape, wide: DType) -> list[Options]:
         ways += [{"seed": 1}, {"seed": 1, "axis": 0}]
     if "noise" in operator.options:
         ways.append({"noise": np.zeros(shape, wide)})
+    if "index" in operator.options:
+        ways.append({"index": np.zeros(shape[:1], np.int64)})
     return ways

@@ -74,7 +74,7 @@ Noise: TypeAlias = Array | StreamNumbers | None
 
 @in_usual_modes
 def choice(logits: Array, noise: Noise, index: Indices | None, where: Array | None, out: Indices) -> None:
-    """The selected column of each row into `out`, int64 of shape (rows,), or why none: EMPTY, INVALID or REFUSED.
+    """``choice = argmax(w)`` of each row into `out`, int64 of shape (rows,), or why none: EMPTY, INVALID or REFUSED.
 
     It is that of the largest ``logits + noise`` or, if `index` is given instead of noise, what that names: a candidate
     or, in a row that is offered none, -1 (EMPTY).
@@ -91,7 +91,7 @@ def index(logits: Array, noise: Noise, where: Array | None, out: Indices) -> Non
 
 @in_usual_modes
 def mask_at(choice: Indices, out: Array) -> None:
-    """The exact one-hot of `choice`: a row of +0 with a single 1; zeros if it is EMPTY, NaN if it is INVALID."""
+    """``mask = one_hot(choice)``, exactly: a row of +0 with a single 1; zeros if it is EMPTY, NaN if it is INVALID."""
     one_hot = np.arange(out.shape[-1]) == choice[:, None]
     out[...] = np.where(choice[:, None] == INVALID, np.nan, one_hot.astype(np.float64))
 

@@ -15,6 +15,7 @@ from npselect._stream import Stream
 
 __all__ = [
     "as_float64",
+    "as_int64",
     "bools",
     "broadcastable",
     "check_bools",
@@ -22,6 +23,7 @@ __all__ = [
     "computed_in",
     "fitting",
     "floating",
+    "integers",
     "noise_of",
     "outs",
     "promoted",
@@ -40,7 +42,9 @@ def floating(values: object, name: str) -> Array:
 def _as_array(values: object, name: str) -> Array:
     if isinstance(values, np.ma.MaskedArray):
         how = (
-            "fill it" if name in ("temp", "noise") else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
+            "fill it"
+            if name in ("temp", "noise", "index")
+            else f"give {name}.data and, as where=, ~np.ma.getmaskarray({name})"
         )
         raise TypeError(f"{name} is a masked array, whose mask would be lost; {how}")
     refuse_lazy(values, name)
@@ -92,6 +96,20 @@ def check_bools(array: AnyArray, name: str) -> None:
     """TypeError for every dtype but bool."""
     if array.dtype != np.bool_:
         raise TypeError(f"{name} has dtype {array.dtype}; it takes plain bools, True for the candidates")
+
+
+def integers(values: object, name: str) -> Array:
+    """An array of int64."""
+    return as_int64(_as_array(values, name), name)
+
+
+def as_int64(array: Array, name: str) -> Array:
+    """Integers in int64; what is beyond becomes its largest number. TypeError for every other dtype."""
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name} has dtype {array.dtype}; it takes integers")
+    if array.dtype.kind == "u" and array.dtype.itemsize == 8:
+        array = np.minimum(array, np.iinfo(np.int64).max)
+    return array.astype(np.int64, copy=False)
 
 
 def promoted(arrays: Mapping[str, AnyArray]) -> DType:

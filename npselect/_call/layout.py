@@ -27,10 +27,11 @@ from npselect._call.arguments import (
     temperatures,
     whole,
 )
+from npselect._call.choice import EMPTY, GivenIndex, choose_rows, fit_index
 from npselect._call.memory import AnyArray, AnyMemory, Fill
 from npselect._dtypes import Array, DType, Shape
 from npselect._modes import in_usual_modes
-from npselect._operators import Result, RowFunction
+from npselect._operators import INDEX, Result, RowFunction
 from npselect._places import names_on_gpu
 from npselect._stream import Stream, StreamNumbers
 from npselect.tiers import RowFunctions, choose
@@ -58,6 +59,7 @@ class Batch:
     noise: AnyArray | StreamNumbers | None  # (rows, K) or (1, K), in the type that it is added in
     temp: Array  # (rows,) or (1,)
     where: AnyArray | None  # (rows, K) or (1, K)
+    choice: AnyArray | None  # int64, (rows,): what was drawn, where the function or the caller says so
     shape: Shape  # of the logits as given
     order: Shape  # of the logits' axes: those of the rows, then that of the choices
     dtype: DType  # of the results
@@ -76,9 +78,11 @@ class Batch:
     def fill(self, function: RowFunction, out: object) -> AnyArray:
         """The result of the function, or a tuple of its results; sums over no rows are 0."""
         operands = [*self.cotangents, *(getattr(self, name) for name in function.reads)]
-        fill = partial(getattr(self.tier, function.name), *operands)
+        fill: Fill = partial(getattr(self.tier, function.name), *operands)
         if not self.logits.size:
             fill = partial(self.memory.fill_with, 0)
+        elif function is INDEX and self.choice is not None:  # an index that was given, and is right
+            fill = partial(self.memory.fill_with, np.maximum(self.memory.to_host(self.choice), EMPTY))
         read = [array for array in operands if array is not None and not isinstance(array, StreamNumbers)]
         forms = [self.form(result) for result in function.results]
         results = fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
@@ -162,9 +166,10 @@ def lay_out(
     what dtype a cotangent has.
     """
     stream = noise if isinstance(noise, Stream) else None
-    noise = None if stream is not None else noise
+    index = noise.values if isinstance(noise, GivenIndex) else None
+    noise = None if stream is not None or index is not None else noise
     data = {"logits": arrays[-1], **dict(zip(function.cotangents, arrays[:-1], strict=True))}
-    beside = {"noise": noise, "where": where, "temp": temp}
+    beside = {"noise": noise, "where": where, "temp": temp, "index": index}
     others = {name: values for name, values in {**data, **beside}.items() if name != "logits"}
     on_gpu = ["logits"] * logits_on_gpu + names_on_gpu(others)
     tier, memory = tier_and_memory(backend, data, beside, on_gpu)
@@ -185,6 +190,7 @@ def lay_out(
     if noise is not None:
         noises = memory.floating(noise, "noise").astype(computed_in(own), copy=False)
         noises = broadcastable(noises, "noise", shape)
+    indices = None if index is None else fit_index(memory, index, shape, axis)
     check_nan_policy(nan_policy, logits, noises, offers, to_host=memory.to_host)
 
     lead = [i for i in range(len(shape)) if i != axis]
@@ -196,14 +202,23 @@ def lay_out(
         added = StreamNumbers.of(stream, shape, order, computed_in(own))
     elif noises is not None:
         added = _rows_or_one(memory, noises, shape, order, shape[axis])
+    weigh = own if added is not None and not function.takes_choice else dtype
+    rows = memory.as_rows(logits.transpose(order), weigh)
+    rows_where = None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis])
+    choice = None
+    if function.takes_choice or indices is not None:
+        choose_from = rows if own == weigh else memory.as_rows(logits.transpose(order), own)
+        lead_shape = tuple(shape[i] for i in lead)
+        choice = choose_rows(tier, memory, choose_from, added, indices, rows_where, lead_shape)
     return Batch(
         tier,
         memory,
         [memory.as_rows(read[name].transpose(order), dtype) for name in function.cotangents],
-        memory.as_rows(logits.transpose(order), dtype if added is None else own),
+        rows,
         added,
         _rows_or_one(on_host, temps, shape, order, 1)[:, 0],
-        None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis]),
+        rows_where,
+        choice,
         shape,
         order,
         dtype,

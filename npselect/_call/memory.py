@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from npselect._dtypes import DType, Shape
+from npselect._dtypes import Array, DType, Shape
 from npselect.tiers.cpu.gather import Selected
 
 __all__ = ["AnyArray", "AnyFastMemory", "AnyMemory", "FastMemory", "Fill", "Memory", "Vectors"]
@@ -47,6 +47,9 @@ class Memory(Protocol[A]):
     def bools(self, values: object, name: str) -> A:
         """An array of plain bools."""
 
+    def integers(self, values: object, name: str) -> A:
+        """An array of int64."""
+
     def to_host(self, values: AnyArray) -> AnyArray:
         """The numbers where NumPy can look at them."""
 
@@ -77,8 +80,8 @@ class Memory(Protocol[A]):
     def run(self, fill: Fill, arguments: Sequence[AnyArray]) -> None:
         """Let a tier fill the last of the arrays."""
 
-    def fill_with(self, value: int, *arrays: A) -> None:
-        """Write one number everywhere."""
+    def fill_with(self, value: int | Array, *arrays: A) -> None:
+        """Write a number, or the host's numbers, everywhere."""
 
     def copy_into(self, moved: A, rows: A) -> None:
         """Write rows into an array whose axes are those of the rows, then that of the choices."""

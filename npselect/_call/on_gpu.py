@@ -96,6 +96,15 @@ class OnGpu:
         _arguments.check_bools(view, name)
         return view
 
+    def integers(self, values: object, name: str) -> DeviceArray:
+        """An array of int64."""
+        if not self._is_on_gpu(values):
+            return self._upload(_arguments.integers(values, name))
+        view = self._view(values, name)
+        if view.dtype.kind == "i":
+            return view.astype(np.dtype(np.int64), copy=False)
+        return self._upload(_arguments.as_int64(view.to_host(), name))
+
     def to_host(self, values: AnyArray) -> AnyArray:
         """The numbers where NumPy can look at them; bfloat16, which it does not know, in float32."""
         if not self._is_on_gpu(values):
@@ -156,8 +165,8 @@ class OnGpu:
         with gpu().current(self.device):
             fill(*arguments)
 
-    def fill_with(self, value: int, *arrays: DeviceArray) -> None:
-        """Write one number everywhere."""
+    def fill_with(self, value: int | Array, *arrays: DeviceArray) -> None:
+        """Write a number, or the host's numbers, everywhere."""
         for array in arrays:
             array.assign(self._upload(np.array(value)).broadcast_to(array.shape))
 

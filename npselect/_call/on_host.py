@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from npselect._call.arguments import bools, floating
+from npselect._call.arguments import bools, floating, integers
 from npselect._call.memory import AnyArray, Fill
 from npselect._dtypes import Array, DType, Shape
 from npselect._places import as_numpy_sees, on_device
@@ -25,6 +25,7 @@ __all__ = [
     "fits",
     "floating",
     "full",
+    "integers",
     "is_contiguous",
     "may_share",
     "new",
@@ -102,8 +103,8 @@ def run(fill: Fill, arguments: Sequence[AnyArray]) -> None:
     fill(*arguments)
 
 
-def fill_with(value: int, *arrays: Array) -> None:
-    """Write one number everywhere."""
+def fill_with(value: int | Array, *arrays: Array) -> None:
+    """Write a number, or numbers, everywhere."""
     for array in arrays:
         array[...] = value
 

@@ -15,7 +15,7 @@ import pytest
 
 import npselect
 from npselect import reference
-from npselect._operators import OPERATORS, Result
+from npselect._operators import CHOICE, OPERATORS, Result
 
 DEFAULTS = {"seed": None, "noise": None, "index": None, "offset": 0}  # of options that operators share
 COMMON = {"axis": -1, "where": None, "nan_policy": "propagate", "out": None, "backend": None}
@@ -27,6 +27,8 @@ functions = pytest.mark.parametrize(
 )
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
 ROW_FUNCTIONS = {function.name: function for operator in OPERATORS.values() for function in operator.functions.values()}
+if any(function.takes_choice for function in ROW_FUNCTIONS.values()):
+    ROW_FUNCTIONS[CHOICE.name] = CHOICE
 
 
 def module_of(operator):
@@ -43,7 +45,7 @@ def check_signature(operator, name, function):
     expected = [(array, positional, empty) for array in (*record.cotangents, "logits")]
     if record.results != (Result.INDEX,):
         expected.append(("temp", positional, operator.temp))
-    expected += [(option, keyword, DEFAULTS[option]) for option in operator.options]
+    expected += [(option, keyword, DEFAULTS[option]) for option in operator.options_of(name)]
     expected += [(option, keyword, default) for option, default in COMMON.items()]
     found = inspect.signature(function).parameters.values()
     assert [(one.name, one.kind.name, one.default) for one in found] == expected
@@ -102,12 +104,8 @@ def check_tier(record, tier):
 
 def cotangents_of(record):
     """By the names that tiers know: those of the first operator that has the row function."""
-    return next(
-        function.cotangents
-        for operator in OPERATORS.values()
-        for function in operator.functions.values()
-        if function.name == record.name
-    )
+    every = [function for operator in OPERATORS.values() for function in operator.functions.values()]
+    return next((function.cotangents for function in every if function.name == record.name), ())
 
 
 def check_module(operator, module):

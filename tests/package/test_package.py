@@ -31,7 +31,13 @@ FACTS = {
     "npselect._forks",
     "npselect._machine_code",
 }
-OPERATORS = {"npselect.straight_through", "npselect.gumbel_softmax", "npselect.selection", "npselect.noise"}
+OPERATORS = {
+    "npselect.straight_through",
+    "npselect.gumbel_softmax",
+    "npselect.reinmax",
+    "npselect.selection",
+    "npselect.noise",
+}
 ROOMS = {
     "npselect.__main__": {"npselect.cli"},
     "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
@@ -49,6 +55,7 @@ ROOMS = {
     "npselect._warm_up": {"npselect._dtypes", "npselect._operators", "npselect.tiers", *OPERATORS},
     "npselect.straight_through": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.gumbel_softmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
+    "npselect.reinmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places"},
     "npselect.selection": {"npselect.straight_through", "npselect._call", "npselect.tiers.cpu", *FACTS},
     "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},
