@@ -10,7 +10,7 @@ import pytest
 from samplers import by_gumbel
 
 from npselect import testing
-from npselect.testing import sampler
+from npselect.testing import sampler_questions
 
 MAPS = {  # what a sampler may make of its seed
     "remainder by 256": lambda seed: seed % 256,
@@ -96,7 +96,7 @@ def test_a_generator_of_32_bits_is_accepted_when_that_is_said():
 
 @pytest.mark.parametrize("largest", [3, 255, 1000, 2**31 - 1, 10**9, 2**32 - 1, 2**63 - 1, 2**64 - 1, 2**70])
 def test_far_seeds(largest):
-    far = sampler._far_seeds(largest, (-2, -1), np.random.default_rng(largest))
+    far = sampler_questions.far_seeds(largest, (-2, -1), np.random.default_rng(largest))
     asked = set(far)
     assert len(far) == len(asked) <= 510
     assert min(far) == 0
@@ -117,5 +117,5 @@ def test_seeds_hashed_to_16_bits_are_found_almost_always():
     """By one of the three sets of far seeds of a check; twenty hashes."""
     for key in range(20):
         rng = np.random.default_rng(key)
-        seeds = [sampler._far_seeds(2**64 - 1, (-2, -1), rng) for _ in range(3)]
+        seeds = [sampler_questions.far_seeds(2**64 - 1, (-2, -1), rng) for _ in range(3)]
         assert any(len({hashlib.sha256(f"{key} {s}".encode()).digest()[:2] for s in of}) < len(of) for of in seeds)

@@ -7,7 +7,7 @@ import pytest
 from samplers import softmax
 from scipy import stats
 
-from npselect.testing import sampler_statistics
+from npselect.testing import sampler_independence, sampler_statistics
 
 
 def test_conditional_p_values_are_uniform_however_few_samples_there_are():
@@ -20,7 +20,7 @@ def test_conditional_p_values_are_uniform_however_few_samples_there_are():
 
 
 def test_tails_over_different_logits_are_bounded_by_the_binomial():
-    """Hoeffding 1956, theorem 4, on which `_each_frequency` rests, by the exact distribution of the sum."""
+    """Hoeffding 1956, theorem 4, on which `each_frequency` rests, by the exact distribution of the sum."""
     rng = np.random.default_rng(2)
     for _ in range(20):
         p = rng.random(30) ** rng.integers(1, 6)
@@ -51,7 +51,7 @@ def test_binomial_tails_hold_their_digits_far_out():
     ]:
         above = count > n * p
         exact = tail(range(count, min(n, count + 2000) + 1) if above else range(count + 1), n, p)
-        result = sampler_statistics._counted("", 2, np.array([count]), np.array([n]), np.array([p]), lambda at: "")
+        result = sampler_statistics.binomial("", 2, np.array([count]), np.array([n]), np.array([p]), lambda at: "")
         assert result.p_value == pytest.approx(2 * exact, rel=1e-9)
 
 
@@ -66,7 +66,7 @@ def test_fifths_determine_each_other():
 
 def test_a_candidate_that_cannot_be_is_noticed_the_first_time():
     count, n = np.array([[1, 0]]), np.array([[10, 10]])
-    test = sampler_statistics._counted(
+    test = sampler_statistics.binomial(
         "", 2, count, n, np.array([[1e-30, 0.0]]), lambda at: f"candidate {at[1]} is selected"
     )
     assert test.p_value < 1e-27
@@ -75,7 +75,7 @@ def test_a_candidate_that_cannot_be_is_noticed_the_first_time():
 
 def test_pairs_at_every_lag():
     fifths = np.random.default_rng(3).integers(5, size=(3, 40)).astype(np.uint8)
-    same, following = sampler_statistics.pairs_of(fifths)
+    same, following = sampler_independence.pairs_of(fifths)
     for at, lag in enumerate(range(-39, 40)):
         rows = range(max(0, -lag), min(40, 40 - lag))
         for counts, seeds in ((same, [(0, 0), (1, 1), (2, 2)]), (following, [(0, 1), (1, 2)])):
@@ -92,21 +92,21 @@ def test_the_shares_of_all_lags_are_the_whole():
         return original(*arguments)
 
     tables = {order: np.ones((25, 59)) for order in ("index", "probability")}
-    original = sampler_statistics._counted
+    original = sampler_statistics.binomial
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sampler_statistics, "_counted", counted)
-        sampler_statistics.neighbouring_rows(3, tables)
-        sampler_statistics.neighbouring_seeds(3, tables)
+        patch.setattr(sampler_independence, "binomial", counted)
+        sampler_independence.neighbouring_rows(3, tables)
+        sampler_independence.neighbouring_seeds(3, tables)
     assert shares == pytest.approx([1.0, 1.0])
 
 
 def test_the_tail_that_decides_is_computed():
-    """`_counted` leaves out tails by a bound; here all of them are computed."""
+    """`binomial` leaves out tails by a bound; here all of them are computed."""
     rng = np.random.default_rng(4)
     for n, top in ((10, 1.0), (1000, 0.3), (100_000, 1e-4)):
         p = top * rng.random((40, 50))
         count = rng.binomial(n, p)
         share = np.exp(rng.uniform(5, 12, 50))
-        result = sampler_statistics._counted("", 2, count, np.full(p.shape, n), p, str, False, share)
+        result = sampler_statistics.binomial("", 2, count, np.full(p.shape, n), p, str, False, share)
         tail = np.where(count < n * p, stats.binom.cdf(count, n, p), stats.binom.sf(count - 1, n, p))
         assert result.p_value == min(1.0, np.min(2 * tail * share))
