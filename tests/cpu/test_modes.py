@@ -15,10 +15,10 @@ import inputs
 import modes
 import numpy as np
 import pytest
+from digests import THREADS, all_functions, digest
 from inputs import Batch
 from modes import MODES, in_modes
 from numba import njit
-from test_cpu import THREADS, all_functions, digest
 
 from npselect import _modes, gumbel_softmax, noise, selection, straight_through
 from npselect.tiers.cpu import noise as kernels

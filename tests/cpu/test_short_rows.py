@@ -15,9 +15,9 @@ from typing import Any
 import inputs
 import numpy as np
 import pytest
+from digests import THREADS, all_functions, fixed, same
 from inputs import DTYPES, Batch
 from numba import njit
-from test_cpu import THREADS, all_functions, fixed, same
 
 from npselect import gumbel_softmax, straight_through
 from npselect._arithmetic import exponential, half, simd

@@ -1,6 +1,6 @@
 """The CUDA tier's kernels as they are compiled: their PTX interpreted, from the operators down to the last instruction.
 
-Launches, grids and arguments are the tier's own. The interpreter is tested in test_ptx.py; what `compiled.py` puts
+Launches, grids and arguments are the tier's own. The interpreter is tested in test_ptx*.py; what `compiled.py` puts
 through each kernel is rows of every kind, with and without `where`, with temperatures of every size.
 """
 

@@ -171,12 +171,6 @@ def test_usual_arrays_take_the_fast_path(wrapper, function, dtype, monkeypatch):
                 assert isinstance(about, list), about
 
 
-@pytest.fixture
-def device():
-    with Device().installed() as device:
-        yield device
-
-
 def test_what_the_fast_path_leaves_to_the_slow_one(device, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", torch_like(7, quick=True))
     array = np.ones((3, 4), np.float32)

@@ -5,19 +5,14 @@ import pytest
 
 pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arrays' kernels are compiled by")
 
-from fakes.host_device import Device, Interface, seen
+from fakes.host_device import Interface, seen
 
 from npselect import reinmax
 from npselect._gpu.array import DeviceArray
 
+pytestmark = pytest.mark.usefixtures("device")
 RNG = np.random.default_rng(0)
 LOGITS, GRAD = RNG.standard_normal((2, 2, 5, 3)).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def device():
-    with Device().installed() as device:
-        yield device
 
 
 def as_int32(index):

@@ -10,7 +10,7 @@ from npselect import gumbel_softmax, selection
 
 pytest.importorskip("numba.cuda", reason="needs numba.cuda, which the device arrays' kernels are compiled by")
 
-from fakes.host_device import Device, Interface, Lent
+from fakes.host_device import Interface, Lent
 
 from npselect._gpu.array import DeviceArray
 from npselect.tiers.cuda import gather as device_selection
@@ -31,12 +31,6 @@ SHAPES = [  # of x and of the logits
 ]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-
-
-@pytest.fixture
-def device():
-    with Device().installed() as device:
-        yield device
 
 
 def random(shape, dtype="float32"):

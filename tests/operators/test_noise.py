@@ -1,6 +1,6 @@
 """Noise as its users see it: known answers, one bit pattern on both tiers, the distribution, and what is refused.
 
-Single words, formulas and their errors are in test_logarithms.py.
+Single words, formulas and their errors are in tests/arithmetic.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
         ("tests/testing/test_adapters.py::test_agrees_with_npselect[float16-jax-custom_vjp]", "jax"),
         ("tests/testing/test_adapters.py::test_torch_compile_agrees[detach_select-float16]", "torch"),
         ("tests/bench/test_bench.py::test_every_peer_is_right[tf.function-noise]", "tensorflow"),
-        ("tests/cpu/test_cpu.py::test_after_a_fork", "tests/cpu/test_cpu.py"),
+        ("tests/cpu/test_callers.py::test_after_a_fork", "tests/cpu/test_callers.py"),
         ("tests/testing/test_vectors.py::test_round_trip[gumbel_softmax-float16]", "tests/testing/test_vectors.py"),
         ("README.md::README.md", "README.md"),
     ],
