@@ -1,8 +1,8 @@
 """ReinMax by hand: a sampled mask forward, a second-order gradient backward (Liu et al. 2023, arXiv:2304.08612).
 
-`numpy_backward` is the gradient in NumPy. In PyTorch, `function_select` has it as a `Function`, measured from the drawn
-entry, which keeps its digits on saturated rows; `published_select` leaves it to autograd, as the authors do. Both draw
-``index = argmax(logits + noise)``; `gumbel_noise` makes that a sample of ``softmax(logits)``.
+`forward` and `backward` are NumPy's. In PyTorch, `function_select` has the gradient as a `Function`, measured from the
+drawn entry, which keeps its digits on saturated rows; `published_select` leaves it to autograd, as the authors do. All
+are given the index, which `sample` draws: `npselect check examples/reinmax_select.py --operator reinmax`.
 """
 
 import numpy as np
@@ -11,7 +11,14 @@ import torch
 from npselect.testing import from_torch
 
 
-def numpy_backward(grad_mask, logits, index, temp=1.0):
+def forward(logits, temp=1.0, *, index):
+    """``mask = one_hot(index)``, an int64 array of the logits' shape without the last axis."""
+    mask = np.zeros_like(logits)
+    np.put_along_axis(mask, index[..., None], 1, axis=-1)
+    return mask
+
+
+def backward(grad_mask, logits, temp=1.0, *, index):
     """``2 J((q + D) / 2) g - J(p) g / 2``, ``J(x) g = x (g - <x, g>)``; D is the one-hot of `index`."""
     z = logits - np.max(logits, axis=-1, keepdims=True)
     exps_p, exps_q = np.exp(z), np.exp(z / temp)
@@ -34,7 +41,7 @@ class ReinMax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_mask):
-        """As `numpy_backward`."""
+        """As in NumPy."""
         logits, index = ctx.saved_tensors
         z = logits - logits.max(-1, keepdim=True).values
         p, q = torch.softmax(z, -1), torch.softmax(z / ctx.temp, -1)
@@ -45,29 +52,24 @@ class ReinMax(torch.autograd.Function):
         return grad_logits, None, None
 
 
-def function_select(logits, temp=1.0, *, noise):
+def function_select(logits, temp=1.0, *, index):
     """A mask whose gradient is written out."""
-    return ReinMax.apply(logits, drawn(logits, noise), temp)
+    return ReinMax.apply(logits, index, temp)
 
 
-def published_select(logits, temp=1.0, *, noise):
+def published_select(logits, temp=1.0, *, index):
     """The same by autograd. It is NaN where a logit is -inf, and loses its digits where logits are large."""
-    mask = torch.zeros_like(logits).scatter(-1, drawn(logits, noise)[..., None], 1.0)
+    mask = torch.zeros_like(logits).scatter(-1, index[..., None], 1.0)
     p, q = torch.softmax(logits, -1), torch.softmax(logits / temp, -1)
     middle = torch.softmax((((q + mask) / 2).log() - logits).detach() + logits, -1)  # value: (q + mask) / 2
     surrogate = 2 * middle - p / 2
     return mask + (surrogate - surrogate.detach())
 
 
-def drawn(logits, noise):
-    """The index of the largest of ``logits + noise``, the first among equals."""
-    return (logits.detach().to(noise.dtype) + noise).max(-1).indices
-
-
-def gumbel_noise(logits, generator=None):
-    """Independent standard Gumbel noise in the shape of `logits`, in 32 bits or more."""
-    wide = torch.promote_types(logits.dtype, torch.float32)
-    return -torch.empty_like(logits, dtype=wide).exponential_(generator=generator).log()
+def sample(logits, generator=None):
+    """An index for each row, drawn from ``softmax(logits)``."""
+    probs = torch.softmax(logits.detach(), -1)
+    return torch.multinomial(probs.reshape(-1, probs.shape[-1]), 1, generator=generator).reshape(probs.shape[:-1])
 
 
 function = from_torch(function_select)

@@ -55,6 +55,8 @@ class RowFunction:
         What is filled, in order.
     reads : tuple of str
         The other operands, in order.
+    softmaxes : int
+        How many of them weigh the cotangents, at temperatures of their own.
     formula : str
         One line, which the docstrings and the reference quote.
     """
@@ -63,6 +65,7 @@ class RowFunction:
     cotangents: tuple[str, ...] = ()
     results: tuple[Result, ...] = (Result.LIKE_LOGITS,)
     reads: tuple[str, ...] = ("logits", "noise", "temp", "where")
+    softmaxes: int = 1
     formula: str = ""
 
     @cached_property
@@ -135,6 +138,7 @@ REINMAX = RowFunction(
     "reinmax",
     ("grad_mask",),
     reads=("logits", "choice", "temp", "where"),
+    softmaxes=2,
     formula="grad_logits_i = ((2 q_i - p_i) h_i - (q_i a - p_i b) - D_i a) / 2",
 )
 REINMAX_JVP = replace(REINMAX, cotangents=("tangent",))  # it is a symmetric map

@@ -43,6 +43,9 @@ _GIVEN = ", ".join(
 )
 
 
+_TEMPS = ", ".join(f"{family.temp:g} for {family.name}" for family in FAMILIES.values())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
@@ -109,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
         help="FILE.py[:NAME] or package.module[:NAME]: a module, or an object in it; NAME may be dotted "
         "(default: %(default)s)",
     )
-    check.add_argument("--temp", type=float, default=0.6, help="temperature (default: %(default)s)")
+    check.add_argument("--temp", type=float, help=f"temperature (default: {_TEMPS})")
     check.add_argument(
         "--dtype",
         choices=testing.DTYPES,
@@ -245,12 +248,12 @@ def _check(options: argparse.Namespace) -> int:
         raise CannotRunError("--selection has one profile, standard, and one oracle, reference")
     implementation = load(options.subject)
     how = {} if options.selection else {"backend": options.backend, "profile": options.profile}
+    how |= {} if options.temp is None else {"temp": options.temp}
     with writable(options.json) as file, progress_bar("checking") as progress:
         try:
             report = (testing.check_selection if options.selection else testing.check)(
                 implementation,
                 operator=getattr(npselect, options.operator),
-                temp=options.temp,
                 dtypes=options.dtype or ["float32"],
                 progress=progress,
                 **how,

@@ -34,6 +34,7 @@ __all__ = [
     "is_finite",
     "near_weight",
     "per_weight",
+    "reinmax_cross",
     "reinmax_entry",
     "reinmax_selected",
     "soft_entry",
@@ -151,22 +152,31 @@ def canonical_nan(x: Number, nan: Number) -> Number:
 # With a given choice m, p of the logits at temperature 1 (weights e_p, their sum s_p) and q at temp (e_q, s_q):
 # a = sum_j q_j h_j and b = sum_j p_j h_j, where h_m = 0. The surrogate's Jacobian times g is
 #
-#     q_j (h_j - a / 2) - p_j (h_j - b) / 2            at j != m
-#     p_m b / 2 - (1 + q_m) a / 2                      at m
+#     ((2 q_j - p_j) h_j - (q_j a - p_j b)) / 2        at j != m
+#     (-a - (q_m a - p_m b)) / 2                       at m
 #
-# m need not be the largest logit: weights are measured from the largest one, cotangents from m's.
+# m need not be the largest logit: weights are measured from the largest one, cotangents from m's. The difference of
+# two products is taken as Kahan does, with its rounding errors: at temp = 1, where p is q, it is exactly 0, and what is
+# left is ``p_j h_j / 2``, however small beside p_j a.
 
 
 @inlined
-def reinmax_entry(p: Number, q: Number, h: Number, half_a: Number, b: Number, half: Number, zero: Number) -> Number:
-    """``q_j (h_j - a / 2) - p_j (h_j - b) / 2``, of ``half_a = fma(a, half, zero)``; 0 at excluded entries."""
-    return fma(-(p * half), h - b, fma(q, h - half_a, zero))
+def reinmax_cross(p: Number, q: Number, a: Number, b: Number, zero: Number) -> Number:
+    """``q_j a - p_j b``."""
+    w = fma(p, b, zero)
+    return fma(q, a, -w) - fma(p, b, -w)
 
 
 @inlined
-def reinmax_selected(p: Number, q: Number, a: Number, b: Number, half: Number) -> Number:
-    """``p_m b / 2 - (1 + q_m) a / 2``."""
-    return fma(p * half, b, -(fma(q, a, a) * half))
+def reinmax_entry(p: Number, q: Number, h: Number, a: Number, b: Number, half: Number, zero: Number) -> Number:
+    """``((2 q_j - p_j) h_j - (q_j a - p_j b)) / 2``; 0 at excluded entries."""
+    return fma(fma(q + (q - p), h, -reinmax_cross(p, q, a, b, zero)), half, zero)
+
+
+@inlined
+def reinmax_selected(p: Number, q: Number, a: Number, b: Number, half: Number, zero: Number) -> Number:
+    """``(-a - (q_m a - p_m b)) / 2``."""
+    return fma(-a - reinmax_cross(p, q, a, b, zero), half, zero)
 
 
 @formula

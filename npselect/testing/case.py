@@ -52,6 +52,8 @@ class Case(Question):
     operator : str
         The name of the operator that is asked about; by default the first of `npselect.OPERATORS` whose cases are given
         what this one is.
+    index : ndarray of int64 or None
+        What is selected in each row, in the shape of `logits` without `axis`; -1 where `where` offers nothing.
 
     Examples
     --------
@@ -79,7 +81,7 @@ class Case(Question):
 
     @property
     def id(self) -> str:
-        """The dtype and the name, as in ``"float32/random/K=100"``; with noise, ``"gumbel/"`` in front."""
+        """The dtype and the name, as in ``"float32/random/K=100"``; of other operators, with their prefix in front."""
         return f"{self.family.prefix}{self.logits.dtype.name}/{self.name}"
 
     def __str__(self) -> str:

@@ -18,7 +18,8 @@ from npselect import straight_through
 from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case, Origin, spread
 from npselect.testing.dtypes import floating_dtype, rounded, times
-from npselect.testing.families import family_of, family_of_id
+from npselect.testing.families import GIVEN, family_of, family_of_id
+from npselect.testing.indexed import with_index
 from npselect.testing.layout_cases import layout_cases
 from npselect.testing.long_cases import long_cases
 from npselect.testing.noisy import with_noise, with_noise_in_proportion
@@ -36,7 +37,7 @@ _INF, _NAN = np.inf, np.nan
 @np.errstate(all="ignore")
 def cases(
     dtype: npt.DTypeLike = "float32",
-    temp: float = 0.6,
+    temp: float | None = None,
     *,
     operator: ModuleType = straight_through,
     options: Collection[str] = (),
@@ -49,9 +50,11 @@ def cases(
     dtype : dtype
         float16, bfloat16, float32 or float64.
     temp : float
-        Of the cases that do not ask for a temperature of their own. It is rounded to `dtype`.
+        Of the cases that do not ask for a temperature of their own: 0.6, or 1.0 for `npselect.reinmax`, unless it is
+        given. It is rounded to `dtype`.
     operator : module
-        `npselect.straight_through`, or `npselect.gumbel_softmax`: then every case has noise.
+        `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or `npselect.reinmax`:
+        then every case has an index.
     options : collection of str
         "axis" and "where", to have the cases in which these are given too; "row_temp", to have those in which `temp` is
         an array (of `Case.given_temp`).
@@ -81,27 +84,28 @@ def cases(
     ['float32/digits/1797x10']
     """
     options = {options} if isinstance(options, str) else set(options)
-    unknown = options - {"axis", "where", "noise", "row_temp"}
+    unknown = options - {"axis", "where", *GIVEN, "row_temp"}
     if unknown:
         raise ValueError(
             f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'axis', 'where' and 'row_temp'"
         )
     if profile not in ("standard", "strict"):
         raise ValueError(f"profile is {profile!r}; it takes 'standard' or 'strict'")
-    form = floating_dtype(dtype)
+    family = family_of(operator)
+    form, temp = floating_dtype(dtype), family.temp if temp is None else temp
     if not 0 < rounded(temp, form) < _INF:
         raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     return [
         case
         for case in all_cases(form, temp, operator, learned_temp="row_temp" in options)
-        if set(case.needs) <= options | {"noise"}
+        if set(case.needs) <= options | {*family.given}
         and not {"error", "numpy"} & {*case.flags}
         and (profile == "strict" or np.all(case.agreed))
     ]
 
 
 @np.errstate(all="ignore")
-def find_case(id: str, temp: float = 0.6) -> Case:  # noqa: A002 the name of the attribute
+def find_case(id: str, temp: float | None = None) -> Case:  # noqa: A002 the name of the attribute
     """The case of an id, such as a report names.
 
     Parameters
@@ -129,6 +133,7 @@ def find_case(id: str, temp: float = 0.6) -> Case:  # noqa: A002 the name of the
     family = family_of_id(id)
     dtype = id.removeprefix(family.prefix).partition("/")[0]
     try:
+        temp = family.temp if temp is None else temp
         asked = all_cases(floating_dtype(dtype), temp, family.module, learned_temp="/temp/" in id)
         return next(case for case in asked if case.id == id)
     except (StopIteration, ValueError):
@@ -158,7 +163,14 @@ def _with_noise(usual: list[Case], far: list[Case], operator: str) -> Iterator[C
         yield with_noise_in_proportion(case, seed, operator)
 
 
-_GIVEN = {"noise": _with_noise}
+def _with_index(usual: list[Case], far: list[Case], operator: str) -> Iterator[Case]:
+    """But for the long rows that have an origin: at temperature 1, what is small there is not negligible."""
+    for seed, case in enumerate([*usual, *far]):
+        if case.origin is None:
+            yield with_index(case, seed, operator)
+
+
+_GIVEN = {"noise": _with_noise, "index": _with_index}
 """How cases without options become cases that are given one, by its name."""
 
 

@@ -34,8 +34,8 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     masks = [_masks(observation) for observation in seen if masks_differ]  # their bounds take time
     gradients = [_gradients(observation) for observation in seen]
     causes = {
-        "forward": _cause(masks, family.forward_mistakes, symptoms.FORWARD),
-        "backward": _cause(gradients, family.backward_mistakes, symptoms.BACKWARD)
+        "forward": _cause(masks, family.forward_mistakes, family.forward_symptoms),
+        "backward": _cause(gradients, family.backward_mistakes, family.backward_symptoms)
         or _lost_digits(gradients, [observation.case for observation in seen]),
     }
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None

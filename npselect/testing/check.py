@@ -36,7 +36,7 @@ def check(
     *,
     operator: ModuleType = straight_through,
     dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
-    temp: float = 0.6,
+    temp: float | None = None,
     profile: str = "standard",
     backend: str = "reference",
     cases: Iterable[Case] | None = None,
@@ -53,8 +53,8 @@ def check(
         With ``forward(logits, temp) -> mask`` and ``backward(grad_mask, logits, temp) -> grad_logits`` over NumPy
         arrays of shape (rows, K), for example of `npselect.testing.from_torch`; `temp` is a float. Results have the
         shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
-        written to. Both functions may take the keywords ``axis``, ``where`` and ``noise``, as in
-        `npselect.gumbel_softmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
+        written to. Both functions may take the keywords ``axis``, ``where``, ``noise`` and ``index``, as in
+        `npselect.reinmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
         have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
         subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first,
         ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that broadcasts against them
@@ -62,15 +62,16 @@ def check(
         ``backward_temp(grad_mask, logits, temp) -> grad_temp``, with the same options, returns the gradient of `temp`
         in its shape; it is asked in most cases of up to 32,768 entries. Both are asked of what has them.
     operator : module, optional
-        `npselect.straight_through`, or `npselect.gumbel_softmax`: then noise is given in every case, and the
-        implementation must take it. (What draws its own noise is for `npselect.testing.check_sampler`.)
+        `npselect.straight_through`; or `npselect.gumbel_softmax`: then noise is given in every case, and the
+        implementation must take it; or `npselect.reinmax`: likewise an index, of int64 in the shape of the logits
+        without the axis, as frameworks draw one. (What draws its own noise is for `npselect.testing.check_sampler`.)
     dtypes : dtype or sequence of dtypes, optional
         Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
         or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
         accumulated in more than 16.
     temp : float, optional
-        The temperature of most cases. It is rounded to the dtype before it is handed over, so that both sides compute
-        with the same number.
+        The temperature of most cases, by default 0.6, or 1.0 for `npselect.reinmax`. It is rounded to the dtype before
+        it is handed over, so that both sides compute with the same number.
     profile : {"standard", "strict"}, optional
         "standard" accepts every honest ``p = softmax(logits / temp); p * (g - sum(p * g)) / temp``. It judges finite
         logits and -inf candidates; where textbooks differ (NaN, +inf, no candidate at all, a cotangent that is not
@@ -113,6 +114,8 @@ def check(
     profile_name(profile)
     given = None if cases is None else list(cases)
     forms = _dtypes(dtypes, given)
+    family = family_of(operator)
+    temp = family.temp if temp is None else temp
     if not isinstance(temp, Real):
         raise TypeError(f"temp is {temp!r}; it takes a number")
     temp = float(temp)
@@ -120,10 +123,10 @@ def check(
         if not (np.isfinite(rounded(temp, form)) and rounded(temp, form) > 0):
             raise ValueError(f"temp is {temp}, in {form.name} {rounded(temp, form)}; it must be positive and finite")
     choose(backend)
-    family = family_of(operator)
     options = _options(implementation, family)
     accepted = Profile(profile, backend, **{name: bool(getattr(implementation, name, False)) for name in DECLARED})
-    row_temp, by_temp = bool(getattr(implementation, "row_temp", False)), _by_temp(implementation)
+    row_temp = bool(getattr(implementation, "row_temp", False))
+    by_temp = family.learns_temp and _by_temp(implementation)
 
     if given is None:
         learned = bool(row_temp or by_temp)
@@ -139,7 +142,7 @@ def check(
         if missing := [name for name in case.needs if name not in options and not (row_temp and name == "row_temp")]:
             outcomes.append(not_asked(case, " and no ".join(missing)))
             continue
-        find = f"{case.id!r}{'' if temp == 0.6 else f', temp={temp!r}'}" if cases is None else None
+        find = f"{case.id!r}{'' if temp == family.temp else f', temp={temp!r}'}" if cases is None else None
         outcome, observation = judge(implementation, case, accepted, find)
         outcomes.append(outcome)
         if observation is not None:
@@ -155,7 +158,7 @@ def check(
     return Report(
         name_of(implementation),
         family.name,
-        tuple(name for name in OPTIONS if name in options),
+        tuple(name for name in OPTIONS if name in options and (name != "index" or name in family.given)),
         accepted.flushes_subnormals,
         accepted.normalises_logits,
         tuple(form.name for form in forms),

@@ -57,8 +57,8 @@ def _near_ties(question: Question, actual: Array, expected: Array, profile: Prof
         return np.zeros(rows, np.bool_)
     index = np.argmax(actual == 1, axis=-1)[:, None]
     one_hot = np.all(actual.astype(np.float64) == (np.arange(choices) == index), axis=-1)
-    chosen = np.take_along_axis(question.w, index, axis=-1)
-    first = np.argmax(question.w == chosen, axis=-1)[:, None] == index
+    chosen = np.take_along_axis(question.chosen_from, index, axis=-1)
+    first = np.argmax(question.chosen_from == chosen, axis=-1)[:, None] == index
     if profile.normalises_logits and question.noise is not None:
         first |= True  # sums that are equal on paper are of unequal numbers, and rounded
     near = one_hot[:, None] & first & np.take_along_axis(within_rounding(question, profile), index, axis=-1)
@@ -68,8 +68,10 @@ def _near_ties(question: Question, actual: Array, expected: Array, profile: Prof
 def within_rounding(question: Question, profile: Profile) -> Array:
     """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
     with np.errstate(all="ignore"):
-        gap = (np.max(question.w, axis=-1, keepdims=True, initial=-np.inf) - question.w) / question.temps
-        near = tolerance.near_tie(question.w, question.temps, question.logits.dtype, profile.arithmetic, question.added)
+        w, noise = question.chosen_from, None if question.index is not None else question.noise
+        added = None if noise is None else question.rows(np.broadcast_to(noise, question.logits.shape))
+        gap = (np.max(w, axis=-1, keepdims=True, initial=-np.inf) - w) / question.temps
+        near = tolerance.near_tie(w, question.temps, question.logits.dtype, profile.arithmetic, added)
         return np.asarray(gap <= near)
 
 

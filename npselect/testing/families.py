@@ -8,17 +8,25 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 
-from npselect import OPERATORS, gumbel_softmax, straight_through
-from npselect.testing import mistakes_backward, mistakes_forward, tolerance
+from npselect import OPERATORS, gumbel_softmax, reinmax, straight_through
+from npselect.testing import (
+    mistakes_backward,
+    mistakes_forward,
+    mistakes_reinmax,
+    symptoms,
+    tolerance,
+    tolerance_reinmax,
+)
 from npselect.testing.aliases import Array
 from npselect.testing.mistakes import Mistakes
 from npselect.testing.question import Question
-from npselect.testing.textbook import SURROGATE, Textbook
+from npselect.testing.symptoms import Symptom
+from npselect.testing.textbook import REINMAX, SURROGATE, Textbook
 from npselect.testing.tolerance import Arithmetic
 
 __all__ = ["FAMILIES", "GIVEN", "Family", "by_default", "exact_softmax", "family_of", "family_of_id"]
 
-GIVEN = ("noise",)
+GIVEN = ("noise", "index")
 """The options by which a case may fix the choice."""
 
 
@@ -38,6 +46,10 @@ class Family:
         What mistakes make of a question, by their causes.
     textbook : Textbook
         As textbooks have it.
+    given : tuple of str
+        The options by which a case fixes the choice, one of them in each case; none, if the logits alone do.
+    forward_symptoms, backward_symptoms : tuple of callable
+        What else tells of a cause.
     has_layers : bool
         Whether `npselect.selection` selects by it.
     has_vectors : bool
@@ -50,6 +62,9 @@ class Family:
     forward_mistakes: Mistakes
     backward_mistakes: Mistakes
     textbook: Textbook
+    given: tuple[str, ...] = ()
+    forward_symptoms: tuple[Symptom, ...] = symptoms.FORWARD
+    backward_symptoms: tuple[Symptom, ...] = symptoms.BACKWARD
     has_layers: bool = True
     has_vectors: bool = True
 
@@ -59,9 +74,9 @@ class Family:
         return self.module.__name__.rpartition(".")[-1]
 
     @property
-    def given(self) -> tuple[str, ...]:
-        """The options by which a case fixes the choice, one of them in each case; none, if the logits alone do."""
-        return tuple(option for option in GIVEN if option in OPERATORS[self.name].options)
+    def temp(self) -> float:
+        """The operator's default."""
+        return OPERATORS[self.name].temp
 
     @property
     def learns_temp(self) -> bool:
@@ -72,6 +87,11 @@ class Family:
 def _softmax_gradient(question: Question, arithmetic: Arithmetic) -> Array:
     g, dtype = question.rows(question.grad_mask), question.logits.dtype
     return tolerance.backward(g, question.w, question.temps, dtype, arithmetic, question.added)
+
+
+def _second_order(question: Question, arithmetic: Arithmetic) -> Array:
+    g, dtype = question.rows(question.grad_mask), question.logits.dtype
+    return tolerance_reinmax.reinmax(g, question.w, question.choice, question.temps, dtype, arithmetic)
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -93,6 +113,19 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 mistakes_forward.with_noise(mistakes_forward.WRONG_SUMS),
                 mistakes_backward.with_noise(mistakes_forward.WRONG_SUMS),
                 SURROGATE,
+                given=("noise",),
+            ),
+            Family(
+                reinmax,
+                "reinmax/",
+                _second_order,
+                mistakes_reinmax.FORWARD,
+                mistakes_reinmax.BACKWARD,
+                REINMAX,
+                given=("index",),
+                forward_symptoms=symptoms.EITHER,
+                backward_symptoms=symptoms.EITHER,
+                has_layers=False,
             ),
         )
     }

@@ -11,7 +11,7 @@ from npselect.testing.aliases import Function
 
 __all__ = ["DECLARED", "OPTIONS", "Implementation", "function_name", "guarded_implementation", "options_of"]
 
-OPTIONS = ("axis", "where", "noise")
+OPTIONS = ("axis", "where", "noise", "index")
 """The keywords that an implementation may take."""
 DECLARED = ("flushes_subnormals", "normalises_logits")
 """The attributes by which an implementation declares what its arithmetic is."""

@@ -139,7 +139,7 @@ def directions(implementation: SelectionFunctions, case: Case) -> tuple[str, ...
     another case.
     """
     by_temp = getattr(implementation, "backward_temp", None)
-    if by_temp is None or case.origin is not None or case.logits.size > _LARGEST_BY_TEMP:
+    if by_temp is None or not case.family.learns_temp or case.origin is not None or case.logits.size > _LARGEST_BY_TEMP:
         return ("forward", "backward")
     takes = getattr(implementation, "options", None)
     takes = options_of(by_temp, ("grad_mask", "logits", "temp")) if takes is None else takes
@@ -252,10 +252,11 @@ def _close_rows(case: Case, profile: Profile) -> tuple[Array, Array]:
     ):  # whose columns lie in another order: any of them may stand before it
         close, _ = _close_rows(case.small, profile)
         return close[case.origin.rows], close[case.origin.rows]
-    if profile.name == "strict" or "ties" in case.flags or case.w.size == 0:
-        none = np.zeros(len(case.w), np.bool_)
+    w = case.chosen_from
+    if profile.name == "strict" or "ties" in case.flags or w.size == 0:
+        none = np.zeros(len(w), np.bool_)
         return none, none
-    smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
+    smaller = w < np.max(w, axis=-1, keepdims=True)
     others = within_rounding(case, profile) & smaller
-    before = np.arange(case.w.shape[-1]) < np.argmax(case.w, axis=-1)[:, None]
+    before = np.arange(w.shape[-1]) < np.argmax(w, axis=-1)[:, None]
     return np.any(others, axis=-1), np.any(others & before, axis=-1)

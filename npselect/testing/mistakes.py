@@ -53,6 +53,11 @@ class Rows(NamedTuple):
         """Without the noise."""
         return self.w - self.added
 
+    @property
+    def selected(self) -> Array:
+        """The one-hot of the right choice."""
+        return one_hot(self.question.choice, self.w.shape[-1])
+
 
 Mistake = Callable[[Rows], Array]
 """What comes out of a question, (rows, K) in float64."""
@@ -62,8 +67,7 @@ Mistakes = tuple[tuple[str, Mistake], ...]
 
 def rows_of(question: Question) -> Rows:
     """A question as mistakes take it."""
-    noise = 0.0 if question.noise is None else question.noise.astype(np.float64)
-    added = question.rows(np.broadcast_to(noise, question.logits.shape))
+    added = np.zeros_like(question.w) if question.added is None else question.added.astype(np.float64)
     return Rows(question.rows(question.grad_mask.astype(np.float64)), question.w, question.temp, added, question)
 
 

@@ -29,7 +29,7 @@ from npselect.testing.mistakes import (
 )
 from npselect.testing.mistakes_forward import mixed_before_noise
 
-__all__ = ["BACKWARD", "with_noise"]
+__all__ = ["BACKWARD", "of_any", "with_noise"]
 
 
 def _over_the_batch(q: Rows, axis: int | None = -1) -> Array:
@@ -66,19 +66,38 @@ def _mixtures(share: float) -> tuple[Mistake, ...]:
     )
 
 
+def of_any(right: Mistake) -> Mistakes:
+    """Mistakes that can be made of the right gradient of any operator."""
+    return (
+        ("grad_mask is taken for contiguous in memory", lambda q: right(q._replace(g=read_in_c_order(q)[0]))),
+        ("logits are taken for contiguous in memory", lambda q: right(q._replace(w=read_in_c_order(q)[1]))),
+        ("arrays are taken for contiguous in memory", lambda q: right(_in_c_order(q))),
+        ("temp is ignored, as though it were 1", lambda q: right(q._replace(temp=1.0))),
+        ("the sign is flipped", lambda q: -right(q)),
+        ("the gradient of the hard mask, which is 0", lambda q: np.zeros_like(q.g)),
+        ("grad_mask is passed straight through (identity)", lambda q: q.g),
+        ("where= is ignored", lambda q: right(q._replace(w=without_where(q)))),
+        ("where= is taken for what is excluded", lambda q: right(q._replace(w=where_inverted(q)))),
+        ("sum over the batch", lambda q: np.sum(right(q), axis=0, keepdims=True) + 0 * q.g),
+        ("mean over the batch", lambda q: right(q) / len(q.w)),
+        ("mean over the batch", lambda q: np.mean(right(q), axis=0, keepdims=True) + 0 * q.g),
+        *((f"the gradient is clipped at {most:g}", lambda q, most=most: np.clip(right(q), -most, most))
+          for most in (0.1, 1.0, 5.0, 10.0, 100.0)),
+    )  # fmt: skip
+
+
+def _in_c_order(q: Rows) -> Rows:
+    g, w = read_in_c_order(q)
+    return q._replace(g=g, w=w)
+
+
 BACKWARD: Mistakes = (
-    ("grad_mask is taken for contiguous in memory", lambda q: gradient(read_in_c_order(q)[0], q.w, q.temp)),
-    ("logits are taken for contiguous in memory", lambda q: gradient(q.g, read_in_c_order(q)[1], q.temp)),
-    ("arrays are taken for contiguous in memory", lambda q: gradient(*read_in_c_order(q), q.temp)),
+    *of_any(lambda q: gradient(q.g, q.w, q.temp)),
     ("1/temp is missing", lambda q: gradient(q.g, q.w, q.temp) * q.temp),
     ("divided by temp twice", lambda q: gradient(q.g, q.w, q.temp) / q.temp),
     ("multiplied by temp instead of divided", lambda q: gradient(q.g, q.w, q.temp) * q.temp**2),
-    ("temp is ignored, as though it were 1", lambda q: gradient(q.g, q.w, 1.0)),
     ("the softmax is taken of logits, not of logits / temp", lambda q: gradient(q.g, q.w, 1.0) / q.temp),
     ("the softmax is taken of logits * temp", lambda q: gradient(q.g, q.w, 1 / q.temp) / q.temp**2),
-    ("the sign is flipped", lambda q: -gradient(q.g, q.w, q.temp)),
-    ("the gradient of the hard mask, which is 0", lambda q: np.zeros_like(q.g)),
-    ("grad_mask is passed straight through (identity)", lambda q: q.g),
     ("grad_mask is passed straight through (identity), over temp", lambda q: q.g / q.temp),
     ("probs * grad_mask / temp, without the mean", lambda q: probs(q.w, q.temp) * q.g / q.temp),
     (
@@ -105,13 +124,8 @@ BACKWARD: Mistakes = (
     )),
     ("wrong axis", lambda q: gradient(q.g.T, q.w.T, q.temp).T),
     ("axis= is ignored", lambda q: along_the_last_axis(q, lambda g, w: gradient(g, w, q.temp))),
-    ("where= is ignored", lambda q: gradient(q.g, without_where(q), q.temp)),
-    ("where= is taken for what is excluded", lambda q: gradient(q.g, where_inverted(q), q.temp)),
     ("grad_mask and logits are swapped", lambda q: gradient(q.logits, q.g + q.added, q.temp)),
     ("sum over the batch", _over_the_batch),
-    ("sum over the batch", lambda q: np.sum(gradient(q.g, q.w, q.temp), axis=0, keepdims=True) + 0 * q.g),
-    ("mean over the batch", lambda q: gradient(q.g, q.w, q.temp) / len(q.w)),
-    ("mean over the batch", lambda q: np.mean(gradient(q.g, q.w, q.temp), axis=0, keepdims=True) + 0 * q.g),
     ("mean over the choices", lambda q: gradient(q.g, q.w, q.temp) / q.w.shape[-1]),
     ("the softmax runs over the whole batch", lambda q: _over_the_batch(q, axis=None)),
     *((f"probs are kept from falling below {least:g}", lambda q, least=least: _clamped(q, least))
@@ -121,8 +135,6 @@ BACKWARD: Mistakes = (
     *((f"the softmax is taken of the {k} largest alone", lambda q, k=k: gradient(q.g, _of_the_largest(q, k), q.temp))
       for k in (2, 3, 4, 5, 8, 10, 20, 40, 50)),
     ("subnormal numbers are taken for 0, which flushes_subnormals = True declares", _flushed),
-    *((f"the gradient is clipped at {most:g}", lambda q, most=most: np.clip(gradient(q.g, q.w, q.temp), -most, most))
-      for most in (0.1, 1.0, 5.0, 10.0, 100.0)),
 )  # fmt: skip
 """Mistakes of the backward pass."""
 

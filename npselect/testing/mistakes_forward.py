@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from npselect.testing.aliases import Array, DtypeLike
@@ -23,18 +25,39 @@ from npselect.testing.mistakes import (
     without_where,
 )
 
-__all__ = ["FORWARD", "WRONG_SUMS", "mixed_before_noise", "with_noise"]
+__all__ = ["FORWARD", "WRONG_SUMS", "carried", "mixed_before_noise", "with_noise"]
 
 
-def _index_in(q: Rows, dtype: DtypeLike, choices_too: bool = False) -> Array:
-    """The mask of an index that is carried in a dtype; ``choices_too``: and so are the choices it is compared with."""
-    index, choices = np.argmax(q.w, axis=-1).astype(dtype), np.arange(q.w.shape[-1])
+def carried(choice: Mistake) -> Mistakes:
+    """The mask of an index, (rows,), that is carried in a narrow dtype."""
+    return (
+        *(
+            (f"the index is carried as {np.dtype(form).name}", partial(_index_in, choice=choice, dtype=form))
+            for form in (np.int8, np.uint8, np.int16, np.uint16)
+        ),
+        *(
+            (f"the index is carried as {np.dtype(form).name}", partial(_from_the_end, choice=choice, dtype=form))
+            for form in (np.int8, np.int16)
+        ),
+        *(
+            (
+                f"the index is carried as {np.dtype(form).name}",
+                partial(_index_in, choice=choice, dtype=form, choices_too=True),
+            )
+            for form in (np.int8, np.int16, np.float16)
+        ),
+    )
+
+
+def _index_in(q: Rows, choice: Mistake, dtype: DtypeLike, choices_too: bool = False) -> Array:
+    """``choices_too``: so are the choices it is compared with."""
+    index, choices = choice(q).astype(dtype), np.arange(q.w.shape[-1])
     return np.asarray(index[:, None] == (choices.astype(dtype) if choices_too else choices), np.float64)
 
 
-def _counted_from_the_end(q: Rows, dtype: DtypeLike) -> Array:
+def _from_the_end(q: Rows, choice: Mistake, dtype: DtypeLike) -> Array:
     """As Python takes an index that has become negative."""
-    index = np.argmax(q.w, axis=-1).astype(dtype).astype(np.int64)
+    index = choice(q).astype(dtype).astype(np.int64)
     return one_hot(np.where(index < 0, index + q.w.shape[-1], index), q.w.shape[-1])
 
 
@@ -59,18 +82,7 @@ FORWARD: Mistakes = (
     ("the choice runs over the whole batch", lambda q: mask_of(q.w.reshape(1, -1)).reshape(q.w.shape)),
     ("probs instead of the mask", lambda q: probs(q.w, q.temp)),
     ("log-probabilities instead of the mask", lambda q: log_probs(q.w, q.temp)),
-    *(
-        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form))
-        for form in (np.int8, np.uint8, np.int16, np.uint16)
-    ),
-    *(
-        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _counted_from_the_end(q, form))
-        for form in (np.int8, np.int16)
-    ),
-    *(
-        (f"the index is carried as {np.dtype(form).name}", lambda q, form=form: _index_in(q, form, choices_too=True))
-        for form in (np.int8, np.int16, np.float16)
-    ),
+    *carried(lambda q: np.argmax(q.w, axis=-1)),
     ("always the first", lambda q: one_hot(np.zeros(len(q.w)), q.w.shape[-1])),
 )
 """Mistakes of the forward pass."""

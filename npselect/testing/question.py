@@ -15,6 +15,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 import npselect
+from npselect import OPERATORS
 from npselect.testing.aliases import Array, Options, Temp
 
 __all__ = ["Origin", "Question"]
@@ -72,6 +73,7 @@ class Question:
     origin: Origin | None = None
     row_temp: Array | None = None
     operator: str = ""
+    index: Array | None = None
 
     @property
     def group(self) -> str:
@@ -80,9 +82,9 @@ class Question:
 
     @property
     def options(self) -> Options:
-        """The options that an implementation must take for this case, by name: some of axis, where and noise."""
+        """The options that an implementation must take for this case, by name: some of axis, where, noise and index."""
         options: Options = {} if self.axis == -1 else {"axis": self.axis}
-        for name in ("where", "noise"):
+        for name in ("where", "noise", "index"):
             if getattr(self, name) is not None:
                 options[name] = getattr(self, name)
         return options
@@ -162,6 +164,7 @@ class Question:
             noise=some(self.noise),
             origin=None if self.origin is None else self.origin.part(rows),
             row_temp=some(self.row_temp, 1),
+            index=None if self.index is None else self.index[rows],
         )
 
     def parts(self) -> Iterator[tuple[slice, Self]]:
@@ -177,17 +180,41 @@ class Question:
 
     @cached_property
     def w(self) -> Array:
-        """What is chosen from: (rows, K) in float64, with the noise, and -inf at excluded entries."""
+        """What is weighed: (rows, K) in float64, with the noise if it counts, and -inf at excluded entries."""
+        return self._candidates(None if self._weighs_logits_alone else self.noise)
+
+    @cached_property
+    def chosen_from(self) -> Array:
+        """What the choice is the largest of, likewise; if an index is given, 0 there and -inf elsewhere."""
+        if self.index is not None:
+            return np.where(np.arange(self.w.shape[-1]) == self.choice[:, None], 0.0, -np.inf)
+        return self._candidates(self.noise) if self._weighs_logits_alone else self.w
+
+    @cached_property
+    def choice(self) -> Array:
+        """The selected column of each row, (rows,); of a row that selects nothing, any number."""
+        if self.index is not None:
+            return np.asarray(self.index).reshape(-1)
+        return np.asarray(np.argmax(self.chosen_from, axis=-1))
+
+    @property
+    def _weighs_logits_alone(self) -> bool:
+        """Whether the noise is forgotten once the choice is made."""
+        return OPERATORS[self.operator].functions["backward"].takes_choice
+
+    def _candidates(self, noise: Array | None) -> Array:
         w = self.logits.astype(np.float64)
         with np.errstate(invalid="ignore"):
-            if self.noise is not None:
-                w = w + self.noise.astype(np.float64)
+            if noise is not None:
+                w = w + noise.astype(np.float64)
         return self.rows(w if self.where is None else np.where(self.where, w, -np.inf))
 
     @property
     def added(self) -> Array | None:
-        """The noise as (rows, K), if there is any."""
-        return None if self.noise is None else self.rows(np.broadcast_to(self.noise, self.logits.shape))
+        """The noise that is weighed too, as (rows, K), if there is any."""
+        if self.noise is None or self._weighs_logits_alone:
+            return None
+        return self.rows(np.broadcast_to(self.noise, self.logits.shape))
 
     @cached_property
     def temps(self) -> Temp:

@@ -175,8 +175,9 @@ def _json(item: Json) -> str:
 
 def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
     """The case that an entry is."""
-    _keys(entry, _ENTRY)
     family = WRITTEN[operator]
+    indexed = "index" in family.given
+    _keys(entry, _ENTRY | ({"index": list} if indexed else {}))
     prefix = f"{family.prefix}{dtype.name}/"
     name, error = entry["id"].removeprefix(prefix), entry["error"]
     if not entry["id"].startswith(prefix) or name.partition("/")[0] != entry["group"]:
@@ -185,7 +186,7 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
         raise ValueError(f"flags is {_json(entry['flags'])}; expected an array of strings")
     if error not in (None, "ValueError") or (error is not None) != ("error" in entry["flags"]):
         raise ValueError(f"error is {_json(error)} and flags is {_json(entry['flags'])}; expected both or neither")
-    if (entry["noise"] is None) != (not family.given):
+    if (entry["noise"] is not None) != ("noise" in family.given):
         raise ValueError(f"noise is {_json(entry['noise'])}, which does not fit operator {operator}")
     for key in ANSWERS:
         if (entry[key] is None) != (error is not None):
@@ -196,7 +197,7 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
         raise ValueError(f"shape is {_json(shape)}; expected at least one length")
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"axis is {axis}; expected one of the {len(shape)} of shape {shape}")
-    rows = math.prod(length for place, length in enumerate(shape) if place != axis % len(shape))
+    rows = math.prod(_without(shape, axis))
 
     def floats(key: str, form: Dtype = dtype) -> Array:
         _count(entry, key, math.prod(shape))
@@ -211,6 +212,13 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
             if not isinstance(item, bool):
                 raise ValueError(f"{key}[{place}] is {_json(item)}; expected true or false")
         return np.array(entry[key], np.bool_)
+
+    def integers(key: str, count: int) -> Array:
+        _count(entry, key, count)
+        for place, item in enumerate(entry[key]):
+            if type(item) is not int or not -1 <= item < max(1, shape[axis]):
+                raise ValueError(f"{key}[{place}] is {_json(item)}; expected a candidate of its row, or -1")
+        return np.array(entry[key], np.int64)
 
     try:
         (temp,) = values([entry["temp"]], dtype)
@@ -227,6 +235,7 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
         None if entry["noise"] is None else floats("noise"),
         tuple(entry["flags"]),
         operator=operator,
+        index=integers("index", rows).reshape(_without(shape, axis)) if indexed else None,
     )
     if error is None:
         bound = floats("bound", np.dtype(np.float64))
@@ -237,6 +246,11 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
             mask=floats("mask"), grad_logits=floats("grad_logits"), bound=bound, stored_judged=bools("judged", rows)
         )
     return case
+
+
+def _without(shape: list[int], axis: int) -> list[int]:
+    """The shape of what each row has one of."""
+    return [length for place, length in enumerate(shape) if place != axis % len(shape)]
 
 
 def _count(entry: Json, key: str, count: int) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from npselect.testing.aliases import Array
 from npselect.testing.tolerance import Format
 
-__all__ = ["BACKWARD", "FORWARD", "Pass", "Symptom"]
+__all__ = ["BACKWARD", "EITHER", "FORWARD", "Pass", "Symptom"]
 
 
 class Pass(NamedTuple):
@@ -54,6 +54,10 @@ def nan_at_minus_inf(seen: Sequence[Pass]) -> str | None:
         return np.asarray(np.any(np.isnan(one.actual), axis=-1) & np.any(one.w == -np.inf, axis=-1))
 
     return "-inf gives NaN" if _everywhere(seen, test) else None
+
+
+EITHER: tuple[Symptom, ...] = (nan_at_minus_inf,)
+"""Symptoms of any pass, whatever the operator."""
 
 
 def _maximum_of_the_batch(

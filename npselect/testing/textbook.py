@@ -14,7 +14,7 @@ import numpy as np
 
 from npselect.testing.aliases import Array, Function
 
-__all__ = ["SURROGATE", "Textbook", "one_hot", "softmax", "wide"]
+__all__ = ["REINMAX", "SURROGATE", "Textbook", "one_hot", "softmax", "wide"]
 
 Softmax = Callable[[Array], Array]
 
@@ -68,15 +68,32 @@ SURROGATE = Textbook(_forward, _backward)
 """The hard choice, and the gradient of the softmax; of the logits, or of their sums with the noise."""
 
 
+def _at(logits: Array, temp: float, index: Array) -> Array:  # noqa: ARG001 the mask has no temp
+    mask = np.zeros_like(logits)
+    np.put_along_axis(mask, index[..., None], 1, axis=-1)
+    return mask
+
+
+def _second_order(grad_mask: Array, logits: Array, temp: float, index: Array, softmax: Softmax = softmax) -> Array:
+    middle = (softmax(logits / temp) + _at(logits, temp, index)) / 2
+    return 2 * jacobian_times(middle, grad_mask) - jacobian_times(softmax(logits), grad_mask) / 2
+
+
+REINMAX = Textbook(_at, _second_order)
+"""The mask of an index, and ReinMax as it is published (arXiv:2304.08612)."""
+
+
 def wide(function: Function) -> Function:
-    """In float32 at least, the result in the dtype of the first array."""
+    """In float32 at least, the result in the dtype of the first array; integers stay as they are."""
 
     @wraps(function)
     def call(*arguments: Array, **given: Array | None) -> Array:
         form = arguments[0].dtype
         to = np.float64 if form == np.float64 else np.float32
         widened = partial(np.asarray, dtype=to)
-        options = {name: None if array is None else widened(array) for name, array in given.items()}
+        options = {
+            name: array if array is None or array.dtype.kind == "i" else widened(array) for name, array in given.items()
+        }
         return np.asarray(function(*map(widened, arguments), **options), form)
 
     return call

@@ -31,14 +31,20 @@ published code is within the textbook's bound, too.
 **The kernels** measure the cotangent from the drawn candidate: ``h_d = 0``. Hence ``sum_j m_j h_j = a / 2`` with
 ``a = sum_j q_j h_j``, in which D has no part, nor has any error of what it is added to. Entry by entry they compute::
 
-    j != d:  u_j = q_j (h_j - a / 2)        grad_logits_j = u_j - (p_j / 2) (h_j - b)       x_j = h_j - a / 2
-    d:       grad_logits_d = (p_d / 2) b - (q_d a + a) / 2                                  x_d = -a / 2, y_d = -b
+    j != d:  grad_logits_j = ((q_j + (q_j - p_j)) h_j - c_j) / 2      c_j = q_j a - p_j b,     x_j = h_j - a / 2
+    d:       grad_logits_d = (-a - c_d) / 2                          b = sum_j p_j h_j,       x_d = -a / 2, y_d = -b
 
-which are the operations above, some with fewer roundings. ``a = (sum_j e_j h_j) / s`` is wrong by ``sum_j q_j |h_j|
-(kappa_j + 2 u) + S(q |h|)``, which is twice the bracket in B(m) as far as there are 2 u; the third u is the rounding of
-h, as there. At d, ``q_d a + a`` has the error of ``(1 + q_d) a``. So R is their bound too, with h in place of g, and
-with their own S and eps. That may be more than the textbook's, if d is unlikely and ``|g_d|`` large; as the standard
-profile has nothing against measuring from d, its bound is the larger of the two.
+where c is the difference of two products as Kahan takes it, wrong by 2 u |c_j| (C.-P. Jeannerod, N. Louvet and J.-M.
+Muller, Mathematics of Computation 82, 2013). ``a = (sum_j e_j h_j) / s`` is wrong by ``sum_j q_j |h_j| (kappa_j + 2
+u) + S(q |h|)``, which is twice the bracket in B(m) as far as there are 2 u; the third u is the rounding of h, as
+there. The error of q_j is the same in both its places, so it counts with x_j, and that of p_j with y_j, as above.
+There remain the roundings, of the two sums of q and p, of c, and of the last sum: ``u [(|q_j - p_j| + |2 q_j - p_j|)
+|h_j| / 2 + |c_j|]`` and u of the result. With A and B for the sums of ``q |h|`` and ``p |h|``, ``|h_j| <= |x_j| + A /
+2`` and ``|h_j| <= |y_j| + B``, this is at most ``u [1.5 q_j |x_j| + 1.75 q_j A + p_j |y_j| + 2 p_j B]`` and u of the
+result: R has ``4 u q_j |x_j| + 2 u p_j |y_j|`` for it, and in its brackets the u for each of which there are 3, and
+those of kappa, pi and rho for each term, which these roundings are no part of. So R is the kernels' bound too, with h
+in place of g, and with their own S and eps. That may be more than the textbook's, if d is unlikely and ``|g_d|``
+large; as the standard profile has nothing against measuring from d, its bound is the larger of the two.
 
 **Underflow** costs each of the two what it costs a product with temp 1, and the result once the smallest normal number.
 """

@@ -93,8 +93,8 @@ def write_vectors(
     forms = _listed("dtypes", dtypes, [*DTYPES], _dtype_name)
     names = [*WRITTEN] if operators is None else _listed("operators", operators, [*WRITTEN], _name)
     asked = {
-        f"{operator}-{form}.json": (operator, form, all_cases(floating_dtype(form), 0.6, WRITTEN[operator].module))
-        for operator in names
+        f"{family.name}-{form}.json": (family.name, form, all_cases(floating_dtype(form), family.temp, family.module))
+        for family in map(WRITTEN.__getitem__, names)
         for form in forms
     }
     folder = Path(folder)
@@ -165,6 +165,7 @@ def _entry(case: Case) -> Json:
         "temp": patterns(np.asarray(case.temp, np.float64).astype(dtype), canonical=True)[0],
         "logits": patterns(case.logits),
         "noise": None if noise is None else patterns(noise),
+        **({} if case.index is None else {"index": case.index.reshape(-1).tolist()}),
         "where": None if where is None else where.tolist(),
         "grad_mask": patterns(case.grad_mask),
     }
@@ -181,9 +182,10 @@ def _entry(case: Case) -> Json:
 
 def _near_ties(case: Case, judged: Array) -> Array:
     """Judged rows in which the rounding of the probabilities may bring another candidate up to the selected one."""
-    if case.w.size == 0:
+    w = case.chosen_from
+    if w.size == 0:
         return np.zeros_like(judged)
-    smaller = case.w < np.max(case.w, axis=-1, keepdims=True)
+    smaller = w < np.max(w, axis=-1, keepdims=True)
     return np.asarray(judged & np.any(within_rounding(case, STANDARD) & smaller, axis=-1))
 
 

@@ -63,6 +63,15 @@ class RowFunctions(Protocol):
     ) -> None:
         """The gradient of `backward`."""
 
+    def choice(self, logits: Rows, noise: Noise, index: Rows | None, where: Rows | None, out: Rows) -> None:
+        """Each row's choice, int64 (rows,), or a negative number that says why there is none."""
+
+    def mask_at(self, choice: Rows, out: Rows) -> None:
+        """The exact one-hot of each row's choice."""
+
+    def reinmax(self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, out: Rows) -> None:
+        """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
+
     def gumbel(self, seed: int, first: int, out: Rows) -> None:
         """The noise from number `first` on, into an array of one axis."""
 

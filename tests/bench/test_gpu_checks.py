@@ -106,7 +106,9 @@ def leave_out_the_last(out):
         out.view(f"u{out.itemsize}").reshape(-1)[-1] = POISON[out.dtype.name]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(dtype, marks=[pytest.mark.slow] * (dtype != "float32")) for dtype in DTYPES]
+)
 def test_correctness_of_what_is_correct(report, dtype, processor):
     for choices in (1, 10, 1025):
         correctness.check(report, processor, dtype, correctness.cases(dtype, choices, 40))

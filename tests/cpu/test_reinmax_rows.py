@@ -8,8 +8,12 @@ A = sum_j q_j |h_j|, B = sum_j p_j |h_j|:
   p and q by (9 + D) u;
 - a = sum_j e_j h_j / s is wrong by (11 + 2 D) u A: each term by 4 u, by u for h and by D u for the additions, the sum's
   divisor by (4 + D) u, and the division by u; b likewise with B;
-- q_j (h_j - a / 2): relatively (9 + D) u for q and 3 u for the operations, on |h_j| + A / 2, and what is wrong with h
-  and a: less than (24 + 3 D) u q_j (|h_j| + A); the other term likewise. At m: less than (24 + 3 D) u (2 A + p_m B).
+- ((2 q_j - p_j) h_j - (q_j a - p_j b)) / 2: relatively (9 + D) u for p and q and 4 u for the operations, on
+  (2 q_j + p_j) |h_j| + q_j A + p_j B, and what is wrong with h, a and b: less than
+  (24 + 3 D) u (q_j (|h_j| + A) + p_j (|h_j| + B)). At m, likewise, less than (24 + 3 D) u (2 A + p_m B).
+
+At temperature 1, p is q and a is b, to the bit; so at j != m, ``p_j h_j / 2`` is relatively wrong by (9 + D) u for p
+and 3 u for the operations alone.
 
 longdouble's own error in t counts up to 2 u for float64, as |t| < 746. Where numbers are subnormal, each operation adds
 up to one smallest subnormal. At last the result is rounded to the dtype.
@@ -285,3 +289,24 @@ def test_a_saturated_row(choices: int) -> None:
     p = np.exp(-50.0)
     np.testing.assert_allclose(out[0, 1], p / 2, rtol=1e-14)
     np.testing.assert_allclose(out[0, 0], -p / 2, rtol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("choices", [2, 10, 128, 129, 1025])
+def test_at_temperature_1_small_entries_keep_their_digits(dtype: str, choices: int) -> None:
+    """``p_j h_j / 2`` where p_j b is much larger: within the roundings of p and of three operations."""
+    random, kind = np.random.default_rng(choices), bits.DTYPES[dtype]
+    logits = random.normal(size=(64, choices)).astype(kind)
+    grad_mask = random.normal(size=logits.shape).astype(kind)
+    choice = random.integers(0, choices, len(logits))
+    near = random.random(logits.shape) < 0.5  # the drawn entry's cotangent, but for a few last places
+    selected = np.take_along_axis(grad_mask, choice[:, None], -1)
+    grad_mask[near] = (np.broadcast_to(selected, logits.shape) * kind.type(1 + 2.0**-18))[near]
+    np.put_along_axis(grad_mask, choice[:, None], selected, -1)
+    out = np.empty_like(logits)
+    rows.reinmax(grad_mask, logits, choice, np.ones(1, kind), None, out)
+    p, h = softmax(logits.astype(Wide), Wide(1)), grad_mask.astype(Wide) - selected.astype(Wide)
+    others = np.arange(choices) != choice[:, None]
+    chain = 16 + choices / 1024
+    wrong = abs(out.astype(Wide) - p * h / 2)[others]
+    assert (wrong <= (12 + chain) * Wide(np.finfo(kind).eps) / 2 * abs(p * h / 2)[others]).all()

@@ -81,25 +81,46 @@ def test_toy_losses_settle_on_the_plateau(p, c):
 
 
 @pytest.mark.frameworks
+@pytest.mark.parametrize("name", ["", ":function"])
+def test_reinmax_select_passes(name):
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    done = check(f"reinmax_select.py{name}", "--operator", "reinmax", "--dtype", "float32")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^PASSED: (\d+) of \1 cases$", done.stdout, re.MULTILINE)
+    assert "operator reinmax" in done.stdout
+    assert "temp 1 (rounded to the dtype), takes index=" in done.stdout
+
+
+@pytest.mark.frameworks
+def test_reinmax_select_samples_the_softmax():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    example = runpy.run_path(str(EXAMPLES / "reinmax_select.py"))
+    logits = torch.log(torch.tensor([0.7, 0.2, 0.1, 0.0])).expand(5000, 2, 4)
+    index = example["sample"](logits, torch.Generator().manual_seed(1))
+    assert index.shape == (5000, 2)
+    shares = np.bincount(index.numpy().ravel(), minlength=4) / 10000
+    np.testing.assert_allclose(shares, [0.7, 0.2, 0.1, 0.0], atol=5 * 0.5 / 100)
+
+
+@pytest.mark.frameworks
 @pytest.mark.parametrize("temp", [0.5, 1.0, 1.5])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_reinmax_select_is_reinmax(dtype, temp):
-    """All three ways, by the published definition in mpmath and the bound; the noise says what is drawn."""
+    """All three ways, by the published definition in mpmath and the bound."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     example = runpy.run_path(str(EXAMPLES / "reinmax_select.py"))
     rng = np.random.default_rng(3)
     g, w = rng.normal(size=(2, 30, 6)).astype(dtype)
     w[:10] *= 20
-    noise = rng.gumbel(size=w.shape).astype(dtype)
-    d = np.argmax(w + noise, axis=-1)
+    d = np.argmax(w + rng.gumbel(size=w.shape).astype(dtype), axis=-1)
     rows = exact.rows(w, np.full((30, 1), temp), None, g, g)
     values = [exact.exact_reinmax(row, int(i), "float64") for row, i in zip(rows, d, strict=True)]
     right = np.array([[exact.rounded(x, "float64") for x in row] for row in values])
     bound = tolerance_reinmax.reinmax(g, w, d, temp, dtype)
-    assert np.all(np.abs(example["numpy_backward"](g, w, d, temp) - right) <= bound)
+    assert np.all(np.abs(example["backward"](g, w, temp, index=d) - right) <= bound)
     for name in ("function_select", "published_select"):
         logits = torch.tensor(w, requires_grad=True)
-        mask = example[name](logits, temp, noise=torch.tensor(noise))
+        mask = example[name](logits, temp, index=torch.tensor(d))
         np.testing.assert_array_equal(mask.detach().numpy(), np.eye(6, dtype=dtype)[d])
         mask.backward(torch.tensor(g))
         assert np.all(np.abs(logits.grad.numpy() - right) <= bound), name
@@ -113,7 +134,7 @@ def test_reinmax_select_of_a_saturated_row():
 
     def gradient(name):
         logits = torch.tensor([[0.0, -50.0]], dtype=torch.float64, requires_grad=True)
-        mask = example[name](logits, noise=torch.zeros(1, 2, dtype=torch.float64))
+        mask = example[name](logits, index=torch.tensor([0]))
         mask.backward(torch.tensor([[1.0, 0.0]], dtype=torch.float64))
         return logits.grad[0, 0].item()
 

@@ -13,13 +13,13 @@ import npselect
 from npselect import bench, gumbel_softmax, straight_through, testing
 from npselect.bench.first_call import FIRST_CALLS
 from npselect.bench.peers import PEERS
-from npselect.testing.families import FAMILIES, by_default, family_of, family_of_id
+from npselect.testing.families import FAMILIES, GIVEN, by_default, family_of, family_of_id
 from npselect.testing.selection_cases import LAYERS
 from npselect.testing.textbook import wide
 from npselect.testing.vectors import WRITTEN
 
 ROOT = Path(__file__).parents[2]
-EITHER = r"it takes npselect\.straight_through or npselect\.gumbel_softmax"
+EITHER = r"it takes npselect\.straight_through(, npselect\.gumbel_softmax or npselect\.reinmax| or .*softmax)$"
 
 
 def small(family, dtype="float32"):
@@ -31,7 +31,12 @@ def test_every_operator_has_a_record():
     for name, family in FAMILIES.items():
         assert family.name == name
         assert family.module is getattr(npselect, name)
-        assert set(family.given) <= set(npselect.OPERATORS[name].options)
+        assert set(family.given) <= set(npselect.OPERATORS[name].options) & set(GIVEN)
+        assert bool(family.given) == bool(npselect.OPERATORS[name].options)
+        assert family.temp == npselect.OPERATORS[name].temp
+        assert {"forward", "backward"} <= npselect.OPERATORS[name].functions.keys()
+    named = [(family.forward_mistakes, family.backward_mistakes) for family in FAMILIES.values()]
+    assert len(set(named)) == len(named)  # every operator has mistakes of its own
     assert len({family.prefix for family in FAMILIES.values()}) == len(FAMILIES)
 
 
@@ -52,6 +57,9 @@ def test_an_operator_that_is_not_named_is_the_first_that_takes_what_is_given():
     assert testing.Case("a/case", "", w, w, 1.0).family is by_default([]) is FAMILIES["straight_through"]
     assert testing.Case("a/case", "", w, w, 1.0, noise=w).family is by_default(["noise"]) is FAMILIES["gumbel_softmax"]
     assert testing.Case("a/case", "", w, w, 1.0, noise=w, operator="gumbel_softmax").id == "gumbel/float64/a/case"
+    given = testing.Case("a/case", "", w, w, 1.0, index=np.array([0]))
+    assert given.family is by_default(["index"]) is FAMILIES["reinmax"]
+    assert given.id == "reinmax/float64/a/case"
 
 
 def test_what_is_no_operator_is_refused_by_name():
@@ -82,7 +90,8 @@ def test_a_wrong_textbook_is_refused_with_its_cause(family):
 
     subject = SimpleNamespace(forward=wide(family.textbook.forward), backward=wide(backward), options=family.given)
     report = testing.check(subject, operator=family.module, cases=small(family))
-    assert report.likely_cause == "backward: 1/temp is missing"
+    cause = "multiplied by temp" if family.name == "reinmax" else "1/temp is missing"
+    assert report.likely_cause == f"backward: {cause}"
 
 
 def test_the_example_is_the_textbook():

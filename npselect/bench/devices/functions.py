@@ -75,8 +75,9 @@ class Function(NamedTuple):
 FUNCTIONS = tuple(
     Function(operator.name, name, noise)
     for operator in OPERATORS.values()
-    for noise in (("seed", "noise") if "seed" in operator.options else ("",))
+    for noise in ("", "seed", "noise")
     for name in operator.functions
+    if (noise in operator.options_of(name) if noise else "seed" not in operator.options_of(name))
 )
 
 

@@ -17,7 +17,6 @@ from npselect._arithmetic.aliases import GradMask, Indices, Logits, Out, Row, Sc
 from npselect._arithmetic.exponential import exp_constants, prepared
 from npselect._arithmetic.half import narrow, narrow_vector, widen
 from npselect._arithmetic.order import SEGMENT
-from npselect._arithmetic.primitives import fma
 from npselect._arithmetic.simd import WIDTH, load, store, subarray
 from npselect._arithmetic.steps import (
     EMPTY,
@@ -283,7 +282,7 @@ def reinmax_rows(
         p_row = weighted(logits, where, r, top, least, unit, constants)
         q_row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
         selected = widen(grad_mask[r, m])
-        p_sum, q_sum, a, b, half_a = zero, zero, zero, zero, zero
+        p_sum, q_sum, a, b = zero, zero, zero, zero
         for phase in range(1 if steps == 1 else 2):
             for step in range(steps):
                 first, end = step * SEGMENT, end_of(n, step, steps)
@@ -295,15 +294,14 @@ def reinmax_rows(
                     q_sum, a = padded_sums(subarray(q, 0, size), subarray(h, 0, size), q_sum, a, lanes)
                 if phase == 0 and step == steps - 1:
                     a, b = a / q_sum, b / p_sum
-                    half_a = fma(a, half, zero)
                 if phase == 1 or steps == 1:
                     for j in range(first, end, WIDTH):
                         i = min(j, end - WIDTH)
                         p_i, q_i = soft_entry(load(p, i - first), p_sum), soft_entry(load(q, i - first), q_sum)
-                        result = reinmax_entry(p_i, q_i, load(h, i - first), half_a, b, half, zero)
+                        result = reinmax_entry(p_i, q_i, load(h, i - first), a, b, half, zero)
                         store_vector(narrow_vector(result, out), out, r, i)
         x = widen(logits[r, m])
         p_m, q_m = soft_entry(weight(x, top, unit), p_sum), soft_entry(weight(x, top, q_row.temp), q_sum)
-        out[r, m] = narrow(reinmax_selected(p_m, q_m, a, b, half), out)
+        out[r, m] = narrow(reinmax_selected(p_m, q_m, a, b, half, zero), out)
         if not (is_finite(a) and is_finite(b)):
             fill_nan_at_candidates(out, r, logits, where, scratch)

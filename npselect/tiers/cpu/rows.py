@@ -182,11 +182,11 @@ def _perturb(values: Array, noise: Array | StreamNumbers, first: int, last: int,
 def _check_spans() -> None:
     """Whether both kernels of each row function have the spans that its record calls for.
 
-    That is one for the weights, one for each cotangent, and one for what a temperature's gradient sums.
+    That is one for the weights of each softmax, one for each cotangent, and one for what a temperature's gradient sums.
     """
     for operator in OPERATORS.values():
         for function in operator.functions.values():
-            expected = 1 + len(function.cotangents) + function.per_temp
+            expected = function.softmaxes + len(function.cotangents) + function.per_temp
             for module in (long_rows, short_rows):
                 found = getattr(module, f"{function.name}_rows").spans
                 if found < expected:

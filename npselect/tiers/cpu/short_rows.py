@@ -20,7 +20,7 @@ from npselect._arithmetic.aliases import (
 )
 from npselect._arithmetic.exponential import exp_constants, prepared
 from npselect._arithmetic.half import narrow, narrow_vector
-from npselect._arithmetic.primitives import fma, select
+from npselect._arithmetic.primitives import select
 from npselect._arithmetic.simd import WIDTH, broadcast, lane, load, store, subarray
 from npselect._arithmetic.steps import (
     EMPTY,
@@ -274,13 +274,12 @@ def reinmax_rows(
         fill_weights(p, top, unit, p_near, constants, choices, p)
         p_sum, q_sum = total(p, choices, sums), total(q, choices, sums)
         a, b = dot(q, h, choices, sums) / q_sum, dot(p, h, choices, sums) / p_sum
-        half_a = fma(a, half, zero)
         at_selected = select(m < 0, 0, m)
         p_m, q_m = soft_entry(gather_lanes(p, at_selected), p_sum), soft_entry(gather_lanes(q, at_selected), q_sum)
-        selected = reinmax_selected(p_m, q_m, a, b, half)
+        selected = reinmax_selected(p_m, q_m, a, b, half, zero)
         for j in range(choices):
             p_j, q_j = soft_entry(load(p, j * WIDTH), p_sum), soft_entry(load(q, j * WIDTH), q_sum)
-            result = reinmax_entry(p_j, q_j, load(h, j * WIDTH), half_a, b, half, zero)
+            result = reinmax_entry(p_j, q_j, load(h, j * WIDTH), a, b, half, zero)
             store(sums, j * WIDTH, narrow_vector(select(m == j, selected, result), out))
         store_tile(sums, out, first, last)
         overwrite_degenerate(out, first, last, m, a, logits, where, scratch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from npselect._arithmetic.exponential import prepared
-from npselect._arithmetic.primitives import fma, inlined
+from npselect._arithmetic.primitives import inlined
 from npselect._arithmetic.steps import is_finite, reinmax_entry, reinmax_selected, soft_entry
 from npselect._gpu.aliases import Count, Function
 from npselect._gpu.elements import load
@@ -79,7 +79,6 @@ def reinmax(variant: Variant) -> Function:
             q_sum = total_of_warps(q_sum, q_part, shared, 1, turn)
             a, b = total_of_warps(a, a_part, shared, 2, turn), total_of_warps(b, b_part, shared, 3, turn)
         a, b = a / q_sum, b / p_sum
-        half_a = fma(a, half, zero)
         for turn in range(rounds(source)):
             for step in range(steps):
                 here = stretch(place, n, turn, step)
@@ -96,10 +95,10 @@ def reinmax(variant: Variant) -> Function:
                     for c in range(4):
                         k = 4 * i + c
                         p_k, q_k = soft_entry(p[k], p_sum), soft_entry(q[k], q_sum)
-                        h[k] = reinmax_entry(p_k, q_k, h[k], half_a, b, half, zero)
+                        h[k] = reinmax_entry(p_k, q_k, h[k], a, b, half, zero)
                         if chosen == offset(i, c):
                             p_m, q_m = p_k, q_k
-                at_m = reinmax_selected(p_m, q_m, a, b, half)
+                at_m = reinmax_selected(p_m, q_m, a, b, half, zero)
                 for i in range(quads):
                     for c in range(4):
                         k = 4 * i + c

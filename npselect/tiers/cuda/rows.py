@@ -16,7 +16,19 @@ from npselect._arithmetic.aliases import Where
 from npselect._gpu.aliases import DType, HostArray, Kind
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.driver import LEGACY, gpu
-from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, MASK, SOFT, Result, RowFunction
+from npselect._operators import (
+    BACKWARD,
+    BACKWARD_TEMP,
+    CHOICE,
+    DOUBLE_BACKWARD,
+    INDEX,
+    MASK,
+    MASK_AT,
+    REINMAX,
+    SOFT,
+    Result,
+    RowFunction,
+)
 from npselect._stream import StreamNumbers
 from npselect.tiers.cuda.arguments import Operands, Source
 from npselect.tiers.cuda.double_backward import double_backward as double_backward_kernel
@@ -63,13 +75,16 @@ KERNELS = {
     BACKWARD.name: (BACKWARD, backward_kernel),
     BACKWARD_TEMP.name: (BACKWARD_TEMP, backward_temp_kernel),
     DOUBLE_BACKWARD.name: (DOUBLE_BACKWARD, double_backward_kernel),
+    CHOICE.name: (CHOICE, choice_kernel),
+    MASK_AT.name: (MASK_AT, mask_at_kernel),
+    REINMAX.name: (REINMAX, reinmax_kernel),
 }
 """The row functions of the tier and their kernels."""
 
 
 def agrees(function: RowFunction, kernel: RowKernel) -> bool:
     """Whether a kernel keeps and reads what its row function is declared to need."""
-    kept = 1 + len(function.cotangents) + (Result.PER_TEMP in function.results)
+    kept = function.softmaxes + len(function.cotangents) + (Result.PER_TEMP in function.results)
     like_logits = sum(result is Result.LIKE_LOGITS for result in function.results)
     stated = kernel.arrays_in_registers, kernel.cotangents, kernel.results
     return stated == (kept, len(function.cotangents), like_logits)
