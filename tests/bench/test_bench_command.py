@@ -27,8 +27,11 @@ SMALL = ["--shape", "16x5", "--quick", "--peer", "npselect", "--peer", "numpy"]
 def _loaded_modules(monkeypatch):
     """A file that is loaded once more would have another name."""
     monkeypatch.setattr(sys, "path", [*sys.path])
+    names = ("numpy_select", "wrong_select", "writer", "noisy", "numpy_like", "toy_losses")
+    for name in names:  # by tests of other files
+        monkeypatch.delitem(sys.modules, name, raising=False)
     yield
-    for name in ("numpy_select", "wrong_select", "writer", "noisy", "numpy_like", "toy_losses"):
+    for name in names:
         sys.modules.pop(name, None)
 
 

@@ -163,7 +163,8 @@ def test_where_an_array_lives_is_asked_once(monkeypatch):
     asked = []
 
     def on_device(values, ask=_places.on_device):
-        asked.append(id(values))
+        if values is not None:  # what is not given lives nowhere
+            asked.append(id(values))
         return ask(values)
 
     for module in (_places, call):
