@@ -18,7 +18,7 @@ from exact import formulas
 from inputs import DTYPES, compute_type
 from mpmath import mp, mpf
 
-from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect import gumbel_softmax, noise, reinmax, selection, straight_through
 from npselect.testing import tolerance
 
 nan, inf = np.nan, np.inf
@@ -754,6 +754,8 @@ def test_options_and_indices_of_an_operator():
         selection.forward(x, logits, tmep=1.0)
     with pytest.raises(TypeError, match="takes no option seed"):
         selection.backward(x[0], x, logits, seed=1)
+    with pytest.raises(TypeError, match="no option tmep; it takes backend, index, nan_policy, noise, offset, seed"):
+        selection.forward(x, logits, operator=reinmax, index=0, tmep=1.0)
     beyond = SimpleNamespace(index=lambda logits, where: np.int64(3), backward=straight_through.backward)
     with pytest.raises(ValueError, match=r"operator.index returned int64 of shape \(\); expected integers below 3"):
         selection.forward(x, logits, operator=beyond)
@@ -773,7 +775,9 @@ def test_a_broadcast_x_is_not_copied():
 # ------------------------------------------------------------------------------------------------ to other processes
 
 
-@pytest.mark.parametrize("operator", [straight_through, gumbel_softmax], ids=lambda operator: operator.__name__)
+@pytest.mark.parametrize(
+    "operator", [straight_through, gumbel_softmax, reinmax], ids=lambda operator: operator.__name__
+)
 def test_a_partial_with_its_operator_travels(operator):
     """By pickle, by copy, and to a process that starts afresh: the same function, of the same module."""
     options = {} if operator is straight_through else {"seed": 3}
