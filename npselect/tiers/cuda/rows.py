@@ -16,7 +16,19 @@ from npselect._arithmetic.aliases import Where
 from npselect._gpu.aliases import DType, HostArray, Kind
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.driver import LEGACY, gpu
-from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, MASK, SOFT, Result, RowFunction
+from npselect._operators import (
+    BACKWARD,
+    BACKWARD_TEMP,
+    CHOICE,
+    DOUBLE_BACKWARD,
+    INDEX,
+    MASK,
+    MASK_AT,
+    REINMAX,
+    SOFT,
+    Result,
+    RowFunction,
+)
 from npselect._stream import StreamNumbers
 from npselect.tiers.cuda.arguments import Operands, Source
 from npselect.tiers.cuda.double_backward import double_backward as double_backward_kernel
@@ -63,20 +75,24 @@ KERNELS = {
     BACKWARD.name: (BACKWARD, backward_kernel),
     BACKWARD_TEMP.name: (BACKWARD_TEMP, backward_temp_kernel),
     DOUBLE_BACKWARD.name: (DOUBLE_BACKWARD, double_backward_kernel),
+    CHOICE.name: (CHOICE, choice_kernel),
+    MASK_AT.name: (MASK_AT, mask_at_kernel),
+    REINMAX.name: (REINMAX, reinmax_kernel),
 }
 """The row functions of the tier and their kernels."""
 
 
 def agrees(function: RowFunction, kernel: RowKernel) -> bool:
-    """Whether a kernel keeps and reads what its row function is declared to need."""
-    kept = 1 + len(function.cotangents) + (Result.PER_TEMP in function.results)
+    """Whether a kernel reads and writes what its row function is declared to, and keeps no less than that needs."""
+    kept = 1 + len(function.cotangents) + function.per_temp
     like_logits = sum(result is Result.LIKE_LOGITS for result in function.results)
-    stated = kernel.arrays_in_registers, kernel.cotangents, kernel.results
-    return stated == (kept, len(function.cotangents), like_logits)
+    declared = len(function.cotangents), like_logits, "logits" in function.reads
+    found = kernel.cotangents, kernel.results, kernel.reads_logits
+    return kernel.arrays_in_registers >= kept and found == declared
 
 
 for _function, _kernel in KERNELS.values():
-    assert agrees(_function, _kernel), f"{_function.name}: the kernel states otherwise"
+    assert agrees(_function, _kernel), f"{_function.name}: its kernel declares otherwise"
 
 
 def mask(logits: Rows, noise: Noise, where: Where, out: Rows) -> None:
@@ -172,7 +188,7 @@ def _stream(*arrays: Rows) -> int:
 
 
 class _Call:
-    """What a launch needs on the device, kept there until it is over, and what is to be brought back."""
+    """The device copies that a launch needs, kept until it is over, and the results to copy back to the host."""
 
     def __init__(self, stream: int) -> None:
         self.stream = stream
@@ -199,7 +215,7 @@ class _Call:
         return int(array.address)
 
     def finish(self) -> None:
-        """Bring the results back to the host."""
+        """Copy the results back to the host."""
         for array, copy in self._results:
             gpu().download(array, copy.address, self.stream)
 
@@ -257,7 +273,7 @@ def _run(
 
 
 def _drawn(noise: StreamNumbers, stream: int) -> DeviceArray:
-    """Noise that does not follow the rows: drawn in the order of the logits as given, and brought into that of rows."""
+    """Noise that is not in the order of the rows: drawn in the order of the logits as given, and transposed."""
     size = math.prod(noise.shape)
     flat = DeviceArray.empty((size,), noise.dtype, stream)
     gumbel(noise.seed, noise.offset, flat)
