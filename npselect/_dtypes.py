@@ -1,8 +1,8 @@
 """The dtypes that npselect computes with.
 
-NumPy has no bfloat16 of its own: arrays of it carry the dtype of `ml_dtypes`, which npselect imports for nobody but who
-asks for such an array (by the dtype's name, or with a tensor of PyTorch on the host). What lives on a GPU may be
-bfloat16 in a process that has no such dtype; there `BFloat16` stands in for it.
+NumPy has no bfloat16 of its own: arrays of it have the dtype of `ml_dtypes`. npselect imports that package only for a
+caller who asks for bfloat16 by name, or gives a tensor of it, of PyTorch on the host. An array on a GPU may be bfloat16
+in a process that has not imported it; there `BFloat16` stands in for the dtype.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a child made by `os.fork` cannot do, if another thread was loading a tier or compiling at that moment.
 
-That thread does not exist in the child, and what it had locked nobody will ever give back there: a first call would
-wait for ever. It raises instead. The parent cannot wait with its fork until the other thread has done: what is called
-before a fork has locked other things by then, logging for one, which that thread may need.
+That thread does not exist in the child, so nobody ever releases its locks there: a first call would wait for ever. It
+raises instead. The parent cannot delay the fork until the other thread is done: by then `logging`, for one, has taken
+its own locks for the fork, which that thread may need.
 """
 
 from __future__ import annotations

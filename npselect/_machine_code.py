@@ -1,10 +1,10 @@
-"""Machine code on disk, so that later processes need not compile: files that come into being whole.
+"""Machine code on disk, so that later processes need not compile: the format of a file, for kernels of both tiers.
 
-A file begins with a digest of the rest: what was cut off, or never was an entry, is told from one. Next comes a digest
-of all that the code depends on: after a change of any of it, it is compiled anew. Nothing is added to what others write
-too, so processes that keep code at once do each other no harm.
+A file holds one compiled kernel. It begins with a digest of the rest, by which a truncated or a foreign file is found
+out. Then comes a digest of all that the code depends on: after a change of any of it, the kernel is compiled again. A
+file is written under another name and then renamed, so processes that write the same file do not disturb each other.
 
-Nothing that is wrong with the files is an error of the calls that compile: they say so once, and go on without.
+A damaged file or a full disk is no error of the call that compiles: one warning tells of it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from importlib.resources import files
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["read", "sources", "warn_once", "write"]
+__all__ = ["read", "sources", "warn_once", "warned", "write"]
 
 _DIGEST = sha256().digest_size
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def read(path: Path, depends_on: bytes) -> bytes | None:
-    """What was kept in the file; None if nothing was, or before a change. ValueError if the file is damaged."""
+    """The code in a file; None if there is no file, or `depends_on` has changed. ValueError if the file is damaged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -36,15 +36,15 @@ def read(path: Path, depends_on: bytes) -> bytes | None:
 
 
 def write(path: Path, depends_on: bytes, code: bytes) -> None:
-    """Keep it, in the place of what was there."""
+    """Write a file, or replace it."""
     rest = sha256(depends_on).digest() + code
-    made = path.with_suffix(f".{uuid4().hex[:16]}.tmp")
+    temporary = path.with_suffix(f".{uuid4().hex[:16]}.tmp")
     try:
-        made.write_bytes(sha256(rest).digest() + rest)
-        made.replace(path)
+        temporary.write_bytes(sha256(rest).digest() + rest)
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            made.unlink()
+            temporary.unlink()
         raise
 
 
@@ -60,7 +60,12 @@ def sources(*packages: str) -> str:
 
 
 def warn_once(what: str, error: Exception, then: str) -> None:
-    """Say what is wrong with the files, and what follows."""
-    if what not in _told:
-        _told.add(what)
+    """Warn that something went wrong with the files, and what follows; once in a process for each `what`."""
+    if what not in _warned:
+        _warned.add(what)
         warnings.warn(f"{what} ({type(error).__name__}: {error}); {then}", RuntimeWarning, stacklevel=2)
+
+
+def warned(what: str) -> bool:
+    """Whether `warn_once` has warned of it."""
+    return what in _warned

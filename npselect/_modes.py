@@ -1,10 +1,10 @@
 """The modes of a thread's arithmetic, which its results must not depend on.
 
-A thread may have been told to take subnormal numbers for zeros (`torch.set_flush_denormal`, libraries built with fast
-maths) or to round elsewhere than to the nearest number (C's fesetround). What Python and NumPy compute in the usual
-modes, those of IEEE 754 and of every new process, is the same in any thread. The kernels see to it themselves
-(`tiers.cpu.float_modes`), as other threads run them too. To these modes `in_usual_modes` adds NumPy's error state:
-overflow and its like are results here, whatever `numpy.seterr` would make of them.
+A thread may have been told to flush subnormal numbers to zero (`torch.set_flush_denormal`, libraries built with fast
+maths) or not to round to nearest (C's fesetround). The usual modes are those of IEEE 754 and of every new process. What
+Python and NumPy compute for npselect is computed in these; the kernels set them for themselves
+(`npselect.tiers.cpu.float_modes`), as they run in other threads too. `in_usual_modes` also sets NumPy's error state:
+overflow and the like are results here, whatever `numpy.seterr` says.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where an array lives, before anything of it is read: in the host's memory or on a GPU; and what never is there."""
+"""Where an array is, in the host's memory or on a GPU, asked before any of it is read; and lazy arrays, refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LAZY = ("dask", "cubed")
 
 
 def on_device(values: Any) -> bool:
-    """Whether an array lives on a GPU, by what it says in the protocols that there are for that."""
+    """Whether an array is on a GPU, by DLPack and the CUDA array interface."""
     if type(values) in _HOST_TYPES:
         return False
     torch = sys.modules.get("torch")
@@ -29,7 +29,7 @@ def on_device(values: Any) -> bool:
         if asked is not None and asked(values)[0] in _GPU:
             return True
         return getattr(values, "__cuda_array_interface__", None) is not None
-    except Exception:  # of several devices, say; what there is to complain of is found where it is read
+    except Exception:  # an array on several devices, say; reading it raises the error, with the argument's name
         return False
 
 
@@ -58,8 +58,8 @@ def refuse_lazy(values: Any, name: str) -> None:
     library = type(values).__module__.partition(".")[0]
     graph = None if library in _LAZY else getattr(values, "__dask_graph__", None)  # xarray's, whatever they hold
     if library in _LAZY or (callable(graph) and graph() is not None):
-        kind = library if library in _LAZY else f"{library} array on dask"
+        what = library if library in _LAZY else f"{library} array on dask"
         raise TypeError(
-            f"{name} is a lazy array ({kind}), and npselect does not compute lazily; give {name}.compute(), which is "
+            f"{name} is a lazy array ({what}), and npselect does not compute lazily; give {name}.compute(), which is "
             "the whole of it in memory, or call npselect for one block at a time"
         )

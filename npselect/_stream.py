@@ -42,7 +42,7 @@ class StreamNumbers(NamedTuple):
 
     @property
     def in_order(self) -> bool:
-        """Whether row follows upon row, and choice upon choice."""
+        """Whether the numbers follow one another in the order of the rows, and in a row in that of the choices."""
         return self.order == tuple(range(len(self.order)))
 
     def numbers(self, start: int, stop: int) -> Array:
@@ -50,8 +50,8 @@ class StreamNumbers(NamedTuple):
         lengths = [self.shape[axis] for axis in self.order]
         strides = [math.prod(self.shape[axis + 1 :]) for axis in self.order]
         rows = np.arange(start, stop)
-        place = np.arange(lengths[-1]) * strides[-1] + np.zeros((stop - start, 1), np.int64)
+        position = np.arange(lengths[-1]) * strides[-1] + np.zeros((stop - start, 1), np.int64)
         for length, stride in zip(lengths[-2::-1], strides[-2::-1], strict=True):
-            place += (rows % length * stride)[:, None]
+            position += (rows % length * stride)[:, None]
             rows = rows // length
-        return np.uint64(self.offset) + place.astype(np.uint64)
+        return np.uint64(self.offset) + position.astype(np.uint64)

@@ -1,4 +1,4 @@
-"""Kernels over ranges of rows, in as many threads as the batch is worth.
+"""Work on ranges of rows, in as many threads as pay for a batch of that size.
 
 The threads are those of a `ThreadPoolExecutor` made at the first batch that wants one, once per process: a child made
 by `os.fork` finds another process id and makes its own. numba's threading layers are not used: they abort the process
@@ -46,33 +46,33 @@ def _positive(text: str) -> int | None:
     return int(text) or None if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def over_rows(part: Callable[[int, int], None], rows: int, choices: int) -> None:
-    """Call ``part(start, stop)`` so that the ranges cover all rows; small batches stay in this thread.
+def over_rows(function: Callable[[int, int], None], rows: int, choices: int) -> None:
+    """Call ``function(start, stop)`` so that the ranges cover all rows; small batches stay in this thread.
 
     A thread takes several ranges, one after another; this thread takes ranges too. Whether it returns or raises, an
     interrupt included, no range is still being worked on.
     """
     size = rows * choices
     if size < WORTH_THREADS:
-        part(0, rows)
+        function(0, rows)
         return
     threads = thread_count()
-    parts = 1 if threads == 1 else min(RANGES_PER_THREAD * threads, size // LEAST_RANGE)
-    parts = min(max(parts, size // MOST_AT_ONCE), rows)
-    ranges = pairwise([rows * i // parts for i in range(parts + 1)])  # whoever is free takes the next
+    count = 1 if threads == 1 else min(RANGES_PER_THREAD * threads, size // LEAST_RANGE)
+    count = min(max(count, size // MOST_AT_ONCE), rows)
+    ranges = pairwise([rows * i // count for i in range(count + 1)])  # a thread that is free takes the next
 
     def work() -> None:
         try:
             for start, stop in ranges:
-                part(start, stop)
+                function(start, stop)
         except BaseException:
-            deque(ranges, maxlen=0)  # nobody begins another
+            deque(ranges, maxlen=0)  # no thread begins another
             raise
 
     futures: list[Future[None]] = []
     try:
         with suppress(RuntimeError):  # at the interpreter's end, pools take no more work
-            futures.extend(_pool(os.getpid(), threads).submit(work) for _ in range(min(threads, parts) - 1))
+            futures.extend(_pool(os.getpid(), threads).submit(work) for _ in range(min(threads, count) - 1))
         work()
         for future in futures:
             future.result()

@@ -1,6 +1,6 @@
-"""What was tuned on the host's side: each number with its unit, and the reason for its value.
+"""What was tuned on the host: each number with its unit, and the reason for its value.
 
-No result depends on any of them. What a kernel needs to know when it is compiled stands where the kernel does.
+No result depends on any of them. The constants that kernels are compiled with stand beside the kernels.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ NOISE_BLOCK = 1 << 16
 """Elements whose noise is drawn at a time: 256 KiB of float32, which stay in a core's cache until they are read."""
 
 ROW_MEMORY = 1 << 20
-"""Bytes that a thread keeps of a row and of its noise: what a core's second-level cache holds. Longer rows are gone
-through in segments, whose exponentials are computed again where they are needed again."""
+"""Bytes that a thread keeps of a row and of its noise: what a core's second-level cache holds. Longer rows are read in
+segments, whose exponentials are computed again in each pass."""
 
 # ------------------------------------------------------------------------------------------------ the fast path
 

@@ -16,7 +16,7 @@ from npselect._operators import OPERATORS, Operator
 
 __all__ = ["warm_up"]
 
-_CHOICES = (1, 2, 3, 4, 8, 10, 16, 33, 128, 129, 1025)  # whatever lengths of rows kernels are made for
+_CHOICES = (1, 2, 3, 4, 8, 10, 16, 33, 128, 129, 1025)  # lengths at which kernels, or their branches, differ
 _ROWS = 17
 
 Call = Callable[[], object]
@@ -76,13 +76,13 @@ def warm_up(
     for operator in several:
         if not isinstance(operator, str) or operator not in OPERATORS:
             raise ValueError(f"operator is {operator!r}; it takes one of {', '.join(map(repr, OPERATORS))}")
-    kinds = {name: ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name) for name in names}
+    wanted = {name: ml_dtypes_bfloat16() if name == "bfloat16" else np.dtype(name) for name in names}
     compilations = _counter()
     calls = [
         (f"{operator}.{function}, {name}", call)
         for operator in several
-        for name, kind in kinds.items()
-        for function, call in _calls(operator, kind)
+        for name, dtype in wanted.items()
+        for function, call in _calls(operator, dtype)
     ]
     with compilations() as found:
         for done, (text, call) in enumerate(calls):
@@ -132,7 +132,7 @@ def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
 
 
 def _ways(operator: Operator, shape: Shape, wide: DType) -> list[Options]:
-    """The options: without any; drawn, in the order of the rows and in another; given."""
+    """Options that lead to different kernels: none; noise, drawn in row order or not, or given; an index."""
     ways: list[Options] = [] if operator.options else [{}]
     if "seed" in operator.options:
         ways += [{"seed": 1}, {"seed": 1, "axis": 0}]

@@ -9,10 +9,9 @@
 relaxed sample, which `soft` returns: `soft` with `backward` is the ordinary Gumbel-softmax.
 
 The noise is either given, ``noise=``, or a function of ``seed=`` and of each entry's place (`npselect.noise`): then it
-is drawn where it is needed and never kept, and calls with the same seed and places have the same noise, two layers of a
-model as well as a forward and its backward. An entry's place
-is its position in `logits` as given, in C order, plus ``offset=``. Noise is added in float32, or for float64 logits in
-float64.
+is drawn where it is needed and never kept. Calls with the same seed and the same places have the same noise: a forward
+and its backward, but two layers of a model as well. An entry's place is its position in `logits` as given, in C order,
+plus ``offset=``. Noise is added in float32, or for float64 logits in float64.
 
 E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017; C. J. Maddison, A. Mnih
 and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete random variables", ICLR 2017.

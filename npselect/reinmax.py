@@ -15,7 +15,7 @@ gradient's mean over the samples is that of the expected loss for every loss tha
 temperatures it is biased. There is no factor ``1 / temp``, with which it would vanish or explode. A candidate
 that was unlikely gets about ``-a / 2`` when it is drawn; one that was likely gets little, as then a and b are small.
 
-The sample comes of ``seed=``, of ``noise=`` (`npselect.gumbel_softmax` tells of both), or of ``index=``: what a
+The sample comes from ``seed=``, from ``noise=`` (see `npselect.gumbel_softmax` for both), or from ``index=``: what a
 framework has drawn, by a multinomial sampler, say.
 
 L. Liu, C. Dong, X. Liu, B. Yu and J. Gao, "Bridging discrete and backpropagation: straight-through and beyond",
@@ -67,8 +67,8 @@ def forward(
     noise : array_like, optional
         What is added to the logits, as in `npselect.gumbel_softmax.forward`.
     index : array_like of int, shape of `logits` without `axis`, optional
-        What was drawn elsewhere: a candidate of each row, or -1 in a row where `where` offers none. In a row that is
-        NaN any index will do.
+        What was drawn elsewhere: the column of a candidate, or -1 in a row where `where` offers none. In a row whose
+        mask is NaN, -1 and every column will do.
     offset : int, optional
         With `seed`: the place of the first entry of `logits` in the stream of numbers.
     axis, where, nan_policy, out, backend
@@ -162,7 +162,7 @@ def jvp(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """What `backward` is the transpose of, along `tangent`: the map is symmetric, so this is `backward`'s.
+    """The linear map of which `backward` is the transpose, along `tangent`: it is symmetric, so the two are one.
 
     ``grad_logits_i = ((2 q_i - p_i) h_i - (q_i a - p_i b) - D_i a) / 2``, with `tangent` in the place of `grad_mask`.
 

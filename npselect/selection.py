@@ -24,6 +24,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ from npselect._call.layout import tier_and_memory
 from npselect._call.memory import AnyArray, AnyMemory
 from npselect._dtypes import Array, Shape
 from npselect._modes import in_usual_modes
+from npselect._operators import OPERATORS
 from npselect._places import names_on_gpu
 from npselect.tiers.cpu.gather import Selected
 
@@ -70,13 +72,14 @@ def forward(
         Which entries are candidates; broadcasts to `logits`.
     operator : module, optional
         With the functions ``index`` and ``backward`` of `npselect.straight_through`; `npselect.gumbel_softmax` needs
-        ``seed=`` or ``noise=`` among the options. Both can be pickled, so that a `functools.partial` with ``operator=``
-        can be sent to other processes; an operator of your own can if it is no module but an object of a class.
+        ``seed=`` or ``noise=`` among the options, `npselect.reinmax` one of ``seed=``, ``noise=`` and ``index=``. These
+        modules can be pickled, so that a `functools.partial` with ``operator=`` can be sent to other processes; an
+        operator of your own can if it is no module but an object of a class.
     reduce : bool, optional
         If False, the result is ``x * mask``, in which the chosen vector keeps its place among zeros.
     **operator_options
-        Other options of the operator, such as ``seed``, ``noise``, ``offset``, ``nan_policy`` and ``backend``; not
-        ``axis`` nor ``out``.
+        Other options of the operator, such as ``seed``, ``noise``, ``index``, ``offset``, ``nan_policy`` and
+        ``backend``; not ``axis`` nor ``out``.
 
     Returns
     -------
@@ -259,6 +262,8 @@ def _dots(dot: Callable[..., AnyArray], grad: AnyArray, x: AnyArray, logits_shap
 
 # ------------------------------------------------------------------------------------------------ what may come in
 
+_OPTIONS = {"backend", "nan_policy", *chain.from_iterable(operator.options for operator in OPERATORS.values())}
+
 
 def _check_operator(operator: Any, options: dict[str, Any]) -> None:
     for name in ("index", "backward"):
@@ -272,7 +277,7 @@ def _check_operator(operator: Any, options: dict[str, Any]) -> None:
         if unknown and all(parameter.kind != parameter.VAR_KEYWORD for parameter in takes.values()):
             raise TypeError(
                 f"operator {getattr(operator, '__name__', operator)!r} takes no option {unknown[0]}; it takes "
-                f"{', '.join(sorted({'backend', 'nan_policy', 'seed', 'noise', 'offset'} & set(takes)))}"
+                f"{', '.join(sorted(_OPTIONS & set(takes)))}"
             )
     if "axis" in options:
         raise TypeError("selection takes no axis: the candidates are the last axis of logits and the last but one of x")

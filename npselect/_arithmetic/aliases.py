@@ -82,7 +82,7 @@ Table: TypeAlias = Any
 Array: TypeAlias = Any
 """Any array, of any storage."""
 
-# ------------------------------------------------------------------------------------------------ places
+# ------------------------------------------------------------------------------------------------ rows and columns
 
 Row: TypeAlias = Any
 """The number of a row."""

@@ -1,4 +1,4 @@
-"""Scalar formulas of the kernels, written once for every target: the same operations, hence the same bits, everywhere.
+"""``exp((logit - top) / temp)``, written once for every target: the same operations, hence the same bits, everywhere.
 
 No library function is called: `exp` is written out over `npselect._arithmetic.primitives`, and so are the logarithms in
 `npselect._arithmetic.logarithm`.
@@ -41,9 +41,9 @@ __all__ = [
 # exp(r) = 1 + (r + r**2 q(r)), q the minimax polynomial for |r| <= ln(2) / 2. Its error, relative to exp(r), is below
 # 8e-9 for float32 (0.13 units of 2**-24) and 2e-17 for float64 (0.12 units of 2**-53). r = exact + rest: the first part
 # carries no rounding error, so only the two last sums and the polynomial count, and the result stays within 1 ULP.
-# 2**n is applied in two halves, each a normal number, so that a subnormal result is rounded to its place by the second
-# alone. n comes from adding 1.5 * 2**(p - 1), whose last place is 1; of the sum's bits, only low ones that are n's stay
-# when they are shifted to the exponent's place.
+# 2**n is applied in two halves, each a normal number, so that a subnormal result is rounded once, by the last product.
+# n comes from adding 1.5 * 2**(p - 1), whose last place is 1; of the sum's bits, only low ones that are n's stay when
+# they are shifted to the exponent's place.
 
 _LOWEST32, _LOWEST64 = np.float32(-104.0), np.float64(-745.25)  # exp is below half the smallest subnormal
 _NEAR = -87  # from here on, exp is a normal number in either type
@@ -174,8 +174,8 @@ def _plus64(z: Number) -> Constants:
 def exp_constants(zero: Number) -> Constants:
     """The constants of `exp_normal`, as numbers that the compiler does not know to be constants: ``c + zero``.
 
-    These are kept on the stack, from where an instruction takes its operand. Constants, for which there are not enough
-    registers, would be loaded one by one in every turn of a loop, each after its address.
+    They are kept on the stack, from where an instruction takes its operand. There are not enough registers for them as
+    constants: each would be loaded in every iteration of a loop, and its address before it.
     """
     return _plus32(zero) if isinstance(zero, np.float32) else _plus64(zero)
 
@@ -252,8 +252,8 @@ def _divided(z: Number, z_tail: Number, temp: Temperature) -> tuple[Number, Numb
     return t, fma(z, temp.reciprocal_hi, -t) + fma(z, temp.reciprocal_lo, z_tail * temp.reciprocal_hi)
 
 
-# Most rows need neither the one nor the other power of two, and no result that is subnormal, or 0: excluded entries
-# have -inf there. Those rows, and tiles of such rows, take the shorter of two ways to the same bits.
+# Most rows need neither power of two, and have no weight that is subnormal, or 0: no entry is excluded, that is -inf.
+# For such a row, and for a tile of such rows, there is a fast path to the same bits.
 
 
 @formula

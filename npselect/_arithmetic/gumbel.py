@@ -14,7 +14,7 @@ from npselect._arithmetic.aliases import Number, Word
 from npselect._arithmetic.logarithm import log_triple_word, rough_log
 from npselect._arithmetic.primitives import bits_of, float64_of, fma, inlined, rounded32, select
 
-__all__ = ["gumbel", "philox", "quick_gumbel", "uniform", "words_of"]
+__all__ = ["MARGIN", "gumbel", "philox", "quick_gumbel", "uniform", "words_of"]
 
 _MULTIPLIER0, _MULTIPLIER1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _WEYL0, _WEYL1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -58,9 +58,9 @@ def uniform(word: Word) -> Number:
 # G by d + d (1 + d) |G|, and very little more: less than 1.01 d (1 + |G|). Where G -+ twice as much round to different
 # float32, it is computed with all the words. That G, rounded to float64, lies between the two, so this changes nothing
 # where they round to the same. With `rough_log`, d = 2**-43, that is once in some 20,000 numbers. The CUDA tier takes
-# as much, though with `quick_minus_log` d = 2**-44.
+# the same margin, though with `quick_minus_log` d = 2**-44.
 
-_MARGIN = np.float64(2.0**-42)
+MARGIN = np.float64(2.0**-42)
 _MAGNITUDE, _DOUBT = np.int64(0x7FFFFFFFFFFFFFFF), np.float32(np.nan)
 
 
@@ -87,6 +87,6 @@ def gumbel(u: Number) -> Number:
 def quick_gumbel(u: Number) -> Number:
     """The float32 noise of a uniform, or of a SIMD vector of them; NaN where it is in doubt."""
     g = rough_log(-rough_log(u))
-    margin = fma(_MARGIN, float64_of(bits_of(g) & _MAGNITUDE), _MARGIN)
+    margin = fma(MARGIN, float64_of(bits_of(g) & _MAGNITUDE), MARGIN)
     low, high = rounded32(-g - margin), rounded32(margin - g)
     return select(low == high, low, _DOUBT)

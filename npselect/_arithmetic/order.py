@@ -5,7 +5,7 @@
 - the 128 lanes fold in fours, (0 + 2) + (1 + 3), and the 32 sums by halves: 16, 8, 4, 2, 1;
 - the segments' sums are added in rising order.
 
-Lanes without a column hold 0. Adding 0 changes nothing, as no sum is -0: what is left of a fold has 0 added.
+Lanes without a column hold 0. Adding 0 changes nothing, as no sum is -0: the last sum of a fold has 0 added.
 """
 
 __all__ = ["LANES", "SEGMENT"]

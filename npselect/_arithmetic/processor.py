@@ -1,4 +1,4 @@
-"""Which instructions the processor has: they change the kernels' code, and never a bit of a result.
+"""Which instructions the processor has: they change the kernels' code, but no bit of a result.
 
 Kernels are written once, over SIMD vectors of sixteen numbers. Where one register holds a vector, sixteen columns are
 transposed at a time; elsewhere as many as two registers hold. Where float16 has instructions, they replace formulas.

@@ -81,7 +81,7 @@ def as_vector(context: Context, builder: Builder, value: Value, kind: NumbaType,
 
 
 def splat(builder: Builder, scalar: Value, width: int = WIDTH) -> Value:
-    """LLVM's vector of `width` times the same number."""
+    """LLVM's vector of `width` lanes that all hold the same number."""
     vector = ir.VectorType(scalar.type, width)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), scalar, _INT32(0))
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_INT32, width), [0] * width))
@@ -165,7 +165,7 @@ _define(operator.invert, _same, lambda builder, is_float, a: builder.not_(a))
 
 @intrinsic
 def broadcast(typing: Typing, scalar: NumbaType) -> Code:
-    """A vector of sixteen times the same number."""
+    """A vector of sixteen lanes that all hold the same number."""
 
     def generate(context: Context, builder: Builder, sig: Signature, args: Sequence[Value]) -> Value:
         return splat(builder, args[0])
@@ -208,7 +208,7 @@ def lane(typing: Typing, vector: NumbaType, i: NumbaType) -> Code:
 def pointer_to(
     context: Context, builder: Builder, kind: NumbaType, array: Value, i: Value, width: int = WIDTH
 ) -> Value:
-    """To the vector that starts at entry i of an array of one axis."""
+    """A pointer to the vector that starts at entry i of an array of one axis."""
     data = context.make_array(kind)(context, builder, array).data
     vector = ir.VectorType(context.get_value_type(kind.dtype), width)
     return builder.bitcast(builder.gep(data, [i]), vector.as_pointer())

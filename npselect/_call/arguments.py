@@ -28,6 +28,7 @@ __all__ = [
     "outs",
     "promoted",
     "stream_of",
+    "stream_unless_given",
     "temperatures",
     "whole",
 ]
@@ -64,12 +65,12 @@ def as_float64(array: AnyArray, name: str, to_host: Callable[[AnyArray], Array] 
     """
     if array.dtype.kind in "biu":
         if array.dtype.itemsize == 8:
-            _check_held(to_host(array), name)
+            _check_exact(to_host(array), name)
         return array.astype(np.dtype(np.float64))
     raise TypeError(f"{name} has dtype {array.dtype}; it takes {', '.join(FLOATING)}, integers and bools")
 
 
-def _check_held(integers: Array, name: str) -> None:
+def _check_exact(integers: Array, name: str) -> None:
     wide = integers.astype(np.float64)
     beyond = wide >= 2.0 ** np.iinfo(integers.dtype).bits / (1 + (integers.dtype.kind == "i"))  # 2**63 or 2**64
     rounded = beyond | (np.where(beyond, 0.0, wide).astype(integers.dtype) != integers)
@@ -99,8 +100,11 @@ def check_bools(array: AnyArray, name: str) -> None:
 
 
 def integers(values: object, name: str) -> Array:
-    """An array of int64."""
-    return as_int64(_as_array(values, name), name)
+    """An array of int64. An empty sequence will do, which NumPy makes an array of float64."""
+    array = _as_array(values, name)
+    if not array.size and isinstance(values, (list, tuple)):
+        array = array.astype(np.int64)
+    return as_int64(array, name)
 
 
 def as_int64(array: Array, name: str) -> Array:
@@ -145,12 +149,18 @@ def noise_of(seed: object, noise: object, offset: object) -> object:
     if (seed is None) == (noise is None):
         given = "neither was" if seed is None else "both were"
         raise TypeError(f"exactly one of seed= and noise= must be given; {given}")
+    stream = stream_unless_given(seed, offset, "noise=")
+    return noise if stream is None else stream
+
+
+def stream_unless_given(seed: object, offset: object, instead: str) -> Stream | None:
+    """The numbers of a seed's stream; None if there is no seed but the option `instead`, which takes no offset."""
     stream = stream_of(0 if seed is None else seed, offset)
-    if noise is None:
+    if seed is not None:
         return stream
     if stream.offset != 0:
-        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with noise=")
-    return noise
+        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with {instead}")
+    return None
 
 
 def _word(value: object, name: str) -> int:

@@ -1,6 +1,6 @@
-"""Choose once, then weigh: for operators whose backward pass asks which candidate was drawn.
+"""The choice, made once: for operators whose backward pass asks which candidate was drawn.
 
-The choice is that of the largest ``logits + noise``, or an index from elsewhere, which is checked.
+It is that of the largest ``logits + noise``, or an index that the caller gave, which is checked.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npselect._call.arguments import stream_of
+from npselect._call.arguments import stream_unless_given
 from npselect._call.memory import AnyArray, AnyMemory
 from npselect._dtypes import Shape
 from npselect._operators import CHOICE
@@ -20,6 +20,7 @@ from npselect.tiers import RowFunctions
 
 __all__ = ["EMPTY", "GivenIndex", "choose_rows", "drawn_by", "fit_index"]
 
+# As in npselect._arithmetic.steps, which loads numba; here it is not loaded before a tier is chosen.
 EMPTY = -1  # nothing is offered: a row of zeros
 REFUSED = -3  # an index that names no candidate
 
@@ -37,22 +38,20 @@ def drawn_by(seed: object, noise: object, index: object, offset: object) -> obje
     if len(given) != 1:
         were = f"{' and '.join(given)} were" if given else "none was"
         raise TypeError(f"exactly one of seed=, noise= and index= must be given; {were}")
-    stream = stream_of(0 if seed is None else seed, offset)
-    if seed is not None:
+    stream = stream_unless_given(seed, offset, given[0])
+    if stream is not None:
         return stream
-    if stream.offset != 0:
-        raise TypeError(f"offset is {offset}, a place in the stream of a seed; it does not go with {given[0]}")
     return noise if index is None else GivenIndex(index)
 
 
 def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyArray:
-    """An index as int64 of shape (rows,)."""
+    """The index that a caller gave, as int64 of shape (rows,)."""
     array = memory.integers(index, "index")
     expected = (*shape[:axis], *shape[axis + 1 :])
     if array.shape != expected:
         raise ValueError(
-            f"index has shape {array.shape} and logits has shape {shape}; index must have that without axis {axis}, "
-            f"{expected}"
+            f"index has shape {array.shape} and logits has shape {shape}; index must have the shape of logits without "
+            f"axis {axis}, {expected}"
         )
     size = math.prod(expected)
     return memory.as_rows(array.reshape((size, 1)), np.dtype(np.int64)).reshape((size,))
@@ -74,10 +73,10 @@ def choose_rows(
     if index is not None:
         refused = np.flatnonzero(memory.to_host(choice) == REFUSED)
         if refused.size:
-            position = [int(i) for i in np.unravel_index(refused[0], shape)]
+            position, value = np.unravel_index(refused[0], shape), memory.to_host(index)[refused[0]]
+            at = f"index{[int(i) for i in position]}" if position else "index"
             raise ValueError(
-                f"index{position if position else ''} is {memory.to_host(index)[refused[0]]}; it must name a candidate "
-                f"of its row, one of {logits.shape[1]}, that is neither -inf nor excluded by where, and be -1 where "
-                "there is none"
+                f"{at} is {value}; it must name a candidate, a column from 0 to {logits.shape[1] - 1} that is neither "
+                "-inf nor excluded by where, or be -1 in a row for which where offers none"
             )
     return choice

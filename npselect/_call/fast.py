@@ -1,8 +1,8 @@
 """The fast path: arrays that are rows x choices already, and nothing else out of the ordinary.
 
-Small batches would spend most of their time on the questions that `npselect._call.layout` asks. Here the calls to which
-the answers are known beforehand are told from all others. Those get None, and take the other path; so do wrong ones, to
-be told there what is wrong.
+A small batch would spend most of its time on the questions that `npselect._call.layout` asks. The fast path takes the
+calls to which the answers are known beforehand. For any other call it returns None, and `npselect._call.layout` takes
+that: also a wrong one, of which it says what is wrong.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def fast_call(
 ) -> AnyArray | None:
     """The result or results of `arrays`, the last of which are the logits; None if anything is out of the ordinary.
 
-    What arrays will do is for those to say who know their memory: `npselect._call.on_host` and, on a GPU,
-    `npselect._call.fast_on_gpu`. Noise will, if it comes from a stream.
+    Which arrays it takes, `npselect._call.on_host` says and, on a GPU, `npselect._call.fast_on_gpu`. Of noise it takes
+    a stream's numbers alone.
     """
     usual = where is None and type(axis) is int and axis == -1 and nan_policy == "propagate"
     if not usual or not (noise is None or type(noise) is Stream):
@@ -118,6 +118,5 @@ def _temps(temp: float, dtype: DType) -> Array | None:
     """A temperature as tiers take it; None if it is not positive and finite there, or there is none for the dtype."""
     if not is_floating(dtype):
         return None
-    with np.errstate(over="ignore", under="ignore"):
-        temps = np.full(1, temp, computed_in(dtype))
+    temps = np.full(1, temp, computed_in(dtype))
     return temps if 0 < temps[0] < np.inf else None

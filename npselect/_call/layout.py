@@ -95,8 +95,8 @@ def fill_results(
 ) -> list[AnyArray]:
     """One result for each of `outs`: those themselves or, for None, new arrays.
 
-    What `fill` has yet to read must not be overwritten: where an array of `out` may share memory with that, or is laid
-    out otherwise than the tiers have it, other memory is filled, and then copied.
+    `fill` must not overwrite what it has yet to read: where an array of `out` may share memory with `read`, or is not
+    laid out as the tiers take it, a new array is filled, and then copied.
     """
     views = [
         None if out is None else fitting(memory.writable(out), form.shape, form.dtype)
@@ -133,9 +133,10 @@ def fill_results(
 def tier_and_memory(
     backend: str | None, arrays: Mapping[str, object], beside: Mapping[str, object], on_gpu: list[str]
 ) -> tuple[RowFunctions, AnyMemory]:
-    """The tier that was named or that the arrays call for, and where they are: all of `arrays` must be there.
+    """The tier that was named, or that is for where the arrays are; and their memory.
 
-    What is `beside` them is small, and may be on the host where they are on a GPU. `on_gpu` names those that are.
+    All of `arrays` must be on the same side. What is `beside` them may be on the host where they are on a GPU. `on_gpu`
+    names those of either that are on a GPU.
     """
     tier = choose(backend, bool(on_gpu))
     if not on_gpu:
@@ -161,9 +162,9 @@ def lay_out(
 ) -> Batch:
     """Check what was given and lay it out as rows x choices.
 
-    Where the function sums over the rows that share a temperature, they become neighbours, in the order of the
-    temperatures. Logits that noise is added to keep their own dtype, and so does the sum: the choice must not depend on
-    what dtype a cotangent has.
+    If the function sums over the rows that share a temperature, those rows become neighbours, in the order of the
+    temperatures. Where noise is added, the logits keep their own dtype, and the sum has its compute type: the choice
+    must not depend on the dtype of a cotangent.
     """
     stream = noise if isinstance(noise, Stream) else None
     index = noise.values if isinstance(noise, GivenIndex) else None
@@ -202,12 +203,12 @@ def lay_out(
         added = StreamNumbers.of(stream, shape, order, computed_in(own))
     elif noises is not None:
         added = _rows_or_one(memory, noises, shape, order, shape[axis])
-    weigh = own if added is not None and not function.takes_choice else dtype
-    rows = memory.as_rows(logits.transpose(order), weigh)
+    row_dtype = own if added is not None and not function.takes_choice else dtype
+    rows = memory.as_rows(logits.transpose(order), row_dtype)
     rows_where = None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis])
     choice = None
     if function.takes_choice or indices is not None:
-        choose_from = rows if own == weigh else memory.as_rows(logits.transpose(order), own)
+        choose_from = rows if own == row_dtype else memory.as_rows(logits.transpose(order), own)
         lead_shape = tuple(shape[i] for i in lead)
         choice = choose_rows(tier, memory, choose_from, added, indices, rows_where, lead_shape)
     return Batch(

@@ -1,8 +1,9 @@
 """Arrays on a GPU, for one call: a `Memory` (see `npselect._call.memory`).
 
-All that a call reads and writes is on one device, and is used on one stream: the caller's, which the first array that
-has one names. Where another array comes with another stream, the call's waits for that one before, and that one for the
-call's afterwards. What DLPack lends may be taken back as soon as the call returns, so then the call waits for its work.
+All that a call reads and writes is on one device, and is used on one stream: that of the first array that has one. If
+another array comes with another stream, the call's stream waits for that one first, and that one waits for the call's
+stream afterwards. Memory that is borrowed by DLPack may be taken back as soon as the call returns, so such a call waits
+until its work is done.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def to_host(values: AnyArray) -> AnyArray:
 
 
 def writable(out: object) -> Array:
-    """`out`, as an array of no subclass; a torch tensor's memory is written to, whatever autograd knows of it."""
+    """`out` as a plain ndarray; a torch tensor's memory is written to, and autograd is not told."""
     out = as_numpy_sees(out)
     if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
         if on_device(out):
@@ -145,7 +145,7 @@ def new(shape: Shape, dtype: DType, beside: Array) -> Array:  # noqa: ARG001
 
 
 def are_apart(array: Array, others: Sequence[Array]) -> bool:
-    """Whether an array shares no memory with others: sure if they are two, and each has its own."""
+    """Whether an array surely shares no memory with others; two arrays that own their memory do not."""
     for other in others:
         if array is other:
             return False

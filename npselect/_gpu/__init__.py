@@ -1,1 +1,1 @@
-"""The GPU as a place: memory, copies, launches, other libraries' arrays. No formulas, no operators."""
+"""The GPU itself: memory, copies, launches, other libraries' arrays. No formulas, no operators."""

@@ -14,7 +14,7 @@ __all__ = [
     "Address",
     "Count",
     "DType",
-    "Foreigner",
+    "ForeignArray",
     "Function",
     "HostArray",
     "Kind",
@@ -33,8 +33,8 @@ HostArray: TypeAlias = npt.NDArray[Any]
 """NumPy's."""
 DType: TypeAlias = Any
 """A `numpy.dtype`, or what stands for bfloat16's where NumPy knows none."""
-Foreigner: TypeAlias = Any
-"""An array of whatever library."""
+ForeignArray: TypeAlias = Any
+"""An array of any library."""
 Unknown: TypeAlias = Any
 """An object of numba's, of the bindings', or of another library's, which says nothing of its type."""
 Function: TypeAlias = Callable[..., Any]
@@ -47,7 +47,7 @@ Kind: TypeAlias = Any
 Stored: TypeAlias = Any
 """A number as it is stored."""
 Address: TypeAlias = Any
-"""An int64; or an array in shared memory, which stands for one."""
+"""An int64; or an array in shared memory, which is used like one."""
 Position: TypeAlias = Any
 """int64: of an element, counted from an address."""
 Count: TypeAlias = Any
@@ -55,7 +55,7 @@ Count: TypeAlias = Any
 Mask: TypeAlias = Any
 """An integer with a bit for each slot."""
 Quads: TypeAlias = Any
-"""What a thread holds of a row: fours of numbers, in registers."""
+"""The entries of a row that a thread has in registers, in fours."""
 LaneSums: TypeAlias = Any
 """The sums of a thread's lanes of a segment, in registers."""
 Shared: TypeAlias = Any

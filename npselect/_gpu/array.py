@@ -1,4 +1,4 @@
-"""Arrays on a GPU: what comes in is seen as one, and results are ones, which every library can take without a copy."""
+"""Arrays on a GPU: a view of what a caller gave, or a result, which every library can take without a copy."""
 
 from __future__ import annotations
 
@@ -268,7 +268,7 @@ def contiguous(shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
 
 
 def _assign_bytes(target: DeviceArray, source: DeviceArray) -> None:
-    """The same where elements stand at odd addresses: byte after byte, converted where they do not."""
+    """`assign`, where elements are not at multiples of their size: byte after byte, converted by way of a copy."""
     if source.dtype != target.dtype:
         aligned = DeviceArray.empty(source.shape, source.dtype, target.stream, target.device)
         _copy_bytes(aligned, source, target.stream)

@@ -1,8 +1,7 @@
 """Numbers copied from one layout in device memory to another, and from one dtype to another, rounded once.
 
-One thread copies one element. The axes are put into the order in which they lie where the copy goes, those that follow
-upon one another on both sides are made one, and four are left to the kernel; what axes there are beyond, launches loop
-over.
+One thread copies one element. Axes are sorted by the target's strides, and neighbours that are contiguous in both
+layouts are merged. The kernel takes the last four axes; there is a launch for each index along the others.
 """
 
 from __future__ import annotations
@@ -40,29 +39,29 @@ def copy(
     axes = _merged(shape, source[1], target[1])
     outer, inner = axes[:-_AXES], axes[-_AXES:]
     inner = [(1, 0, 0)] * (_AXES - len(inner)) + inner
-    lengths, steps, places = (list(column) for column in zip(*inner, strict=True))
+    lengths, source_steps, target_steps = (list(column) for column in zip(*inner, strict=True))
     size = math.prod(lengths)
     if not size:
         return
     kernel = copy_kernel(source[2], target[2])
     from_bytes, to_bytes = (np.dtype(stored(name)).itemsize for name in (source[2], target[2]))
-    for place in itertools.product(*(range(length) for length, _, _ in outer)):
-        begin = source[0] + from_bytes * sum(i * step for i, (_, step, _) in zip(place, outer, strict=True))
-        end = target[0] + to_bytes * sum(i * step for i, (_, _, step) in zip(place, outer, strict=True))
+    for index in itertools.product(*(range(length) for length, _, _ in outer)):
+        begin = source[0] + from_bytes * sum(i * step for i, (_, step, _) in zip(index, outer, strict=True))
+        end = target[0] + to_bytes * sum(i * step for i, (_, _, step) in zip(index, outer, strict=True))
         blocks = -(-size // THREADS)
-        kernel(blocks, THREADS, stream, size, *lengths[1:], begin, *steps, end, *places)
+        kernel(blocks, THREADS, stream, size, *lengths[1:], begin, *source_steps, end, *target_steps)
 
 
-def _merged(shape: Sequence[int], steps: Sequence[int], places: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Length and both strides of each axis that is left, the one with the target's longest strides first."""
+def _merged(shape: Sequence[int], source: Sequence[int], target: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Length, source's and target's stride of each axis that is left; the target's longest stride comes first."""
     axes = sorted(
-        (axis for axis in zip(shape, steps, places, strict=True) if axis[0] != 1), key=lambda axis: -abs(axis[2])
+        (axis for axis in zip(shape, source, target, strict=True) if axis[0] != 1), key=lambda axis: -abs(axis[2])
     )
     merged: list[tuple[int, int, int]] = []
-    for length, step, place in axes:
-        if merged and merged[-1][1:] == (length * step, length * place):
+    for length, source_step, target_step in axes:
+        if merged and merged[-1][1:] == (length * source_step, length * target_step):
             length *= merged.pop()[0]
-        merged.append((length, step, place))
+        merged.append((length, source_step, target_step))
     return merged
 
 
@@ -86,7 +85,7 @@ def _to_float64(x: Number) -> Number:
 
 @formula
 def _to_odd(x: Number) -> Number:
-    """A number as float32 or, of the two about it, the odd one: what is rounded next is as if it had not been."""
+    """A number rounded to float32, to odd if it is inexact: then a second rounding gives what one rounding would."""
     wide = np.float64(x)
     near = np.float32(wide)
     exact = np.float64(near)
@@ -117,12 +116,12 @@ def stored(name: str) -> Kind:
 
 
 def reading(name: str) -> Function:
-    """What makes a number of what is stored; 16 bits become float32."""
+    """The function that makes a number of what is stored; 16 bits become float32."""
     return widen if name in ("float16", "bfloat16") else _as_it_is
 
 
 def writing(name: str) -> Function:
-    """What makes of a number what is stored, rounded once."""
+    """The function that makes of a number what is stored, rounded once."""
     kind = stored(name)
     return _TO.get(name) or formula(lambda x: kind(x))
 

@@ -135,7 +135,7 @@ def _discard(capsule: int) -> None:
 
 @atexit.register
 def _let_go() -> None:
-    """What consumers still have when the interpreter ends stays theirs: nobody could answer a deleter any more."""
+    """Keep what consumers still have when the interpreter ends, without a deleter: none could be called any more."""
     for kept in _exported.values():
         kept[0].deleter = None
         _api.Py_IncRef(ctypes.py_object(kept))

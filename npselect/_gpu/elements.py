@@ -1,10 +1,11 @@
-"""Elements in memory, by address: int64, or an array in shared memory; `place` is counted in elements.
+"""Elements in memory, by address: int64, or an array in shared memory; a position counts elements.
 
 `kind` is the NumPy type of what lies there (see `npselect._arithmetic.half`), a constant of the kernel.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from operator import setitem
 
 import numpy as np
@@ -13,7 +14,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from npselect._arithmetic.aliases import Builder, Chosen, Code, Context, NumbaType, Signature, Typing
+from npselect._arithmetic.aliases import Builder, Chosen, Code, Context, NumbaType, Signature, Typing, Value
 from npselect._arithmetic.primitives import compiles
 from npselect._gpu.aliases import Address, Kind, Position, Stored
 from npselect._gpu.intrinsics import in_python
@@ -21,37 +22,37 @@ from npselect._gpu.intrinsics import in_python
 __all__ = ["load", "load4", "store", "store4"]
 
 
-def load(address: Address, place: Position, kind: Kind) -> Stored:
-    """The element at a place; of an array in shared memory, if that is given for the address."""
-    return in_python().load(address, place, kind)
+def load(address: Address, position: Position, kind: Kind) -> Stored:
+    """The element at a position; of an array in shared memory, if that is given for the address."""
+    return in_python().load(address, position, kind)
 
 
-def load4(address: Address, place: Position, kind: Kind) -> tuple[Stored, Stored, Stored, Stored]:
-    """Four elements from a place on, whose address is a multiple of 16 bytes, or of 8 for 16-bit numbers."""
-    a, b, c, d = in_python().load4(address, place, kind)
+def load4(address: Address, position: Position, kind: Kind) -> tuple[Stored, Stored, Stored, Stored]:
+    """Four elements from a position on, whose address is a multiple of 16 bytes, or of 8 for 16-bit numbers."""
+    a, b, c, d = in_python().load4(address, position, kind)
     return a, b, c, d
 
 
-def store(address: Address, place: Position, kind: Kind, value: Stored) -> None:
-    """Put an element at a place, as `load` takes it."""
-    in_python().store(address, place, kind, value)
+def store(address: Address, position: Position, kind: Kind, value: Stored) -> None:
+    """Put an element at a position, as `load` takes it."""
+    in_python().store(address, position, kind, value)
 
 
-def store4(address: Address, place: Position, kind: Kind, values: tuple[Stored, ...]) -> None:
-    """Put four elements from a place on, whose address is as `load4` wants it."""
-    in_python().store4(address, place, kind, values)
+def store4(address: Address, position: Position, kind: Kind, values: tuple[Stored, ...]) -> None:
+    """Put four elements from a position on, whose address is as `load4` wants it."""
+    in_python().store4(address, position, kind, values)
 
 
-def _at(context: Context, builder: Builder, address: Builder, place: Builder, kind: NumbaType) -> tuple[Builder, int]:
-    """The pointer to a place in global memory, and the bytes of an element."""
+def _at(context: Context, builder: Builder, address: Value, position: Value, kind: NumbaType) -> tuple[Value, int]:
+    """The pointer to a position in global memory, and the bytes of an element."""
     data = context.get_data_type(kind)
     size = context.get_abi_sizeof(data)
-    offset = builder.mul(place, ir.Constant(place.type, size), flags=("nsw",))
+    offset = builder.mul(position, ir.Constant(position.type, size), flags=("nsw",))
     pointer = ir.PointerType(data, addrspace=1)
     return builder.inttoptr(builder.add(address, offset, flags=("nsw",)), pointer), size
 
 
-def _quad(builder: Builder, pointer: Builder, size: int) -> list[tuple[Builder, int, int]]:
+def _quad(builder: Builder, pointer: Value, size: int) -> list[tuple[Value, int, int]]:
     """Pointers to vectors of at most 16 bytes that cover four elements, the elements of each, its alignment."""
     count = min(4, 16 // size)
     vector = ir.VectorType(pointer.type.pointee, count)
@@ -68,10 +69,10 @@ def _quad(builder: Builder, pointer: Builder, size: int) -> list[tuple[Builder, 
 
 
 @intrinsic
-def _load(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType) -> Code:
+def _load(typing: Typing, address: NumbaType, position: NumbaType, kind: NumbaType) -> Code:
     element = kind.instance_type
 
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         pointer, size = _at(context, builder, args[0], args[1], element)
         return builder.load(pointer, align=size)
 
@@ -79,10 +80,10 @@ def _load(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType)
 
 
 @intrinsic
-def _load4(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType) -> Code:
+def _load4(typing: Typing, address: NumbaType, position: NumbaType, kind: NumbaType) -> Code:
     element = kind.instance_type
 
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         pointer, size = _at(context, builder, args[0], args[1], element)
         values = []
         for quad, count, align in _quad(builder, pointer, size):
@@ -94,10 +95,10 @@ def _load4(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType
 
 
 @intrinsic
-def _store(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType, value: NumbaType) -> Code:
+def _store(typing: Typing, address: NumbaType, position: NumbaType, kind: NumbaType, value: NumbaType) -> Code:
     element = kind.instance_type
 
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         pointer, size = _at(context, builder, args[0], args[1], element)
         builder.store(args[3], pointer, align=size)
         return context.get_dummy_value()
@@ -106,10 +107,10 @@ def _store(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType
 
 
 @intrinsic
-def _store4(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaType, values: NumbaType) -> Code:
+def _store4(typing: Typing, address: NumbaType, position: NumbaType, kind: NumbaType, values: NumbaType) -> Code:
     element = kind.instance_type
 
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         pointer, size = _at(context, builder, args[0], args[1], element)
         elements = cgutils.unpack_tuple(builder, args[3])
         for quad, count, align in _quad(builder, pointer, size):
@@ -123,24 +124,24 @@ def _store4(typing: Typing, address: NumbaType, place: NumbaType, kind: NumbaTyp
 
 
 @compiles(load)
-def _load_(address: NumbaType, place: NumbaType, kind: NumbaType) -> Chosen:
+def _load_(address: NumbaType, position: NumbaType, kind: NumbaType) -> Chosen:
     if isinstance(address, types.Array):
-        return lambda address, place, kind: address[np.uint64(place)]
-    return lambda address, place, kind: _load(address, place, kind)
+        return lambda address, position, kind: address[np.uint64(position)]
+    return lambda address, position, kind: _load(address, position, kind)
 
 
 @compiles(load4)
-def _load4_(address: NumbaType, place: NumbaType, kind: NumbaType) -> Chosen:
-    return lambda address, place, kind: _load4(address, place, kind)
+def _load4_(address: NumbaType, position: NumbaType, kind: NumbaType) -> Chosen:
+    return lambda address, position, kind: _load4(address, position, kind)
 
 
 @compiles(store)
-def _store_(address: NumbaType, place: NumbaType, kind: NumbaType, value: NumbaType) -> Chosen:
+def _store_(address: NumbaType, position: NumbaType, kind: NumbaType, value: NumbaType) -> Chosen:
     if isinstance(address, types.Array):
-        return lambda address, place, kind, value: setitem(address, np.uint64(place), value)
-    return lambda address, place, kind, value: _store(address, place, kind, value)
+        return lambda address, position, kind, value: setitem(address, np.uint64(position), value)
+    return lambda address, position, kind, value: _store(address, position, kind, value)
 
 
 @compiles(store4)
-def _store4_(address: NumbaType, place: NumbaType, kind: NumbaType, values: NumbaType) -> Chosen:
-    return lambda address, place, kind, values: _store4(address, place, kind, values)
+def _store4_(address: NumbaType, position: NumbaType, kind: NumbaType, values: NumbaType) -> Chosen:
+    return lambda address, position, kind, values: _store4(address, position, kind, values)

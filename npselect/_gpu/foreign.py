@@ -24,7 +24,7 @@ import numpy as np
 
 from npselect._dtypes import bfloat16
 from npselect._gpu import dlpack
-from npselect._gpu.aliases import DType, Foreigner, Unknown
+from npselect._gpu.aliases import DType, ForeignArray, Unknown
 from npselect._gpu.array import DeviceArray
 from npselect._gpu.driver import LEGACY, Allocation, gpu
 
@@ -39,7 +39,7 @@ class Foreign(NamedTuple):
     borrowed: bool  # whether its producer may take the memory back as soon as the array is let go of
 
 
-def from_foreign(values: Foreigner, name: str, stream: int = LEGACY) -> Foreign:
+def from_foreign(values: ForeignArray, name: str, stream: int = LEGACY) -> Foreign:
     """An array on a GPU, of whatever library; `stream` is where it will be used, for those that ask."""
     try:
         return where_it_is(values) or _from_dlpack(values, stream)
@@ -48,7 +48,7 @@ def from_foreign(values: Foreigner, name: str, stream: int = LEGACY) -> Foreign:
         raise
 
 
-def where_it_is(values: Foreigner) -> Foreign | None:
+def where_it_is(values: ForeignArray) -> Foreign | None:
     """An array that tells where it is; None for one that is only lent, by DLPack."""
     if isinstance(values, DeviceArray):
         if isinstance(values.owner, Allocation):
@@ -63,7 +63,7 @@ def where_it_is(values: Foreigner) -> Foreign | None:
     return None
 
 
-def _from_torch(torch: Unknown, tensor: Foreigner) -> Foreign:
+def _from_torch(torch: Unknown, tensor: ForeignArray) -> Foreign:
     if tensor.layout != torch.strided or tensor.is_neg():
         raise TypeError("a torch tensor must be dense, without a negative bit; use .to_dense() or .resolve_neg()")
     dtype = _named(_torch_name(tensor.dtype))
@@ -87,7 +87,7 @@ def _torch_stream(torch: Unknown) -> Callable[[int], int]:
     return quick or (lambda device: int(torch.cuda.current_stream(device).cuda_stream))
 
 
-def _interface(values: Foreigner) -> Unknown:
+def _interface(values: ForeignArray) -> Unknown:
     """`__cuda_array_interface__`, where the array has one and its numbers have a name there."""
     try:
         return values.__cuda_array_interface__
@@ -97,7 +97,7 @@ def _interface(values: Foreigner) -> Unknown:
         raise
 
 
-def _from_interface(interface: Unknown, values: Foreigner) -> Foreign:
+def _from_interface(interface: Unknown, values: ForeignArray) -> Foreign:
     if interface.get("mask") is not None:
         raise TypeError("an array with a mask would lose it; give the array without, and where=")
     typestr = interface["typestr"]
@@ -120,7 +120,7 @@ def _dtype(typestr: str) -> DType:
     return np.dtype(typestr)
 
 
-def _from_dlpack(values: Foreigner, stream: int) -> Foreign:
+def _from_dlpack(values: ForeignArray, stream: int) -> Foreign:
     interface = _interface(values)
     _, number = values.__dlpack_device__()
     with gpu().current(number):
@@ -143,7 +143,7 @@ def _from_dlpack(values: Foreigner, stream: int) -> Foreign:
     return Foreign(view, None, True)
 
 
-def _is_bfloat16(typestr: str, values: Foreigner) -> bool:
+def _is_bfloat16(typestr: str, values: ForeignArray) -> bool:
     return typestr.endswith("V2") and str(getattr(values, "dtype", "")).endswith("bfloat16")
 
 
@@ -151,7 +151,7 @@ def _named(name: str) -> DType:
     return bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
-def _number(values: Foreigner) -> int:
+def _number(values: ForeignArray) -> int:
     """The device of an array without an address: an empty one."""
     asked = getattr(values, "__dlpack_device__", None)
     return int(asked()[1]) if asked is not None else 0

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from npselect._arithmetic.aliases import Bits, Builder, Chosen, Code, Context, NumbaType, Number, Signature, Typing
+from npselect._arithmetic.aliases import (
+    Bits,
+    Builder,
+    Chosen,
+    Code,
+    Context,
+    NumbaType,
+    Number,
+    Signature,
+    Typing,
+    Value,
+)
 from npselect._arithmetic.primitives import compiles
 from npselect._gpu.intrinsics import in_python
 
@@ -35,13 +48,13 @@ def narrow_bfloat16(x: Number) -> Bits:
     return in_python().narrow_bfloat16(x)
 
 
-def _word(value: int) -> Builder:
+def _word(value: int) -> Value:
     return ir.Constant(_WORD, value)
 
 
 @intrinsic
 def _widen_float16(typing: Typing, bits: NumbaType) -> Code:
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         # the instruction itself, as LLVM would make two loads of a load of four halves
         convert = ir.InlineAsm(ir.FunctionType(ir.FloatType(), [_SHORT]), "cvt.f32.f16 $0, $1;", "=f,h")
         return builder.call(convert, args)
@@ -51,7 +64,7 @@ def _widen_float16(typing: Typing, bits: NumbaType) -> Code:
 
 @intrinsic
 def _narrow_float16(typing: Typing, x: NumbaType) -> Code:
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), _SHORT)
 
     return types.uint16(types.float32), generate
@@ -59,7 +72,7 @@ def _narrow_float16(typing: Typing, x: NumbaType) -> Code:
 
 @intrinsic
 def _widen_bfloat16(typing: Typing, bits: NumbaType) -> Code:
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         return builder.bitcast(builder.shl(builder.zext(args[0], _WORD), _word(16)), ir.FloatType())
 
     return types.float32(types.int16), generate
@@ -67,7 +80,7 @@ def _widen_bfloat16(typing: Typing, bits: NumbaType) -> Code:
 
 @intrinsic
 def _narrow_bfloat16(typing: Typing, x: NumbaType) -> Code:
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         bits = builder.bitcast(args[0], _WORD)
         kept = builder.lshr(bits, _word(16))
         odd = builder.and_(kept, _word(1))

@@ -1,4 +1,4 @@
-"""What device functions ask of the device: places, barriers, shuffles, and instructions that LLVM has no name for.
+"""What device functions ask of the device: thread numbers, barriers, shuffles, instructions that LLVM has no name for.
 
 Everything else in them is arithmetic that they share with the CPU tier, and memory (`npselect._gpu.elements`). As
 Python, each function is the driver's, if it has one: see `PythonDriver`.
@@ -6,6 +6,7 @@ Python, each function is the driver's, if it has one: see `PythonDriver`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -13,7 +14,18 @@ from llvmlite import ir
 from numba import cuda, types
 from numba.extending import intrinsic
 
-from npselect._arithmetic.aliases import Builder, Chosen, Code, Context, NumbaType, Number, Signature, Typing, Word
+from npselect._arithmetic.aliases import (
+    Builder,
+    Chosen,
+    Code,
+    Context,
+    NumbaType,
+    Number,
+    Signature,
+    Typing,
+    Value,
+    Word,
+)
 from npselect._arithmetic.primitives import compiles
 from npselect._gpu.aliases import Count, Position, Unknown
 from npselect._gpu.driver import Driver, gpu
@@ -52,7 +64,7 @@ def in_python() -> Unknown:
         raise NotImplementedError("an intrinsic of a kernel on a device was called as Python") from None
 
 
-# ------------------------------------------------------------------------------------------------ places, shuffles
+# ------------------------------------------------------------------------------------------------ threads, shuffles
 
 
 def thread() -> Position:
@@ -105,7 +117,7 @@ def rough_log2(x: Number) -> Number:
 
 @intrinsic
 def _rough_log2(typing: Typing, x: NumbaType) -> Code:
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
         real = ir.FloatType()
         return builder.call(ir.InlineAsm(ir.FunctionType(real, [real]), "lg2.approx.ftz.f32 $0, $1;", "=f,f"), args)
 
@@ -127,8 +139,8 @@ def wide_product(a: Word, b: Word) -> Word:
 
 @intrinsic
 def _wide_product(typing: Typing, a: NumbaType, b: NumbaType) -> Code:
-    def generate(context: Context, builder: Builder, signature: Signature, args: Builder) -> Builder:
-        # else LLVM makes of a chain of these products that of two uint64, which takes more
+    def generate(context: Context, builder: Builder, signature: Signature, args: Sequence[Value]) -> Value:
+        # else LLVM multiplies two uint64 instead, which takes more instructions
         multiply = ir.InlineAsm(ir.FunctionType(ir.IntType(64), [_WORD, _WORD]), "mul.wide.u32 $0, $1, $2;", "=l,r,r")
         return builder.call(multiply, args)
 

@@ -1,8 +1,8 @@
-"""Compiled kernels, kept from one process to the next: whole files, beside those of the CPU tier's kernels.
+"""Compiled kernels, kept from one process to the next, in files beside those of the CPU tier's kernels.
 
-numba's own cache would not know a kernel again: it is a closure over functions that are made anew in every process.
-Here it goes by the names and places of these functions, and by what they are closed over. NUMBA_CACHE_DIR names
-another folder.
+numba's own cache finds no kernel again: a kernel is a closure over functions that are made anew in every process. Here
+the key is made of these functions' names and lines, and of the values in their closures. NUMBA_CACHE_DIR names another
+folder.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _version(package: str) -> str | None:
 
 
 def name_of(kernel: Launchable, capability: tuple[int, ...]) -> str:
-    """What a kernel is kept under; TypeError if it is closed over what has no name."""
+    """The name of a kernel's file; TypeError if its closure has a value that has no name."""
     options = sorted(numba_private.options_of(kernel.bounds).items())
     words = [
         *(str(kernel.signature), str(capability)),

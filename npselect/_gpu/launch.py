@@ -39,7 +39,7 @@ class Kernel:
         self.function = function
         self.signature = types.void(*arguments)
         self.most_threads = most_threads
-        self.bounds = most_threads, 1  # one block a multiprocessor will do: rather fewer threads than spills
+        self.bounds = most_threads, 1  # one block a multiprocessor is enough: fewer threads are better than spills
         self._records = any(isinstance(argument, types.BaseTuple) for argument in arguments)
         scalars = chain.from_iterable(getattr(argument, "types", (argument,)) for argument in arguments)
         self.c_types = tuple(_C_TYPES[scalar] for scalar in scalars)

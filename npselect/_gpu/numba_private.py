@@ -1,6 +1,6 @@
-"""Private names of numba and numba-cuda: whatever of them may change with a version is here, and nowhere else.
+"""The private names of numba and numba-cuda that the GPU needs: what may change with a version of them is here alone.
 
-Nothing is imported before it is asked for: where there is no numba-cuda, this module can still be imported.
+Each function imports what it needs: where there is no numba-cuda, this module can still be imported.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Mistakes of ReinMax, by their causes: what comes out in the place of ``2 J(pi1) g - J(p) g / 2``.
 
-There ``pi1 = (q + D) / 2``, with D the sampled one-hot, ``p = softmax(w)`` and ``q = softmax(w / temp)``. Cotangents are
-measured from the selected entry, which changes no product with the J of weights that sum to 1.
+There ``pi1 = (q + D) / 2``, with D the sampled one-hot, ``p = softmax(w)`` and ``q = softmax(w / temp)``. Cotangents
+are measured from the selected entry, which changes no product with the J of weights that sum to 1.
 """
 
 from __future__ import annotations

@@ -1,14 +1,22 @@
 """Choosing a tier: each is a module of row functions, loaded when first asked for.
 
-A row function takes logits of shape (rows, K), C-contiguous, in float16, bfloat16, float32 or float64; `noise`, which
-is added to them in the type that their dtype is computed in (float64 for float64, else float32): an array in that type
-of shape (rows, K) or (1, K), or None, or `npselect._stream.StreamNumbers`, which say what numbers of which seed it is;
-cotangents of the logits' shape, in the dtype of the results (without noise, that of the logits too); `temp` of shape
-(rows,) or (1,), in the type that this is computed in; `where` as bool of shape (rows, K) or (1, K), or None; and it
-fills the arrays `out`. The function `gumbel` takes a seed and the first number's place, and fills an array of one axis.
+The arguments of a row function. All arrays are C-contiguous; the compute type of float64 is float64, of every other
+dtype float32.
 
-All arrays are NumPy's; those of the tier "cuda" may also be, all but `temp`, of type `DeviceArray`, on one device, and
-for use on one stream, which each of them names.
+- `logits`: (rows, K), in float16, bfloat16, float32 or float64.
+- `noise`: what is added to the logits, in their compute type: an array in that type, (rows, K) or (1, K);
+  `npselect._stream.StreamNumbers`, which name numbers of a seed's stream; or None.
+- cotangents: (rows, K), in the dtype of the results. Without noise the logits have that dtype too.
+- `temp`: (rows,) or (1,), in the compute type of the results.
+- `where`: bool, (rows, K) or (1, K), or None.
+- `index`: int64, (rows,), the choice that a caller gave, with `noise` None; or None.
+- `choice`: int64, (rows,), what the row function `choice` filled: the selected column or, below 0, why there is none.
+- `out`: an array for each result, which is filled.
+
+The function `gumbel` takes a seed and the first number's position in the stream, and fills an array of one axis.
+
+Arrays are NumPy's. On the tier "cuda" all but `temp` may be of type `DeviceArray`: on one device, and for use on one
+stream, which each of them names.
 """
 
 from __future__ import annotations
@@ -64,13 +72,13 @@ class RowFunctions(Protocol):
         """The gradient of `backward`."""
 
     def choice(self, logits: Rows, noise: Noise, index: Rows | None, where: Rows | None, out: Rows) -> None:
-        """Each row's choice, int64 (rows,), or a negative number that says why there is none."""
+        """The selected column: that of ``argmax(logits + noise)``, or `index`, checked; below 0, why there is none."""
 
     def mask_at(self, choice: Rows, out: Rows) -> None:
         """The exact one-hot of each row's choice."""
 
     def reinmax(self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, out: Rows) -> None:
-        """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
+        """The gradient of ReinMax at each row's choice."""
 
     def gumbel(self, seed: int, first: int, out: Rows) -> None:
         """The noise from number `first` on, into an array of one axis."""
@@ -136,7 +144,7 @@ def _look(name: str) -> Tier:
 
 
 def choose(backend: str | None, on_gpu: bool = False) -> RowFunctions:
-    """The module of row functions that was named or, if none was, the one that the place of the data calls for.
+    """The tier that was named or, if none was, the one for data on the host or on a GPU.
 
     Raises
     ------

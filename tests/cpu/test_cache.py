@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from numba.core import config
 
+from npselect import _machine_code
 from npselect.tiers.cpu import cache as cache_module
 from npselect.tiers.cpu import compilations as compiling
 from npselect.tiers.cpu.cache import CacheFiles
@@ -36,7 +37,7 @@ RIGHT = [2.0, 4.0]
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where entries are, and nothing has been told."""
     monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(cache_module, "_warned", set())
+    monkeypatch.setattr(_machine_code, "_warned", set())
     return tmp_path / "cache"
 
 
@@ -226,7 +227,7 @@ assert x.tolist() == [2, 2]
 def test_a_change_of_any_source(fresh: Any, folder: Path, entry: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a file that the kernel's own does not name: in silence, in the place of what was."""
     before = entry.read_bytes()
-    monkeypatch.setattr(cache_module, "_sources", lambda: "others")
+    monkeypatch.setattr(_machine_code, "sources", lambda *_: "others")
     made = fresh()
     assert doubled(made) == RIGHT
     assert loaded(made) == 0
@@ -235,19 +236,18 @@ def test_a_change_of_any_source(fresh: Any, folder: Path, entry: Path, monkeypat
 
 
 def test_sources_are_those_of_all_kernels() -> None:
-    assert cache_module._sources() == cache_module._sources.__wrapped__()
     assert all(len(list((ROOT / folder.replace(".", "/")).glob("*.py"))) >= 10 for folder in cache_module._FOLDERS)
 
 
 def test_sources_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_module, "files", lambda _: tmp_path)
-    found = [cache_module._sources.__wrapped__()]
+    monkeypatch.setattr(_machine_code, "files", lambda _: tmp_path)
+    found = [_machine_code.sources.__wrapped__("package")]
     for name, text in (("a.py", "x"), ("a.py", "y"), ("b.py", "y"), ("b.py", "")):
         (tmp_path / name).write_text(text)
-        found.append(cache_module._sources.__wrapped__())
+        found.append(_machine_code.sources.__wrapped__("package"))
     assert len(set(found)) == len(found)
     (tmp_path / "c.txt").write_text("no source")
-    assert cache_module._sources.__wrapped__() == found[-1]
+    assert _machine_code.sources.__wrapped__("package") == found[-1]
 
 
 SAVES = """

@@ -87,8 +87,8 @@ def test_same_bits_segment_by_segment(dtype: str, choices: int, monkeypatch: pyt
         return found
 
     sizes = []
-    span_size = long_passes.span_size
-    monkeypatch.setattr(long_passes, "span_size", lambda *given: sizes.append(span_size(*given)) or sizes[-1])
+    buffer_size = long_passes.buffer_size
+    monkeypatch.setattr(long_passes, "buffer_size", lambda *given: sizes.append(buffer_size(*given)) or sizes[-1])
     expected = results()
     assert set(sizes) == {-(-choices // 16) * 16}
     sizes.clear()
@@ -145,12 +145,12 @@ def test_kernels_stay_in_their_scratch_memory(
 
 def test_a_kernel_with_a_span_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Is told by the record of its row function, when the tier is loaded."""
-    cpu._check_spans()
+    cpu._check_buffers()
     for module in (long_rows, short_rows):
         with monkeypatch.context() as patch:
-            patch.setattr(module.double_backward_rows, "spans", 2)
-            with pytest.raises(AssertionError, match=f"{module.__name__}.double_backward_rows has 2 spans of 3"):
-                cpu._check_spans()
+            patch.setattr(module.double_backward_rows, "buffers", 2)
+            with pytest.raises(AssertionError, match=f"{module.__name__}.double_backward_rows has 2 buffers of 3"):
+                cpu._check_buffers()
 
 
 # ------------------------------------------------------------------------------------------------ SIMD vectors

@@ -18,8 +18,8 @@ if find_spec("numba_cuda") is None:
     pytest.skip("numba-cuda is not installed: pip install 'npselect[cuda]'", allow_module_level=True)
 
 from npselect._gpu.intrinsics import simulated
-from npselect._operators import BACKWARD, BACKWARD_TEMP
-from npselect.tiers.cuda import kernels, rows
+from npselect._operators import BACKWARD, BACKWARD_TEMP, MASK_AT
+from npselect.tiers.cuda import kernels, rows, selecting
 from npselect.tiers.cuda.plan import registers_for, team_for
 
 ROOT = Path(__file__).parents[2]
@@ -93,9 +93,10 @@ def test_blocks_that_keep_rows_in_registers_find_them(held, kind):
 def test_kernels_state_what_the_row_functions_declare():
     for function, kernel in rows.KERNELS.values():
         assert rows.agrees(function, kernel)
-    assert [kernel.arrays_in_registers for _, kernel in rows.KERNELS.values()] == [1, 1, 1, 2, 3, 3]
+    assert [kernel.arrays_in_registers for _, kernel in rows.KERNELS.values()] == [1, 1, 1, 2, 3, 3, 1, 1, 3]
     assert not rows.agrees(BACKWARD_TEMP, kernels.backward)
     assert not rows.agrees(BACKWARD, kernels.soft)
+    assert not rows.agrees(MASK_AT, selecting.mask)
 
 
 @pytest.mark.skipif(simulated(), reason="numba's simulator compiles nothing")

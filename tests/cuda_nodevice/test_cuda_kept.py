@@ -106,7 +106,7 @@ def compiler(monkeypatch, tmp_path):
     monkeypatch.setattr(numba_private, "cache_folder", lambda function: tmp_path)
     monkeypatch.setattr(numba_private, "kernel_to_bytes", str.encode)
     monkeypatch.setattr(numba_private, "kernel_from", bytes.decode)
-    monkeypatch.setattr(_machine_code, "_told", set())
+    monkeypatch.setattr(_machine_code, "_warned", set())
     return made
 
 

@@ -270,8 +270,8 @@ def add_in_another_order(team, lanes):
 
 
 def forget_the_last_warp(team):
-    share, pool = teams.pooling(team)
-    return lambda segment, place, *where: share(segment if place.warp == 0 else np.float32(0), place, *where), pool
+    share, total_of = teams.totalling_warps(team)
+    return lambda segment, place, *where: share(segment if place.warp == 0 else np.float32(0), place, *where), total_of
 
 
 def take_the_last_of_equals(top, column, other, other_column):
@@ -284,11 +284,11 @@ def leave_nan_out(kind, team, quads):
 
 
 def one_place_on(team, quads):
-    stretch = teams.stretching(team, quads)
+    chunk = teams.chunking(team, quads)
 
-    def moved(place, n, turn, step):
-        here = stretch(place, n, turn, step)
-        return here._replace(first=here.first + (turn > 0))
+    def moved(place, n, round_, step):
+        here = chunk(place, n, round_, step)
+        return here._replace(first=here.first + (round_ > 0))
 
     return moved
 
@@ -297,10 +297,10 @@ WRITING = storing.writing
 FAULTS = {
     "the largest estimate for the largest sum": (choosing, "lowest_rival", lambda top: top, None),
     "sums in another order": (sums, "fold", add_in_another_order, (40, 132)),
-    "a segment forgotten": (sums, "pooling", forget_the_last_warp, (2, 2048)),
+    "a segment forgotten": (sums, "totalling_warps", forget_the_last_warp, (2, 2048)),
     "the last of equals": (teams, "_first_of", take_the_last_of_equals, (7, 100)),
     "NaN not written": (storing, "writing", leave_nan_out, (7, 8)),
-    "another column in the second round": (choosing, "stretching", one_place_on, (2, 4100)),
+    "another column in the second round": (choosing, "chunking", one_place_on, (2, 4100)),
     "no noise in the second quad": (
         device_noise,
         "_neighbouring_words",

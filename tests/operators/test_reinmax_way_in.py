@@ -143,7 +143,7 @@ def test_an_index_is_of_any_integers(name, dtype):
         (np.zeros((2, 4), bool), TypeError, "index has dtype bool; it takes integers"),
         (np.ma.zeros((2, 4), int), TypeError, "index is a masked array"),
         (np.zeros((2, 4, 3), int), ValueError, r"index has shape \(2, 4, 3\) and logits has shape \(2, 4, 3\)"),
-        (np.zeros(4, int), ValueError, r"must have that without axis 2, \(2, 4\)"),
+        (np.zeros(4, int), ValueError, r"must have the shape of logits without axis 2, \(2, 4\)"),
         (0, ValueError, r"index has shape \(\)"),
         ([[0, 1, 2, 0], [0, 1, 3, -5]], ValueError, r"index\[1, 2\] is 3; it must name a candidate"),
         ([[0, 1, 2, 0], [0, 1, 2, -2]], ValueError, r"index\[1, 3\] is -2; it must"),
@@ -154,6 +154,16 @@ def test_an_index_is_of_any_integers(name, dtype):
 def test_what_an_index_cannot_be(name, index, error, message):
     with pytest.raises(error, match=message):
         calls()[name](index=index)
+
+
+@functions
+def test_an_index_for_no_rows(name):
+    """An empty list is an index of no rows, though NumPy makes float64 of it; an empty float64 array is none."""
+    call = calls(grad=GRAD[0, :0], logits=LOGITS[0, :0])[name]
+    for index in ([], (), np.empty(0, int)):
+        assert call(index=index).shape[:1] == (0,)
+    with pytest.raises(TypeError, match="index has dtype float64; it takes integers"):
+        call(index=np.empty(0))
 
 
 @functions

@@ -12,7 +12,7 @@ import pytest
 from numpy import inf, nan
 from selections import BACKENDS, D, K, X, case
 
-from npselect import gumbel_softmax, selection, straight_through
+from npselect import gumbel_softmax, reinmax, selection, straight_through
 
 
 def test_lists_and_where_that_broadcasts():
@@ -141,12 +141,16 @@ def test_options_and_indices_of_an_operator():
         selection.forward(x, logits, tmep=1.0)
     with pytest.raises(TypeError, match="takes no option seed"):
         selection.backward(x[0], x, logits, seed=1)
+    with pytest.raises(TypeError, match="no option tmep; it takes backend, index, nan_policy, noise, offset, seed"):
+        selection.forward(x, logits, operator=reinmax, index=0, tmep=1.0)
     beyond = SimpleNamespace(index=lambda logits, where: np.int64(3), backward=straight_through.backward)
     with pytest.raises(ValueError, match=r"operator.index returned int64 of shape \(\); expected integers below 3"):
         selection.forward(x, logits, operator=beyond)
 
 
-@pytest.mark.parametrize("operator", [straight_through, gumbel_softmax], ids=lambda operator: operator.__name__)
+@pytest.mark.parametrize(
+    "operator", [straight_through, gumbel_softmax, reinmax], ids=lambda operator: operator.__name__
+)
 def test_a_partial_with_its_operator_travels(operator):
     """By pickle, by copy, and to a process that starts afresh: the same function, of the same module."""
     options = {} if operator is straight_through else {"seed": 3}

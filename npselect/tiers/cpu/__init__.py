@@ -1,1 +1,1 @@
-"""The CPU tier: numba kernels over rows, in as many threads as a batch is worth."""
+"""The CPU tier: numba kernels over rows, in as many threads as pay for a batch."""

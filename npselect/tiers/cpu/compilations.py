@@ -14,12 +14,12 @@ __all__ = ["Compilations", "cache_folder", "compilations"]
 
 
 class Compilations(event.Listener):  # type: ignore[misc]
-    """Counts what is compiled, and not what is compiled within.
+    """Counts the kernels that numba compiles; a function that is compiled for a kernel does not count.
 
     Attributes
     ----------
     count : int
-        Of kernels; what comes out of the cache is none.
+        How many; a kernel that comes from the cache does not count.
     """
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ Function = TypeVar("Function", bound=Callable[..., object])
 class RowKernel(Protocol):
     """A kernel over a range of rows."""
 
-    spans: int
+    buffers: int
     """How many numbers an entry of the row it keeps in scratch memory."""
 
     def __call__(self, *arguments: object) -> None:
@@ -35,12 +35,12 @@ def kernel(function: Function) -> Function:
     return _compiled(function, _nrt=False)
 
 
-def row_kernel(spans: int) -> Callable[[Callable[..., None]], RowKernel]:
-    """A `kernel` over a range of rows, which needs so many spans of scratch memory: callers read `spans` off it."""
+def row_kernel(buffers: int) -> Callable[[Callable[..., None]], RowKernel]:
+    """A `kernel` over a range of rows, and how many buffers of scratch memory it needs, its attribute `buffers`."""
 
     def decorate(function: Callable[..., None]) -> RowKernel:
         made: Any = kernel(function)
-        made.spans = spans
+        made.buffers = buffers
         return cast("RowKernel", made)
 
     return decorate

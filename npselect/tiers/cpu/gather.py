@@ -16,7 +16,7 @@ __all__ = ["Selected", "batched_dot", "gather", "rounded", "scatter_add"]
 
 
 class Selected(NamedTuple):
-    """Where the selected vectors stand, in `x` and in what is chosen, both seen as vectors of D."""
+    """The positions of the selected vectors in `x` and in what is chosen, both seen as lists of vectors."""
 
     x: Array  # (selected,), in the order of the batch
     chosen: Array  # (selected,)
@@ -55,7 +55,7 @@ def batched_dot(left: Array, right: Array, compute: DType) -> Array:
 
 
 def rounded(values: Array, dtype: DType) -> Array:
-    """In the dtype, rounded once: what becomes 16 bits may pass through float32 on its way, and is made odd there."""
+    """In the dtype, rounded once: float64 becomes 16 bits by way of float32, where it is rounded to odd."""
     if values.dtype != np.float64 or dtype.itemsize > 2:
         return values.astype(dtype, copy=False)
     near = values.astype(np.float32)

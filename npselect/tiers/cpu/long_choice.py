@@ -75,7 +75,7 @@ def choose(logits: Logits, where: Where, r: Row, like: Scratch) -> tuple[Index, 
     return m, widen(logits[r, m]), -max_lane(-lows)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def index_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
     for r in range(start, stop):
@@ -83,7 +83,7 @@ def index_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, sc
         out[r] = max(m, -1)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """The exact one-hot of the selected candidate."""
     for r in range(start, stop):
@@ -95,7 +95,7 @@ def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scr
             fill_degenerate_row(out, r, m, scratch)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def choice_rows(
     logits: Logits, index: Indices, where: Where, out: Indices, start: Row, stop: Row, scratch: Scratch
 ) -> None:
@@ -112,7 +112,7 @@ def choice_rows(
         out[r] = m
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def mask_at_rows(out: Out, choice: Indices, start: Row, stop: Row, scratch: Scratch) -> None:
     """The one-hot of each row's choice; zeros if that is EMPTY, NaN if it is INVALID. For short rows too."""
     for r in range(start, stop):

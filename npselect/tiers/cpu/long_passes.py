@@ -1,7 +1,8 @@
 """What the kernels for long rows share: a thread's scratch memory, and the numbers that each step puts there.
 
-Scratch memory has the lanes of the sums, then as many spans as a kernel declares. A span holds one number for each
-entry of the row. If a row is too long for that, a span holds a segment, and the row is read in steps of a segment.
+Scratch memory has the lanes of the sums, then as many buffers as a kernel declares. A buffer has one number for each
+entry of the row. For a row that is too long for that, a buffer has the numbers of a segment, and the row is read in
+steps of a segment.
 """
 
 from __future__ import annotations
@@ -33,56 +34,56 @@ from npselect.tiers.cpu.loads import load_vector, prefetch
 from npselect.tiers.cpu.long_choice import candidates
 
 __all__ = [
-    "SPANS",
+    "BUFFERS",
     "WeightedRow",
     "end_of",
     "fill_exponents",
     "fill_from_selected",
     "fill_weights",
-    "room_of",
+    "capacity_of",
     "scratch_size",
-    "span_size",
+    "buffer_size",
     "steps_of",
     "temperature",
     "weighted",
 ]
 
 
-SPANS = 2 * LANES  # where the spans start, behind the lanes
+BUFFERS = 2 * LANES  # where the buffers start, behind the lanes
 
 
-def span_size(choices: int, spans: int, itemsize: int, room: int) -> int:
-    """The numbers of each span: a row in whole vectors if all spans fit `room` bytes, else a segment and a vector."""
+def buffer_size(choices: int, buffers: int, itemsize: int, memory: int) -> int:
+    """The numbers of each buffer: a row in whole vectors if all fit `memory` bytes, else a segment and a vector."""
     size = -(-choices // WIDTH) * WIDTH
-    return size if spans * size * itemsize <= room else min(size, SEGMENT + WIDTH)
+    return size if buffers * size * itemsize <= memory else min(size, SEGMENT + WIDTH)
 
 
-def scratch_size(choices: int, spans: int, itemsize: int, room: int) -> int:
+def scratch_size(choices: int, buffers: int, itemsize: int, memory: int) -> int:
     """The numbers that a kernel's scratch memory has."""
-    return SPANS + spans * span_size(choices, spans, itemsize, room)
+    return BUFFERS + buffers * buffer_size(choices, buffers, itemsize, memory)
 
 
 @inlined
-def room_of(scratch: Scratch, spans: int) -> Choices:
-    """The numbers of each span."""
-    return (len(scratch) - SPANS) // spans
+def capacity_of(scratch: Scratch, buffers: int) -> Choices:
+    """The numbers of each buffer."""
+    return (len(scratch) - BUFFERS) // buffers
 
 
 @inlined
-def steps_of(n: Choices, room: Choices) -> Choices:
+def steps_of(n: Choices, capacity: Choices) -> Choices:
     """In how many steps a row of n entries is read: one, or segments, the last of which may have a vector more."""
-    return 1 if n <= room else (n - WIDTH) // SEGMENT + 1
+    return 1 if n <= capacity else (n - WIDTH) // SEGMENT + 1
 
 
 @inlined
 def end_of(n: Choices, step: Choices, steps: Choices) -> Column:
-    """Behind the last column of a step, which starts at column ``step * SEGMENT``."""
+    """The column after the last of a step, which starts at column ``step * SEGMENT``."""
     return n if step == steps - 1 else (step + 1) * SEGMENT
 
 
 @inlined
 def _pad(first: Column, end: Column, x: Values) -> Choices:
-    """How many numbers of a span these columns take in whole vectors; zeros behind the columns."""
+    """How many numbers of a buffer these columns take in whole vectors; writes zeros after the columns."""
     size = (end - first + WIDTH - 1) // WIDTH * WIDTH
     store(x, size - WIDTH, broadcast(x.dtype.type(0)))
     return size
@@ -119,7 +120,7 @@ def weighted(
 
 @inlined
 def fill_weights(row: WeightedRow, first: Column, end: Column, e: Values) -> Choices:
-    """``e = exp((logits - top) / temp)``, 0 at excluded entries; returns the span's padded size."""
+    """``e = exp((logits - top) / temp)``, 0 at excluded entries; returns the buffer's padded size."""
     size = _pad(first, end, e)
     if row.near:
         for j in range(first, end, WIDTH):

@@ -5,8 +5,8 @@ the results, the range of rows, and scratch memory, of which each thread has its
 has the same kernels for short rows; the formulas are those of `npselect._arithmetic.steps`.
 
 Each row is read for the selected candidate (`npselect.tiers.cpu.long_choice`), for the sums, and for the results. A row
-that takes one step has one phase, sums then results, and is read twice. For any other the phases follow one another,
-each in steps, and compute the numbers of each segment again.
+that fits the buffers takes one step: sums and results are one phase, and the row is read twice. A longer row takes a
+step for each segment, and each phase goes through all steps, and computes the numbers of each segment again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from npselect.tiers.cpu.fills import fill_degenerate_row, fill_nan_at_candidates
 from npselect.tiers.cpu.loads import store_vector
 from npselect.tiers.cpu.long_choice import choice_rows, choose, index_rows, mask_at_rows, mask_rows
 from npselect.tiers.cpu.long_passes import (
-    SPANS,
+    BUFFERS,
+    capacity_of,
     end_of,
     fill_exponents,
     fill_from_selected,
     fill_weights,
-    room_of,
     steps_of,
     temperature,
     weighted,
@@ -64,12 +64,12 @@ __all__ = [
 ]
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """``probs = softmax(logits / temp)``."""
-    n, room = logits.shape[1], room_of(scratch, 1)
-    lanes, e = subarray(scratch, 0, SPANS), subarray(scratch, SPANS, room)
-    steps, zero = steps_of(n, room), scratch.dtype.type(0)
+    n, capacity = logits.shape[1], capacity_of(scratch, 1)
+    lanes, e = subarray(scratch, 0, BUFFERS), subarray(scratch, BUFFERS, capacity)
+    steps, zero = steps_of(n, capacity), scratch.dtype.type(0)
     constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = choose(logits, where, r, scratch)
@@ -90,7 +90,7 @@ def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, 
                         store_vector(narrow_vector(soft_entry(load(e, i - first), s), out), out, r, i)
 
 
-@row_kernel(spans=2)
+@row_kernel(buffers=2)
 def backward_rows(
     logits: Logits,
     grad_mask: GradMask,
@@ -102,9 +102,13 @@ def backward_rows(
     scratch: Scratch,
 ) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    n, room = logits.shape[1], room_of(scratch, 2)
-    lanes, e, h = subarray(scratch, 0, SPANS), subarray(scratch, SPANS, room), subarray(scratch, SPANS + room, room)
-    steps, zero, one = steps_of(n, room), scratch.dtype.type(0), scratch.dtype.type(1)
+    n, capacity = logits.shape[1], capacity_of(scratch, 2)
+    lanes, e, h = (
+        subarray(scratch, 0, BUFFERS),
+        subarray(scratch, BUFFERS, capacity),
+        subarray(scratch, BUFFERS + capacity, capacity),
+    )
+    steps, zero, one = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(1)
     constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = choose(logits, where, r, scratch)
@@ -132,7 +136,7 @@ def backward_rows(
             fill_nan_at_candidates(out, r, logits, where, scratch)
 
 
-@row_kernel(spans=3)
+@row_kernel(buffers=3)
 def backward_temp_rows(
     logits: Logits,
     grad_mask: GradMask,
@@ -144,14 +148,14 @@ def backward_temp_rows(
     scratch: Scratch,
 ) -> None:
     """Each row's share of grad_temp, in the compute type: ``-sum_i grad_logits_i t_i``."""
-    n, room = logits.shape[1], room_of(scratch, 3)
+    n, capacity = logits.shape[1], capacity_of(scratch, 3)
     lanes, e, h, t = (
-        subarray(scratch, 0, SPANS),
-        subarray(scratch, SPANS, room),
-        subarray(scratch, SPANS + room, room),
-        subarray(scratch, SPANS + 2 * room, room),
+        subarray(scratch, 0, BUFFERS),
+        subarray(scratch, BUFFERS, capacity),
+        subarray(scratch, BUFFERS + capacity, capacity),
+        subarray(scratch, BUFFERS + 2 * capacity, capacity),
     )
-    steps, zero, nan = steps_of(n, room), scratch.dtype.type(0), scratch.dtype.type(np.nan)
+    steps, zero, nan = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(np.nan)
     constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = choose(logits, where, r, scratch)
@@ -180,14 +184,14 @@ def backward_temp_rows(
         out[r] = canonical_nan(temp_share(share, s, row.temp), nan)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def sum_rows(x: Logits, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """Each row added up."""
     for r in range(start, stop):
         out[r] = narrow(canonical_nan(total(x[r], scratch), scratch.dtype.type(np.nan)), out)
 
 
-@row_kernel(spans=3)
+@row_kernel(buffers=3)
 def double_backward_rows(
     logits: Logits,
     grad_grad_logits: GradMask,
@@ -201,14 +205,14 @@ def double_backward_rows(
     scratch: Scratch,
 ) -> None:
     """The gradient of `backward_rows`: grad_grad_mask_i = p_i (k_i - k_mean) / temp, and `double_entry`."""
-    n, room = logits.shape[1], room_of(scratch, 3)
+    n, capacity = logits.shape[1], capacity_of(scratch, 3)
     lanes, e, h, k = (
-        subarray(scratch, 0, SPANS),
-        subarray(scratch, SPANS, room),
-        subarray(scratch, SPANS + room, room),
-        subarray(scratch, SPANS + 2 * room, room),
+        subarray(scratch, 0, BUFFERS),
+        subarray(scratch, BUFFERS, capacity),
+        subarray(scratch, BUFFERS + capacity, capacity),
+        subarray(scratch, BUFFERS + 2 * capacity, capacity),
     )
-    steps, zero, one = steps_of(n, room), scratch.dtype.type(0), scratch.dtype.type(1)
+    steps, zero, one = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(1)
     constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = choose(logits, where, r, scratch)
@@ -255,7 +259,7 @@ def double_backward_rows(
             fill_nan_at_candidates(out_logits, r, logits, where, scratch)
 
 
-@row_kernel(spans=3)
+@row_kernel(buffers=3)
 def reinmax_rows(
     logits: Logits,
     grad_mask: GradMask,
@@ -268,10 +272,15 @@ def reinmax_rows(
     scratch: Scratch,
 ) -> None:
     """ReinMax's backward pass at each row's choice m; p are the weights at temperature 1, q those at `temp`."""
-    n, room = logits.shape[1], room_of(scratch, 3)
-    lanes, p = subarray(scratch, 0, SPANS), subarray(scratch, SPANS, room)
-    q, h = subarray(scratch, SPANS + room, room), subarray(scratch, SPANS + 2 * room, room)
-    steps, zero, one, half = steps_of(n, room), scratch.dtype.type(0), scratch.dtype.type(1), scratch.dtype.type(0.5)
+    n, capacity = logits.shape[1], capacity_of(scratch, 3)
+    lanes, p = subarray(scratch, 0, BUFFERS), subarray(scratch, BUFFERS, capacity)
+    q, h = subarray(scratch, BUFFERS + capacity, capacity), subarray(scratch, BUFFERS + 2 * capacity, capacity)
+    steps, zero, one, half = (
+        steps_of(n, capacity),
+        scratch.dtype.type(0),
+        scratch.dtype.type(1),
+        scratch.dtype.type(0.5),
+    )
     constants, shared, unit = exp_constants(temp[0] - temp[0]), prepared(temp[0]), prepared(one)
     for r in range(start, stop):
         state, top, least = choose(logits, where, r, scratch)

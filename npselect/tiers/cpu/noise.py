@@ -19,7 +19,7 @@ _BIT = np.uint64(1)
 
 @formula
 def _gumbels32(u: Values, out: Out) -> None:
-    """In wide vectors, then one by one where that is in doubt."""
+    """By the quick formula in wide vectors, then by the exact one where the quick one is in doubt."""
     for first in range(0, len(out), WIDE):
         store(out, first, quick_gumbel(load_wide(u, first)))
     for first in range(0, len(out), WIDE):
@@ -55,8 +55,8 @@ _BLOCK = 2048  # numbers that are drawn at a time; a multiple of WIDE
 
 
 @inlined
-def _room(n: Row, out: Out) -> tuple[Values, Values]:
-    """For the uniforms and the noise of n numbers, or of a block."""
+def _buffers(n: Row, out: Out) -> tuple[Values, Values]:
+    """Memory for the uniforms and the noise of n numbers, or of a block."""
     size = min((n + WIDE - 1) // WIDE * WIDE, _BLOCK)
     return np.empty(size), np.empty(size, out.dtype)
 
@@ -74,7 +74,7 @@ def draw(seed: Word, first: Word, out: Out) -> None:
     """The numbers `first`, ``first + 1``, ... of the stream."""
     skipped: Row = np.int64(first & _BIT)  # a counter gives an even number and an odd one
     n = skipped + len(out)
-    u, noise = _room(n, out)
+    u, noise = _buffers(n, out)
     for start in range(0, n, _BLOCK):
         stop, begin = min(start + _BLOCK, n), max(start, skipped)
         _draw(seed, (first >> _BIT) + np.uint64(start >> 1), u, noise[: stop - start])
@@ -86,12 +86,12 @@ def draw(seed: Word, first: Word, out: Out) -> None:
 @allocating_kernel
 def draw_at(seed: Word, numbers: Array, out: Out) -> None:
     """Any numbers of the stream."""
-    u, noise = _room(len(out), out)
+    u, noise = _buffers(len(out), out)
     for start in range(0, len(out), _BLOCK):
-        places, some = numbers[start : start + _BLOCK], out[start : start + _BLOCK]
+        wanted, some = numbers[start : start + _BLOCK], out[start : start + _BLOCK]
         for i in range(len(some)):
-            even, odd = words_of(places[i] >> _BIT, seed)
-            u[i] = uniform(odd if places[i] & _BIT else even)
+            even, odd = words_of(wanted[i] >> _BIT, seed)
+            u[i] = uniform(odd if wanted[i] & _BIT else even)
         gumbels(u, noise[: len(some)])
         for i in range(len(some)):
             some[i] = noise[i]
@@ -102,7 +102,7 @@ def perturb(logits: Logits, seed: Word, first: Word, out: Out) -> None:
     """``logits + noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
     skipped: Row = np.int64(first & _BIT)
     n = skipped + len(out)
-    u, noise = _room(n, out)
+    u, noise = _buffers(n, out)
     for start in range(0, n, _BLOCK):
         stop, begin = min(start + _BLOCK, n), max(start, skipped)
         _draw(seed, (first >> _BIT) + np.uint64(start >> 1), u, noise[: stop - start])

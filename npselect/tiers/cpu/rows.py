@@ -1,7 +1,7 @@
-"""The CPU tier: the kernels over all rows of a batch, in as many threads as it is worth.
+"""The CPU tier: the kernels over all rows of a batch, in as many threads as pay for it.
 
-Noise is drawn for as many rows at a time as a processor's cache holds, for one at least, added to their logits, and
-forgotten.
+Noise is drawn for as many rows at a time as a processor's cache holds, for one at least, and added to a copy of their
+logits; it is never kept for the whole batch.
 """
 
 from __future__ import annotations
@@ -103,10 +103,10 @@ def reinmax(grad_mask: Array, logits: Array, choice: Array, temp: Array, where: 
 def gumbel(seed: int, first: int, out: Array) -> None:
     """The noise from number `first` on, into an array of one axis."""
 
-    def part(start: int, stop: int) -> None:
+    def draw_range(start: int, stop: int) -> None:
         draw(np.uint64(seed), np.uint64(first + start), out[start:stop])
 
-    over_rows(part, len(out), 1)
+    over_rows(draw_range, len(out), 1)
 
 
 def _run(
@@ -120,15 +120,15 @@ def _run(
     choices = logits.shape[1]
     if choices <= short_rows.MAX_SHORT_ROW:
         rows: RowKernel = getattr(short_rows, name)
-        scratch_size = short_rows.scratch_size(rows.spans)
+        scratch_size = short_rows.scratch_size(rows.buffers)
     else:
         rows = getattr(long_rows, name)
-        room = ROW_MEMORY - (0 if noise is None else max(choices, NOISE_BLOCK) * noise.dtype.itemsize)
-        scratch_size = long_passes.scratch_size(choices, rows.spans, np.dtype(compute).itemsize, room)
+        memory = ROW_MEMORY - (0 if noise is None else max(choices, NOISE_BLOCK) * noise.dtype.itemsize)
+        scratch_size = long_passes.scratch_size(choices, rows.buffers, np.dtype(compute).itemsize, memory)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
-    def part(start: int, stop: int) -> None:
+    def run_range(start: int, stop: int) -> None:
         scratch = (np.empty if (stop - start) * choices < SMALL_BATCH else _aligned)(scratch_size, compute)
         if noise is None:
             rows(values, *inputs, start, stop, scratch)
@@ -140,13 +140,13 @@ def _run(
             _perturb(values, noise, first, last, perturbed[: last - first])
             rows(
                 _in_type(perturbed, compute),
-                *(_part(array, first, last) for array in inputs),
+                *(_rows(array, first, last) for array in inputs),
                 0,
                 last - first,
                 scratch,
             )
 
-    over_rows(part, *logits.shape)
+    over_rows(run_range, *logits.shape)
 
 
 @in_usual_modes
@@ -161,7 +161,7 @@ def _aligned(size: int, compute: Compute) -> Array:
     return memory[start : start + size]
 
 
-def _part(array: Array, first: int, last: int) -> Array:
+def _rows(array: Array, first: int, last: int) -> Array:
     """Some rows of an array; all of one that is shared by the rows, or absent."""
     return array[first:last] if len(array) > 1 else array
 
@@ -170,17 +170,17 @@ def _perturb(values: Array, noise: Array | StreamNumbers, first: int, last: int,
     """Some rows of ``logits + noise``, added in the type of the noise, to which 16-bit logits are widened."""
     some = values[first:last]
     if isinstance(noise, np.ndarray):
-        add_rows(some, stored(_part(noise, first, last)), out)
+        add_rows(some, stored(_rows(noise, first, last)), out)
     elif noise.in_order:
-        place = np.uint64(noise.offset + first * values.shape[1])
-        perturb(some.reshape(-1), np.uint64(noise.seed), place, out.reshape(-1))
+        number = np.uint64(noise.offset + first * values.shape[1])
+        perturb(some.reshape(-1), np.uint64(noise.seed), number, out.reshape(-1))
     else:
         numbers = noise.numbers(first, last).reshape(-1)
         perturb_at(some.reshape(-1), np.uint64(noise.seed), numbers, out.reshape(-1))
 
 
-def _check_spans() -> None:
-    """Whether both kernels of each row function have the spans that its record calls for.
+def _check_buffers() -> None:
+    """Whether both kernels of each row function have the buffers that its record calls for.
 
     That is one for the weights of each softmax, one for each cotangent, and one for what a temperature's gradient sums.
     """
@@ -188,9 +188,9 @@ def _check_spans() -> None:
         for function in operator.functions.values():
             expected = function.softmaxes + len(function.cotangents) + function.per_temp
             for module in (long_rows, short_rows):
-                found = getattr(module, f"{function.name}_rows").spans
+                found = getattr(module, f"{function.name}_rows").buffers
                 if found < expected:
-                    raise AssertionError(f"{module.__name__}.{function.name}_rows has {found} spans of {expected}")
+                    raise AssertionError(f"{module.__name__}.{function.name}_rows has {found} buffers of {expected}")
 
 
-_check_spans()
+_check_buffers()

@@ -48,9 +48,9 @@ TILE = MAX_SHORT_ROW * WIDTH  # numbers
 _MASKED_BY_COLUMN = 4  # choices up to which masks are computed in tiles; longer rows are cleared, their ones scattered
 
 
-def scratch_size(spans: int) -> int:
-    """The numbers that a kernel's scratch memory has: a tile for each span, and one for sums."""
-    return (spans + 1) * TILE
+def scratch_size(buffers: int) -> int:
+    """The numbers that a kernel's scratch memory has: a tile for each buffer, and one for sums."""
+    return (buffers + 1) * TILE
 
 
 @inlined
@@ -123,7 +123,7 @@ def _spilled(memory: Tile, i: Column) -> Index:
     return np.int64(bits_of(memory[i]))
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def index_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
     x, memory = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE)
@@ -135,7 +135,7 @@ def index_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, sc
             out[first + i] = max(_spilled(memory, i), -1)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """The exact one-hot of the selected candidate."""
     x, memory, choices = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE), out.shape[1]
@@ -161,7 +161,7 @@ def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scr
                 fill_degenerate_row(out, first + i, selected, scratch)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def choice_rows(
     logits: Logits, index: Indices, where: Where, out: Indices, start: Row, stop: Row, scratch: Scratch
 ) -> None:

@@ -1,7 +1,7 @@
 """The CPU tier's kernels for rows of up to 128 choices: sixteen rows at a time, each a lane of SIMD vectors.
 
 The same operations on the same numbers, in the same order, as in `npselect.tiers.cpu.long_rows`, with the same
-arguments. Scratch memory has a tile for each span that a kernel declares, and one more for sums and for results.
+arguments. Scratch memory has a tile for each buffer that a kernel declares, and one more for sums and for results.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ __all__ = [
 ]
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def sum_rows(x: Logits, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """Each row added up."""
     choices, nan = x.shape[1], scratch.dtype.type(np.nan)
@@ -93,7 +93,7 @@ def sum_rows(x: Logits, out: Out, start: Row, stop: Row, scratch: Scratch) -> No
             out[first + i] = narrow(canonical_nan(lane(s, i), nan), out)
 
 
-@row_kernel(spans=1)
+@row_kernel(buffers=1)
 def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """``probs = softmax(logits / temp)``."""
     choices = logits.shape[1]
@@ -111,7 +111,7 @@ def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, 
         overwrite_degenerate(out, first, last, m, top, logits, where, scratch)
 
 
-@row_kernel(spans=2)
+@row_kernel(buffers=2)
 def backward_rows(
     logits: Logits,
     grad_mask: GradMask,
@@ -144,7 +144,7 @@ def backward_rows(
         overwrite_degenerate(out, first, last, m, d, logits, where, scratch)
 
 
-@row_kernel(spans=3)
+@row_kernel(buffers=3)
 def backward_temp_rows(
     logits: Logits,
     grad_mask: GradMask,
@@ -190,7 +190,7 @@ def backward_temp_rows(
                 out[first + i] = 0 if selected == EMPTY else nan
 
 
-@row_kernel(spans=3)
+@row_kernel(buffers=3)
 def double_backward_rows(
     logits: Logits,
     grad_grad_logits: GradMask,
@@ -243,7 +243,7 @@ def double_backward_rows(
         overwrite_degenerate(out_logits, first, last, m, mean, logits, where, scratch)
 
 
-@row_kernel(spans=3)
+@row_kernel(buffers=3)
 def reinmax_rows(
     logits: Logits,
     grad_mask: GradMask,

@@ -1,6 +1,6 @@
 """Sums over a row, in the order of `npselect._arithmetic.order`.
 
-The scratch memory `lanes` has room for `LANES` numbers of the compute type.
+The scratch memory `lanes` has `LANES` numbers of the compute type.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def total(x: Values, lanes: Lanes) -> Number:
     return result
 
 
-# The same for spans, which zeros pad to whole vectors. `lanes` has room for twice as many numbers.
+# The same for buffers, which are padded with zeros to whole vectors. Here `lanes` has twice as many numbers.
 
 
 @inlined
@@ -60,7 +60,7 @@ def _fold_vectors(lanes: Lanes, i: Column) -> Number:
 
 @inlined
 def _first_visit(start: Column, stop: Column, lanes: Lanes) -> Column:
-    """Where the lanes' first columns end; lanes without a column are 0."""
+    """The end of the columns that are the first of their lanes, and are stored, not added; the other lanes become 0."""
     for lane in range(stop - start, LANES, WIDTH):
         store(lanes, lane, broadcast(lanes.dtype.type(0)))
         store(lanes, LANES + lane, broadcast(lanes.dtype.type(0)))

@@ -1,13 +1,13 @@
 """Sixteen rows into the columns of a tile, and back.
 
-A tile has the rows' columns one after another, sixteen numbers each. Blocks that fit the registers are transposed at a
-time: 8 x 8 numbers of 32 bits or 4 x 4 of 64 bits; where one register holds sixteen numbers, 16 or 8 columns of all
-sixteen rows. The last block of a row overlaps the one before. That of a row shorter than a block reads on into the next
-rows, and writes there what those overwrite.
+A tile has the rows' columns one after another, sixteen numbers each. A block that fits the registers is transposed at
+a time: 8 x 8 numbers of 32 bits or 4 x 4 of 64 bits; where one register holds sixteen numbers, 16 or 8 columns of all
+sixteen rows. The last block of a row overlaps the one before. If a row is shorter than a block, a load reads on into
+the next rows, and a store writes into them what their own stores overwrite afterwards.
 
-Sixteen rows of c numbers, c a power of two, lie in c vectors. Each pass puts the even lanes of all before the odd ones:
-the bits of a number's place, rrrrcc, rotate by one, and after log2(c) passes they are ccrrrr. A pass back interleaves
-the second half of the vectors with the first.
+Sixteen rows of c numbers, c a power of two, lie in c vectors. Each pass puts the even lanes of all vectors before the
+odd ones: the bits of a number's position, rrrrcc, rotate by one, and after log2(c) passes they are ccrrrr. A pass back
+interleaves the second half of the vectors with the first.
 """
 
 from __future__ import annotations

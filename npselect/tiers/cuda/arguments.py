@@ -19,7 +19,7 @@ _Real: TypeAlias = Annotated[Any, types.float64]
 
 
 class Source(NamedTuple):
-    """Where candidates come from."""
+    """What the candidates of a row are read from."""
 
     logits: _Address
     noise: _Address

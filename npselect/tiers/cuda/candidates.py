@@ -1,7 +1,8 @@
 """The candidates of a row: logits, with their noise if there is any, and -inf where nothing is offered.
 
-Noise is read, or drawn where it is added. Doubtful numbers are drawn with all words one after another, once the quick
-ones are there: the long formula stands in a kernel once, and what a thread holds can stay in registers.
+Noise is loaded, or drawn. Drawn numbers come from the quick formula first; then those that it leaves in doubt are drawn
+by the exact formula, one after another: so a kernel has the code of the exact formula once, and the entries stay in
+registers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from npselect._gpu.intrinsics import cuda
 from npselect.tiers.cuda.arguments import Source
 from npselect.tiers.cuda.loads import reading, widening
 from npselect.tiers.cuda.noise import quick_number, word_of, words_of_quad
-from npselect.tiers.cuda.teams import Place, Stretch, offset_of, start_of_row
+from npselect.tiers.cuda.teams import Chunk, Place, offset_of, start_of_row
 from npselect.tiers.cuda.variant import Variant, computed_in
 
 __all__ = ["drawing_at", "excluding", "loading_candidates"]
@@ -26,12 +27,12 @@ __all__ = ["drawing_at", "excluding", "loading_candidates"]
 def excluding(variant: Variant) -> Function:
     """``exclude(source, place, here, w)``: ``w <- -inf`` where nothing is offered.
 
-    What it returns is whether any of them is a candidate, if there is a `where`.
+    It returns whether `where` offers any of them; False if there is no `where`.
     """
     quads, offset, nothing = variant.quads_in_registers, offset_of(variant.team), variant.compute(-np.inf)
 
     @inlined
-    def exclude(source: Source, place: Place, here: Stretch, w: Quads) -> Flag:
+    def exclude(source: Source, place: Place, here: Chunk, w: Quads) -> Flag:
         found = False
         if source.where != 0:
             first = place.row * source.where_stride + here.first
@@ -56,7 +57,7 @@ def drawing_at(variant: Variant) -> Function:
     start, offset, widen = start_of_row(variant.team), offset_of(variant.team), widening(variant.logits)
 
     @inlined
-    def draw_at(source: Source, place: Place, here: Stretch, x: Quads, doubtful: Mask) -> None:
+    def draw_at(source: Source, place: Place, here: Chunk, x: Quads, doubtful: Mask) -> None:
         first, row = place.row * source.choices + here.first, start(source, place) + here.first
         slot = 0
         while doubtful != 0:
@@ -83,7 +84,7 @@ def _adding_quick_noise(variant: Variant) -> Function:
     offset, words, group = offset_of(team), words_of_quad(team), np.uint64(team.group)
 
     def quick_from(i: int) -> Function:
-        """Quad after quad, written out: a loop that long would not be unrolled, and `x` leave the registers."""
+        """Quad after quad, by recursion: so long a loop is not unrolled, and `x` would leave the registers."""
         rest, k = quick_from(i + 1) if i + 1 < quads else _certain, 4 * i
 
         @inlined
@@ -109,8 +110,8 @@ def _adding_quick_noise(variant: Variant) -> Function:
 def loading_candidates(variant: Variant) -> Function:
     """``load_candidates(source, place, here, w)``: ``w <- logits + noise``, -inf where there is no candidate.
 
-    The sum is taken in the type that the logits are computed in, and then brought into that of the results. What it
-    returns is whether any of them is a candidate, if there is a `where`.
+    The sum is taken in the logits' compute type, and then converted to the results' compute type. It returns whether
+    `where` offers any of them; False if there is no `where`.
     """
     team, quads, slots = variant.team, variant.quads_in_registers, variant.slots
     added_in, compute = computed_in(variant.logits), variant.compute
@@ -119,7 +120,7 @@ def loading_candidates(variant: Variant) -> Function:
     add_quick, draw_at = _adding_quick_noise(variant), drawing_at(variant)
 
     @inlined
-    def load_alone(source: Source, place: Place, here: Stretch, w: Quads) -> Flag:
+    def load_alone(source: Source, place: Place, here: Chunk, w: Quads) -> Flag:
         x = cuda.local.array(slots, added_in)
         read(source.logits, start(source, place) + here.first, here.left, x)
         for k in range(slots):
@@ -127,7 +128,7 @@ def loading_candidates(variant: Variant) -> Function:
         return exclude(source, place, here, w)
 
     @inlined
-    def load_and_add(source: Source, place: Place, here: Stretch, w: Quads) -> Flag:
+    def load_and_add(source: Source, place: Place, here: Chunk, w: Quads) -> Flag:
         x, noise = cuda.local.array(slots, added_in), cuda.local.array(slots, added_in)
         read(source.logits, start(source, place) + here.first, here.left, x)
         read_noise(source.noise, place.row * source.noise_stride + here.first, here.left, noise)
@@ -136,7 +137,7 @@ def loading_candidates(variant: Variant) -> Function:
         return exclude(source, place, here, w)
 
     @inlined
-    def load_and_draw(source: Source, place: Place, here: Stretch, w: Quads) -> Flag:
+    def load_and_draw(source: Source, place: Place, here: Chunk, w: Quads) -> Flag:
         x = cuda.local.array(slots, added_in)
         first, at = place.row * source.choices + here.first, start(source, place) + here.first
         read(source.logits, at, here.left, x)

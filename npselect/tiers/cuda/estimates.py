@@ -1,7 +1,7 @@
-"""Which sum of logit and noise may be the largest, where noise is drawn: estimated, and drawn only where that is open.
+"""Which sum of logit and drawn noise may be the largest: estimated, and drawn exactly only where that leaves it open.
 
-A forward pass wants to know which sum is the largest. Of h, the word's high half, u is within half
-of 2**-32 of (h + 1/2) 2**-32, and 1 - u as near to (~h + 1/2) 2**-32. Where both h and ~h are 2**12 or more:
+A forward pass needs to know which sum is the largest, not what it is. With h the word's high half, u is within half of
+2**-32 of (h + 1/2) 2**-32, and 1 - u within as much of (~h + 1/2) 2**-32. Where both h and ~h are 2**12 or more:
 
 - v = 1 - u < 2**-6: L = -log(u) = v + v**2 / 2 + ... is, cut off there, relatively wrong by less than 2**-13.5, and v
   by 2**-13: together less than 2**-12.2.
@@ -25,7 +25,7 @@ from npselect.tiers.cuda.arguments import Source
 from npselect.tiers.cuda.candidates import drawing_at, excluding
 from npselect.tiers.cuda.loads import reading
 from npselect.tiers.cuda.noise import high_half, words_of_quad
-from npselect.tiers.cuda.teams import Place, Stretch, offset_of, start_of_row
+from npselect.tiers.cuda.teams import Chunk, Place, offset_of, start_of_row
 from npselect.tiers.cuda.variant import Variant
 
 __all__ = ["estimating", "lowest_rival"]
@@ -44,7 +44,7 @@ def lowest_rival(top: Number) -> Number:
 
 @inlined
 def _estimated(x: Number, word: Word) -> tuple[Number, Flag]:
-    """About ``x + G``, and whether that is not to be relied on."""
+    """An estimate of ``x + G``, and whether it is unreliable."""
     high = high_half(word)
     u = fma(np.float32(high), _UNIT32, _HALF_UNIT32)
     v = fma(np.float32(np.uint32(high ^ _ALL_ONES)), _UNIT32, _HALF_UNIT32)
@@ -66,33 +66,33 @@ def estimating(variant: Variant) -> tuple[Function, Function]:
     exclude, draw_at = excluding(variant), drawing_at(variant)
 
     def estimate_from(i: int) -> Function:
-        """Quad after quad, written out, as in `npselect.tiers.cuda.candidates`."""
+        """Quad after quad, by recursion, as in `npselect.tiers.cuda.candidates`."""
         rest, k = estimate_from(i + 1) if i + 1 < quads else _reliable, 4 * i
 
         @inlined
         def estimate(source: Source, first: Position, x: Quads) -> Flag:
             p, q, r, s = words(source.seed, source.offset + np.uint64(first + offset(i, 0)), group)
-            a, a_wild = _estimated(x[k], p)
-            b, b_wild = _estimated(x[k + 1], q)
-            c, c_wild = _estimated(x[k + 2], r)
-            d, d_wild = _estimated(x[k + 3], s)
+            a, a_unreliable = _estimated(x[k], p)
+            b, b_unreliable = _estimated(x[k + 1], q)
+            c, c_unreliable = _estimated(x[k + 2], r)
+            d, d_unreliable = _estimated(x[k + 3], s)
             x[k], x[k + 1], x[k + 2], x[k + 3] = a, b, c, d
-            return a_wild | b_wild | c_wild | d_wild | rest(source, first, x)
+            return a_unreliable | b_unreliable | c_unreliable | d_unreliable | rest(source, first, x)
 
         return estimate
 
     add_estimates = estimate_from(0)
 
     @inlined
-    def estimate_all(source: Source, place: Place, here: Stretch, w: Quads) -> tuple[Flag, Flag]:
-        """About ``logits + noise`` into `w`; what `exclude` returns; whether `w` is not to be relied on."""
+    def estimate_all(source: Source, place: Place, here: Chunk, w: Quads) -> tuple[Flag, Flag]:
+        """Estimates of ``logits + noise`` into `w`; returns what `exclude` does, and whether `w` is unreliable."""
         first, at = place.row * source.choices + here.first, start(source, place) + here.first
         read(source.logits, at, here.left, w)
-        wild = add_estimates(source, first, w)
-        return exclude(source, place, here, w), wild
+        unreliable = add_estimates(source, first, w)
+        return exclude(source, place, here, w), unreliable
 
     @inlined
-    def correct(source: Source, place: Place, here: Stretch, w: Quads, rivals: Mask) -> None:
+    def correct(source: Source, place: Place, here: Chunk, w: Quads, rivals: Mask) -> None:
         """The sums themselves where `rivals` has a bit, -inf elsewhere."""
         for k in range(slots):
             w[k] = nothing

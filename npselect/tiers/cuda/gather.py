@@ -1,7 +1,7 @@
 """Vectors of D numbers on a GPU: gathered, scattered and multiplied; the functions of `npselect.tiers.cpu.gather`.
 
-Which vector goes where is worked out on the host, from the index that the operator found, and sent over. Sums over the
-rows that share a vector are the CPU's: in float64, in the order of the batch, rounded once.
+The host works out which vector goes where, from the operator's index, and copies that to the GPU. Sums over the rows
+that share a vector are taken as on the CPU: in float64, in the order of the batch, rounded once.
 
 A dot product is taken in the type of the computation: 32 columns at a time, by `fma` in rising order from 0; the sums
 of these are added in order. So it depends on the two vectors alone, and may differ from the CPU's in its last bits.
@@ -28,8 +28,8 @@ __all__ = ["batched_dot", "gather", "rounded", "scatter_add"]
 
 _BITS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 _NAN = {"float16": 0x7E00, "bfloat16": 0x7FC0, "float32": 0x7FC00000, "float64": 0x7FF8 << 48}
-_ZERO, _SPOILT = -1, -2  # in the place of a vector's number
-_PART = 32  # columns of a dot product that are added up for themselves
+_ZERO, _SPOILT = -1, -2  # instead of a vector's number
+_CHUNK = 32  # columns of a dot product that have a sum of their own
 _ACROSS, _DOWN = 16, 16  # threads of a block of dot products, each of which takes two columns and two rows
 
 
@@ -142,8 +142,8 @@ def _adding(source: str, target: str) -> Kernel:
                 total = np.float64(np.nan)
                 start = load(stops, vector, np.int64)
             for k in range(start, load(stops, vector, np.int64)):
-                place = load(numbers, np.int64(k), np.int64) * features + column
-                total = total + np.float64(read(load(grad, place, origin)))
+                position = load(numbers, np.int64(k), np.int64) * features + column
+                total = total + np.float64(read(load(grad, position, origin)))
             store(out, i, kind, write(total))
 
     return Kernel(add, [types.int64] * 7, THREADS)
@@ -168,9 +168,9 @@ def _multiplying(left_name: str, right_name: str, compute_name: str) -> Kernel:
             a, b = (item * rows + row) * length, (item * rows + next_row) * length
             c, d = (item * choices + choice) * length, (item * choices + next_choice) * length
             ac, ad, bc, bd = zero, zero, zero, zero
-            for start in range(0, length, _PART):
+            for start in range(0, length, _CHUNK):
                 ac_part, ad_part, bc_part, bd_part = zero, zero, zero, zero
-                for k in range(start, min(start + _PART, length)):
+                for k in range(start, min(start + _CHUNK, length)):
                     a_k = number(read_left(load(left, a + k, left_kind)))
                     b_k = number(read_left(load(left, b + k, left_kind)))
                     c_k = number(read_right(load(right, c + k, right_kind)))

@@ -1,9 +1,9 @@
 """The CUDA tier's soft kernels: the rows of `npselect.tiers.cpu.long_rows`, each by a team, with the same bits.
 
-A row is gone through as by the CPU's kernels: for the selected candidate, for the sums, for the result. What a thread
-holds of a row that fits stays in its registers from one pass to the next; a longer row is read again for each.
+As on the CPU there is a pass over a row for the selected candidate, one for the sums, and one for the results. If a
+thread's entries of the row fit its registers, they stay there from pass to pass; else they are loaded again in each.
 
-Each function here makes, of a `Variant`, what the threads of a kernel run: see `npselect.tiers.cuda.row_kernel`.
+Each function here makes a kernel's body for a `Variant`: see `npselect.tiers.cuda.row_kernel`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from npselect.tiers.cuda.candidates import loading_candidates
 from npselect.tiers.cuda.choosing import choosing
 from npselect.tiers.cuda.row_kernel import row_kernel
 from npselect.tiers.cuda.storing import narrowing_and_storing, overwriting, reading_cotangents
-from npselect.tiers.cuda.sums import adding, meeting, totalling
-from npselect.tiers.cuda.teams import Place, rounding, stretching
+from npselect.tiers.cuda.sums import adding, sharing_barrier, totalling
+from npselect.tiers.cuda.teams import Place, chunking, counting_rounds
 from npselect.tiers.cuda.variant import Variant
 from npselect.tiers.cuda.weighing import at_selected, centring, temperature_of, weighing, weighing_with_exponents
 
@@ -40,12 +40,12 @@ __all__ = ["backward", "backward_temp", "soft"]
 @row_kernel(arrays_in_registers=1)
 def soft(variant: Variant) -> Function:
     """``probs = softmax(logits / temp)``."""
-    compute, slots, lanes_held = variant.compute, variant.slots, variant.lanes
+    compute, slots, lane_count = variant.compute, variant.slots, variant.lanes
     steps, reload = variant.steps, variant.reload
-    rounds, stretch = rounding(variant.team), stretching(variant.team, variant.quads_in_registers)
+    rounds, chunk = counting_rounds(variant.team), chunking(variant.team, variant.quads_in_registers)
     choose, load_candidates = choosing(variant), loading_candidates(variant)
     temperature, to_weights = temperature_of(variant), weighing(variant)
-    (clear, add, _), barrier_if_shared = adding(variant), meeting(variant)
+    (clear, add, _), barrier_if_shared = adding(variant), sharing_barrier(variant)
     size, publish_partial, total_of_warps = totalling(variant, 1)
     overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
     zero = compute(0)
@@ -53,24 +53,24 @@ def soft(variant: Variant) -> Function:
     @inlined
     def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
         e, p = cuda.local.array(slots, compute), cuda.local.array(slots, compute)
-        lanes = cuda.local.array(lanes_held, compute)
+        lanes = cuda.local.array(lane_count, compute)
         shared = cuda.shared.array(size, compute)
         m, top = choose(source, place, n, e)
         temp = temperature(operands, place, n)
         s = zero
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             clear(lanes)
             for step in range(steps):
                 if reload:
-                    load_candidates(source, place, stretch(place, n, turn, step), e)
+                    load_candidates(source, place, chunk(place, n, round_, step), e)
                 to_weights(e, top, temp)
                 add(lanes, e)
-            part = publish_partial(lanes, place, shared, 0, turn)
+            part = publish_partial(lanes, place, shared, 0, round_)
             barrier_if_shared()
-            s = total_of_warps(s, part, shared, 0, turn)
-        for turn in range(rounds(source)):
+            s = total_of_warps(s, part, shared, 0, round_)
+        for round_ in range(rounds(source)):
             for step in range(steps):
-                here = stretch(place, n, turn, step)
+                here = chunk(place, n, round_, step)
                 if reload:
                     load_candidates(source, place, here, e)
                     to_weights(e, top, temp)
@@ -85,13 +85,13 @@ def soft(variant: Variant) -> Function:
 @row_kernel(arrays_in_registers=2, cotangents=1)
 def backward(variant: Variant) -> Function:
     """The softmax's Jacobian times `grad_mask`."""
-    compute, slots, lanes_held = variant.compute, variant.slots, variant.lanes
+    compute, slots, lane_count = variant.compute, variant.slots, variant.lanes
     steps, reload = variant.steps, variant.reload
-    rounds, stretch = rounding(variant.team), stretching(variant.team, variant.quads_in_registers)
+    rounds, chunk = counting_rounds(variant.team), chunking(variant.team, variant.quads_in_registers)
     choose, load_candidates, read = choosing(variant), loading_candidates(variant), reading_cotangents(variant)
     selected_of, measure_from_selected = at_selected(variant), centring(variant)
     temperature, to_weights = temperature_of(variant), weighing(variant)
-    (clear, add, add_products), barrier_if_shared = adding(variant), meeting(variant)
+    (clear, add, add_products), barrier_if_shared = adding(variant), sharing_barrier(variant)
     size, publish_partial, total_of_warps = totalling(variant, 2)
     overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
     zero, one = compute(0), compute(1)
@@ -99,35 +99,35 @@ def backward(variant: Variant) -> Function:
     @inlined
     def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
         e, h = cuda.local.array(slots, compute), cuda.local.array(slots, compute)
-        s_lanes, d_lanes = cuda.local.array(lanes_held, compute), cuda.local.array(lanes_held, compute)
+        s_lanes, d_lanes = cuda.local.array(lane_count, compute), cuda.local.array(lane_count, compute)
         shared = cuda.shared.array(size, compute)
         if not reload:
-            read(operands.grad_mask, source, place, stretch(place, n, 0, 0), h)
+            read(operands.grad_mask, source, place, chunk(place, n, 0, 0), h)
         m, top = choose(source, place, n, e)
         temp = temperature(operands, place, n)
         selected = selected_of(operands.grad_mask, source, place, n, m)
         s, d = zero, zero
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             clear(s_lanes)
             clear(d_lanes)
             for step in range(steps):
                 if reload:
-                    here = stretch(place, n, turn, step)
+                    here = chunk(place, n, round_, step)
                     read(operands.grad_mask, source, place, here, h)
                     load_candidates(source, place, here, e)
                 measure_from_selected(h, selected, e)
                 to_weights(e, top, temp)
                 add(s_lanes, e)
                 add_products(d_lanes, e, h)
-            s_part = publish_partial(s_lanes, place, shared, 0, turn)
-            d_part = publish_partial(d_lanes, place, shared, 1, turn)
+            s_part = publish_partial(s_lanes, place, shared, 0, round_)
+            d_part = publish_partial(d_lanes, place, shared, 1, round_)
             barrier_if_shared()
-            s, d = total_of_warps(s, s_part, shared, 0, turn), total_of_warps(d, d_part, shared, 1, turn)
+            s, d = total_of_warps(s, s_part, shared, 0, round_), total_of_warps(d, d_part, shared, 1, round_)
         d = d / s
         q = per_weight(s, temp, one)
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             for step in range(steps):
-                here = stretch(place, n, turn, step)
+                here = chunk(place, n, round_, step)
                 if reload:
                     read(operands.grad_mask, source, place, here, h)
                     load_candidates(source, place, here, e)
@@ -144,49 +144,49 @@ def backward(variant: Variant) -> Function:
 @row_kernel(arrays_in_registers=3, cotangents=1, results=0)
 def backward_temp(variant: Variant) -> Function:
     """Each row's share, in the compute type: ``-sum_i grad_logits_i t_i``."""
-    compute, slots, lanes_held = variant.compute, variant.slots, variant.lanes
+    compute, slots, lane_count = variant.compute, variant.slots, variant.lanes
     steps, reload = variant.steps, variant.reload
-    rounds, stretch = rounding(variant.team), stretching(variant.team, variant.quads_in_registers)
+    rounds, chunk = counting_rounds(variant.team), chunking(variant.team, variant.quads_in_registers)
     choose, load_candidates, read = choosing(variant), loading_candidates(variant), reading_cotangents(variant)
     selected_of, measure_from_selected = at_selected(variant), centring(variant)
     temperature, to_weights = temperature_of(variant), weighing_with_exponents(variant)
-    (clear, add, add_products), barrier_if_shared = adding(variant), meeting(variant)
+    (clear, add, add_products), barrier_if_shared = adding(variant), sharing_barrier(variant)
     size, publish_partial, total_of_warps = totalling(variant, 3)
     zero, nan = compute(0), compute(np.nan)
 
     @inlined
     def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
         e, h, t = (cuda.local.array(slots, compute), cuda.local.array(slots, compute), cuda.local.array(slots, compute))
-        s_lanes, d_lanes = cuda.local.array(lanes_held, compute), cuda.local.array(lanes_held, compute)
+        s_lanes, d_lanes = cuda.local.array(lane_count, compute), cuda.local.array(lane_count, compute)
         shared = cuda.shared.array(size, compute)
         if not reload:
-            read(operands.grad_mask, source, place, stretch(place, n, 0, 0), h)
+            read(operands.grad_mask, source, place, chunk(place, n, 0, 0), h)
         m, top = choose(source, place, n, e)
         temp = temperature(operands, place, n)
         selected = selected_of(operands.grad_mask, source, place, n, m)
         s, d, total = zero, zero, zero
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             clear(s_lanes)
             clear(d_lanes)
             for step in range(steps):
                 if reload:
-                    here = stretch(place, n, turn, step)
+                    here = chunk(place, n, round_, step)
                     read(operands.grad_mask, source, place, here, h)
                     load_candidates(source, place, here, e)
                 measure_from_selected(h, selected, e)
                 to_weights(e, top, temp, t)
                 add(s_lanes, e)
                 add_products(d_lanes, e, h)
-            s_part = publish_partial(s_lanes, place, shared, 0, turn)
-            d_part = publish_partial(d_lanes, place, shared, 1, turn)
+            s_part = publish_partial(s_lanes, place, shared, 0, round_)
+            d_part = publish_partial(d_lanes, place, shared, 1, round_)
             barrier_if_shared()
-            s, d = total_of_warps(s, s_part, shared, 0, turn), total_of_warps(d, d_part, shared, 1, turn)
+            s, d = total_of_warps(s, s_part, shared, 0, round_), total_of_warps(d, d_part, shared, 1, round_)
         d = d / s
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             clear(d_lanes)
             for step in range(steps):
                 if reload:
-                    here = stretch(place, n, turn, step)
+                    here = chunk(place, n, round_, step)
                     read(operands.grad_mask, source, place, here, h)
                     load_candidates(source, place, here, e)
                     measure_from_selected(h, selected, e)
@@ -194,9 +194,9 @@ def backward_temp(variant: Variant) -> Function:
                 for k in range(slots):
                     h[k], t[k] = temp_term(e[k], t[k], h[k] - d)
                 add_products(d_lanes, h, t)
-            part = publish_partial(d_lanes, place, shared, 2, turn)
+            part = publish_partial(d_lanes, place, shared, 2, round_)
             barrier_if_shared()
-            total = total_of_warps(total, part, shared, 2, turn)
+            total = total_of_warps(total, part, shared, 2, round_)
         if n > 0 and place.lane == 0 and place.warp == 0:
             share = temp_share(total, s, temp)
             store(operands.out, place.row, compute, zero if m == EMPTY else (nan if m == INVALID else share))

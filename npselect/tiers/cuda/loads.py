@@ -1,8 +1,8 @@
 """Quads: the four columns that a thread reads, and writes, at a time, widened to the type that they are computed in.
 
-The functions here make device functions, for a kind of storage (see `npselect._arithmetic.half`), and for a team (see
-`npselect.tiers.cuda.teams`). `place` is that of a stretch's first column among all elements; what lies at or
-beyond the offset `left` from there is neither read nor written.
+The functions here make device functions, for a type of storage (see `npselect._arithmetic.half`), and for a team (see
+`npselect.tiers.cuda.teams`). `position` is that of a chunk's first column among all elements; elements at the offset
+`left` from there, or beyond, are neither read nor written.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def _stored(x: float, kind: Kind) -> Stored:
 
 
 def reading(kind: Kind, team: Team, quads: int, beyond: float) -> Function:
-    """``read(address, place, left, x)``: so many quads into `x`, `beyond` standing for what is beyond the row.
+    """``read(address, position, left, x)``: so many quads into `x`; `beyond` where there is no column.
 
-    All are asked for before any is widened, so that they are under way together. Where a row ends is nearly always in
-    the last quad; the others then take no more than a load each. A quad of 16-bit numbers is read as a 64-bit word.
+    All loads are issued before the first number is widened, so that they overlap. A row nearly always ends in the last
+    quad; then the others are loaded without a check. A quad of 16-bit numbers is read as a 64-bit word.
     """
     widen, offset, size, pad = widening(kind), offset_of(team), 4 * quads, _stored(beyond, kind)
     quad_words = team.aligned and np.dtype(kind).itemsize == 2
@@ -55,35 +55,35 @@ def reading(kind: Kind, team: Team, quads: int, beyond: float) -> Function:
     pads = np.uint64(int(pad) % 2**16 * 0x0001000100010001) if quad_words else pad
 
     @inlined
-    def take_word(address: Address, place: Position, i: Count, x: Quads) -> None:
-        x[i] = load(address, (place >> 2) + (offset(i, 0) >> 2), np.uint64)
+    def load_word(address: Address, position: Position, i: Count, x: Quads) -> None:
+        x[i] = load(address, (position >> 2) + (offset(i, 0) >> 2), np.uint64)
 
     @inlined
-    def try_word(address: Address, place: Position, left: Count, i: Count, x: Quads) -> None:
+    def load_word_within(address: Address, position: Position, left: Count, i: Count, x: Quads) -> None:
         at = offset(i, 0)
-        x[i] = load(address, (place >> 2) + (at >> 2), np.uint64) if at < left else pads
+        x[i] = load(address, (position >> 2) + (at >> 2), np.uint64) if at < left else pads
 
     @inlined
-    def take_neighbours(address: Address, place: Position, i: Count, x: Quads) -> None:
+    def load_contiguous(address: Address, position: Position, i: Count, x: Quads) -> None:
         k = 4 * i
-        x[k], x[k + 1], x[k + 2], x[k + 3] = load4(address, place + offset(i, 0), kind)
+        x[k], x[k + 1], x[k + 2], x[k + 3] = load4(address, position + offset(i, 0), kind)
 
     @inlined
-    def try_neighbours(address: Address, place: Position, left: Count, i: Count, x: Quads) -> None:
+    def load_contiguous_within(address: Address, position: Position, left: Count, i: Count, x: Quads) -> None:
         at, k = offset(i, 0), 4 * i
-        a, b, c, d = load4(address, place + at, kind) if at < left else (pad, pad, pad, pad)
+        a, b, c, d = load4(address, position + at, kind) if at < left else (pad, pad, pad, pad)
         x[k], x[k + 1], x[k + 2], x[k + 3] = a, b, c, d
 
     @inlined
-    def take_scattered(address: Address, place: Position, i: Count, x: Quads) -> None:
+    def load_scattered(address: Address, position: Position, i: Count, x: Quads) -> None:
         for c in range(4):
-            x[4 * i + c] = load(address, place + offset(i, c), kind)
+            x[4 * i + c] = load(address, position + offset(i, c), kind)
 
     @inlined
-    def try_scattered(address: Address, place: Position, left: Count, i: Count, x: Quads) -> None:
+    def load_scattered_within(address: Address, position: Position, left: Count, i: Count, x: Quads) -> None:
         for c in range(4):
             at = offset(i, c)
-            x[4 * i + c] = load(address, place + at, kind) if at < left else pad
+            x[4 * i + c] = load(address, position + at, kind) if at < left else pad
 
     @inlined
     def number(x: Quads, k: Count) -> Stored:
@@ -94,22 +94,22 @@ def reading(kind: Kind, team: Team, quads: int, beyond: float) -> Function:
         return kind((x[k >> 2] >> np.uint64(16 * (k & 3))) & np.uint64(0xFFFF))
 
     if quad_words:
-        take, try_, unpack = take_word, try_word, of_word
+        load_quad, load_quad_within, unpack = load_word, load_word_within, of_word
     elif team.aligned:
-        take, try_, unpack = take_neighbours, try_neighbours, number
+        load_quad, load_quad_within, unpack = load_contiguous, load_contiguous_within, number
     else:
-        take, try_, unpack = take_scattered, try_scattered, number
+        load_quad, load_quad_within, unpack = load_scattered, load_scattered_within, number
 
     @inlined
-    def read(address: Address, place: Position, left: Count, x: Quads) -> None:
+    def read(address: Address, position: Position, left: Count, x: Quads) -> None:
         stored = cuda.local.array(slots, stored_in)
         if offset(quads - 2, 3) < left:
             for i in range(quads - 1):
-                take(address, place, i, stored)
+                load_quad(address, position, i, stored)
         else:
             for i in range(quads - 1):
-                try_(address, place, left, i, stored)
-        try_(address, place, left, quads - 1, stored)
+                load_quad_within(address, position, left, i, stored)
+        load_quad_within(address, position, left, quads - 1, stored)
         for k in range(size):
             x[k] = widen(unpack(stored, k))
 
@@ -117,22 +117,22 @@ def reading(kind: Kind, team: Team, quads: int, beyond: float) -> Function:
 
 
 def writing(kind: Kind, team: Team, quads: int) -> Function:
-    """``write(address, place, left, x)``: so many quads that have been narrowed."""
+    """``write(address, position, left, x)``: so many quads that have been narrowed."""
     offset = offset_of(team)
 
     @inlined
-    def write_neighbours(address: Address, place: Position, left: Count, x: Quads) -> None:
+    def write_contiguous(address: Address, position: Position, left: Count, x: Quads) -> None:
         for i in range(quads):
             at, k = offset(i, 0), 4 * i
             if at < left:
-                store4(address, place + at, kind, (x[k], x[k + 1], x[k + 2], x[k + 3]))
+                store4(address, position + at, kind, (x[k], x[k + 1], x[k + 2], x[k + 3]))
 
     @inlined
-    def write_scattered(address: Address, place: Position, left: Count, x: Quads) -> None:
+    def write_scattered(address: Address, position: Position, left: Count, x: Quads) -> None:
         for i in range(quads):
             for c in range(4):
                 at = offset(i, c)
                 if at < left:
-                    store(address, place + at, kind, x[4 * i + c])
+                    store(address, position + at, kind, x[4 * i + c])
 
-    return write_neighbours if team.aligned else write_scattered
+    return write_contiguous if team.aligned else write_scattered

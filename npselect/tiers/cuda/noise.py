@@ -1,4 +1,4 @@
-"""The random stream on a GPU: its words, in words of 32 bits, the numbers that are drawn quickly, and noise alone.
+"""The random stream on a GPU: its words, in 32-bit arithmetic; numbers by the quick formula; noise by itself.
 
 A float32 number is quick, or in doubt (see `npselect._arithmetic.gumbel`); a float64 number is always in doubt.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 
 from npselect._arithmetic.aliases import Flag, Number, Word
-from npselect._arithmetic.gumbel import _MARGIN, gumbel, uniform
+from npselect._arithmetic.gumbel import MARGIN, gumbel, uniform
 from npselect._arithmetic.logarithm import quick_minus_log
 from npselect._arithmetic.primitives import fma, inlined
 from npselect._gpu.aliases import Address, Count, Function, Kind, Position
@@ -63,8 +63,8 @@ def _philox(counter: Word, seed: Word) -> tuple[Word, Word]:
 
 
 @inlined
-def _neighbouring_words(seed: Word, number: Word, step: Word) -> tuple[Word, Word, Word, Word]:
-    """The words of four numbers that follow each other; an odd first one makes it three blocks."""
+def _contiguous_words(seed: Word, number: Word, step: Word) -> tuple[Word, Word, Word, Word]:
+    """The words of four successive numbers: of two counters, or of three if the first number is odd."""
     counter = number >> _ONE_BIT
     a, b = _philox(counter, seed)
     c, d = _philox(counter + _ONE_BIT, seed)
@@ -95,14 +95,14 @@ def _scattered_words(seed: Word, number: Word, step: Word) -> tuple[Word, Word, 
 def quick_number(word: Word) -> tuple[Number, Flag]:
     """The float32 that a word's number is rounded to, and 1 if that is in doubt, else 0."""
     g = quick_minus_log(quick_minus_log(uniform(word)))
-    margin = fma(_MARGIN, abs(g), _MARGIN)
+    margin = fma(MARGIN, abs(g), MARGIN)
     low, high = np.float32(g - margin), np.float32(g + margin)
     return low, 0 if low == high else 1
 
 
 def words_of_quad(team: Team) -> Function:
     """``words(seed, number, step)``: those of a quad's four numbers, `number` being the first."""
-    return _neighbouring_words if team.neighbours else _scattered_words
+    return _contiguous_words if team.neighbours else _scattered_words
 
 
 # ------------------------------------------------------------------------------------------------ noise alone

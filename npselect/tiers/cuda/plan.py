@@ -1,7 +1,7 @@
-"""How a launch is shared out: which threads take a row, what they keep in registers, how many rows a block has.
+"""How a kernel is launched: which threads share a row, what they keep in registers, how many rows a block has.
 
-That depends on the rows' length, and on whether the arrays start at multiples of 16 bytes and all rows at whole quads:
-see `npselect.tiers.cuda.teams`. No result depends on it.
+That depends on the rows' length, and on whether every row starts at a multiple of 16 bytes: see
+`npselect.tiers.cuda.teams`. No result depends on it.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ def variant_for(rows: RowKernel, kind: Kind, logits: Kind, noise: str, choices: 
 
 
 def quads_of_a_thread(choices: int) -> int:
-    """How many quads of a row, or of a segment of it, a thread holds."""
+    """How many quads of a row, or of a segment of it, a thread of a warp has."""
     return -(-min(choices, SEGMENT) // LANES)
 
 
 def team_for(choices: int, aligned: bool, most_threads: int, most_quads: int = 6) -> Team:
-    """Who shares a row."""
+    """The team of a row."""
     if choices <= LANES:
         quads = -(-choices // 4)
         if aligned:
-            held = min(quads, 2)
-            return Team(True, held, 1 << (-(-quads // held) - 1).bit_length(), 1, False)
+            each = min(quads, 2)
+            return Team(True, each, 1 << (-(-quads // each) - 1).bit_length(), 1, False)
         groups = (g for g in (1, 2, 4, 8, 16) if quads <= most_quads * g)
         group = min(groups, key=lambda g: g * -(-quads // g))  # as few quads in all as can be
         return Team(False, -(-quads // group), group, 1, False, length=choices)
@@ -69,9 +69,9 @@ def team_for(choices: int, aligned: bool, most_threads: int, most_quads: int = 6
 
 
 def registers_for(arrays: int, kind: Kind, quads: int, noise: str) -> tuple[bool, int]:
-    """Whether a thread can keep its part of so many arrays in registers, and how large its block may be."""
+    """Whether a thread can keep its entries of so many arrays in registers, and how many threads a block may have."""
     words = arrays * 4 * quads * np.dtype(computed_in(kind)).itemsize // 4
     resident = words <= 128
-    few = words > 64 or computed_in(kind) is np.float64 or noise == "drawn"  # threads, each with more registers
-    most_threads = _SHARED_THREADS if quads < 8 else (256 if resident and few else 512)
+    many_registers = words > 64 or computed_in(kind) is np.float64 or noise == "drawn"
+    most_threads = _SHARED_THREADS if quads < 8 else (256 if resident and many_registers else 512)
     return resident, min(most_threads, _MOST_THREADS)

@@ -1,4 +1,4 @@
-"""A kernel over rows: what each states of itself, and how its body becomes a kernel for a variant."""
+"""Kernels over rows: what each declares, and how its body becomes a kernel for a variant."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RowKernel:
 def row_kernel(
     *, arrays_in_registers: int, cotangents: int = 0, results: int = 1, reads_logits: bool = True
 ) -> Callable[[Callable[[Variant], Function]], RowKernel]:
-    """State what a kernel keeps, reads and writes."""
+    """Declare what a kernel keeps, reads and writes."""
     return lambda body: RowKernel(body, arrays_in_registers, cotangents, results, reads_logits)
 
 
@@ -59,8 +59,8 @@ def _kernel(rows: RowKernel, variant: Variant) -> Kernel:
 
     def kernel(source: Source, operands: Operands) -> None:
         place = placed()
-        # n must be there before the call: Python 3.12 and newer end `body(..., a if b else c)` in two calls, one for
-        # either case, and the threads of a warp would meet in the shuffles of different ones
+        # n is computed before the call: Python 3.12 and newer compile `body(..., a if b else c)` to two calls, one for
+        # either case, and the threads of a warp would wait for each other in different shuffles
         n = source.choices if place.row < source.rows else 0
         body(source, operands, place, n)
 

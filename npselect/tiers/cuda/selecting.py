@@ -1,4 +1,4 @@
-"""The CUDA tier's kernels that select, and no more; and that which adds up rows."""
+"""The CUDA tier's kernels that only select; and the one that sums rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from npselect.tiers.cuda.choosing import selecting
 from npselect.tiers.cuda.loads import narrowing, reading, widening
 from npselect.tiers.cuda.row_kernel import row_kernel
 from npselect.tiers.cuda.storing import storing
-from npselect.tiers.cuda.sums import adding, meeting, totalling
-from npselect.tiers.cuda.teams import Place, offset_of, rounding, start_of_row, stretching
+from npselect.tiers.cuda.sums import adding, sharing_barrier, totalling
+from npselect.tiers.cuda.teams import Place, chunking, counting_rounds, offset_of, start_of_row
 from npselect.tiers.cuda.variant import Variant, computed_in
 
 __all__ = ["choice", "index", "mask", "mask_at", "totals"]
@@ -41,14 +41,14 @@ def _storing_one_hot(variant: Variant) -> Function:
     """``store_one_hot(source, operands, place, n, m, x)``: zeros for EMPTY, NaN for INVALID."""
     compute, column, narrow = variant.compute, variant.column, narrowing(variant.kind)
     quads, steps, write = variant.quads_in_registers, variant.steps, storing(variant)
-    rounds, stretch, offset = rounding(variant.team), stretching(variant.team, quads), offset_of(variant.team)
+    rounds, chunk, offset = counting_rounds(variant.team), chunking(variant.team, quads), offset_of(variant.team)
 
     @inlined
     def store_one_hot(source: Source, operands: Operands, place: Place, n: Count, m: Index, x: Quads) -> None:
         one, elsewhere = narrow(compute(1)), narrow(compute(np.nan if m == INVALID else 0.0))
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             for step in range(steps):
-                here = stretch(place, n, turn, step)
+                here = chunk(place, n, round_, step)
                 chosen = column(m - here.first)
                 for i in range(quads):
                     for c in range(4):
@@ -115,31 +115,31 @@ def mask_at(variant: Variant) -> Function:
 @row_kernel(arrays_in_registers=0, results=0)
 def totals(variant: Variant) -> Function:
     """Each row of numbers in the compute type added up; `variant.logits` is that type, `variant.kind` the result's."""
-    compute, slots, steps, lanes_held = variant.compute, variant.slots, variant.steps, variant.lanes
+    compute, slots, steps, lane_count = variant.compute, variant.slots, variant.steps, variant.lanes
     kind, narrow = variant.kind, narrowing(variant.kind)
     quads, start = variant.quads_in_registers, start_of_row(variant.team)
-    rounds, stretch, read = (
-        rounding(variant.team),
-        stretching(variant.team, quads),
+    rounds, chunk, read = (
+        counting_rounds(variant.team),
+        chunking(variant.team, quads),
         reading(compute, variant.team, quads, 0.0),
     )
-    (clear, add, _), barrier_if_shared = adding(variant), meeting(variant)
+    (clear, add, _), barrier_if_shared = adding(variant), sharing_barrier(variant)
     size, publish_partial, total_of_warps = totalling(variant, 1)
 
     @inlined
     def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
-        x, lanes = cuda.local.array(slots, compute), cuda.local.array(lanes_held, compute)
+        x, lanes = cuda.local.array(slots, compute), cuda.local.array(lane_count, compute)
         shared = cuda.shared.array(size, compute)
         total = compute(0)
-        for turn in range(rounds(source)):
+        for round_ in range(rounds(source)):
             clear(lanes)
             for step in range(steps):
-                here = stretch(place, n, turn, step)
+                here = chunk(place, n, round_, step)
                 read(source.logits, start(source, place) + here.first, here.left, x)
                 add(lanes, x)
-            part = publish_partial(lanes, place, shared, 0, turn)
+            part = publish_partial(lanes, place, shared, 0, round_)
             barrier_if_shared()
-            total = total_of_warps(total, part, shared, 0, turn)
+            total = total_of_warps(total, part, shared, 0, round_)
         if n > 0 and place.lane == 0 and place.warp == 0:
             store(operands.out, place.row, kind, narrow(total))
 

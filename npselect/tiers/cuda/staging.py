@@ -1,8 +1,8 @@
-"""Tiles: short rows that are not aligned, brought through shared memory.
+"""Tiles: short rows that are not aligned, staged in shared memory.
 
-The rows of a block lie one after another. Its threads copy them, as neighbours that load neighbouring numbers, to where
-each thread finds those of its own row, and its results back. A kernel sees arrays in shared memory in the place of
-addresses.
+The rows of a block are contiguous. Its threads copy them to a tile with coalesced loads, and results from a tile with
+coalesced stores. In between, each thread reads and writes its own row's entries in the tiles: a kernel's body is given
+arrays in shared memory instead of addresses.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from npselect.tiers.cuda.variant import Variant
 __all__ = ["through_tiles"]
 
 
-def _bringing(kind: Kind, threads: int, each: int) -> Function:
-    """``bring(address, tile, first, count)``: elements from `first` on; returns the tile."""
+def _loading_tile(kind: Kind, threads: int, each: int) -> Function:
+    """``load_tile(address, tile, first, count)``: elements from `first` on into the tile, which is returned."""
     nothing, most = kind(0), (each - 1) * threads
 
     @inlined
-    def bring(address: Address, tile: Shared, first: Position, count: Count) -> Shared:
+    def load_tile(address: Address, tile: Shared, first: Position, count: Count) -> Shared:
         x = cuda.local.array(each, kind)
         mine, left = first + thread(), np.int32(count - thread())
         if most < left:
@@ -38,15 +38,15 @@ def _bringing(kind: Kind, threads: int, each: int) -> Function:
             store(tile, thread() + i * threads, kind, x[i])
         return tile
 
-    return bring
+    return load_tile
 
 
-def _giving(kind: Kind, threads: int, each: int) -> Function:
-    """``give(address, tile, first, count)``: the other way."""
+def _storing_tile(kind: Kind, threads: int, each: int) -> Function:
+    """``store_tile(address, tile, first, count)``: elements of the tile from `first` on."""
     most = (each - 1) * threads
 
     @inlined
-    def give(address: Address, tile: Shared, first: Position, count: Count) -> None:
+    def store_tile(address: Address, tile: Shared, first: Position, count: Count) -> None:
         mine, left = first + thread(), np.int32(count - thread())
         if most < left:
             for i in range(each):
@@ -56,7 +56,7 @@ def _giving(kind: Kind, threads: int, each: int) -> Function:
                 if i * threads < left:
                     store(address, mine + i * threads, kind, load(tile, thread() + i * threads, kind))
 
-    return give
+    return store_tile
 
 
 @inlined
@@ -70,28 +70,28 @@ def _tile(address: Address, tile: Shared, first: Position, count: Count) -> Shar
 
 
 def through_tiles(variant: Variant, body: Function, cotangents: int, results: int, reads_logits: bool) -> Function:
-    """The body of a kernel that finds its rows, so many cotangents and results, in shared memory."""
+    """A kernel's body, which finds so many cotangents and results in shared memory, and the logits if it reads them."""
     kind, logits_kind, threads, team = variant.kind, variant.logits, variant.threads, variant.team
     length, rows_a_block = team.length, threads // team.group
     each = -(-length // team.group)  # elements that a thread copies
-    room = threads * each
-    bring = _bringing(kind, threads, each)
-    bring_logits = _bringing(logits_kind, threads, each) if reads_logits else _address
-    give = _giving(kind, threads, each)
-    bring_grad_mask, bring_grad_grad = (bring if cotangents > i else _address for i in range(2))
+    size = threads * each
+    load_tile = _loading_tile(kind, threads, each)
+    load_logits = _loading_tile(logits_kind, threads, each) if reads_logits else _address
+    store_tile = _storing_tile(kind, threads, each)
+    load_grad_mask, load_grad_grad = (load_tile if cotangents > i else _address for i in range(2))
     out_of, out_logits_of = (_tile if results > i else _address for i in range(2))
-    give_out, give_out_logits = (give if results > i else _address for i in range(2))
+    store_out, store_out_logits = (store_tile if results > i else _address for i in range(2))
 
     @inlined
     def tiled(source: Source, operands: Operands, place: Place, n: Count) -> None:
-        logits_tile = cuda.shared.array(room, logits_kind)
-        grad_mask_tile = cuda.shared.array(room, kind)
-        grad_grad_tile = cuda.shared.array(room, kind)
+        logits_tile = cuda.shared.array(size, logits_kind)
+        grad_mask_tile = cuda.shared.array(size, kind)
+        grad_grad_tile = cuda.shared.array(size, kind)
         row = place.row - place.local
         first, count = row * length, min(rows_a_block, source.rows - row) * length
-        logits = bring_logits(source.logits, logits_tile, first, count)
-        grad_mask = bring_grad_mask(operands.grad_mask, grad_mask_tile, first, count)
-        grad_grad = bring_grad_grad(operands.grad_grad_logits, grad_grad_tile, first, count)
+        logits = load_logits(source.logits, logits_tile, first, count)
+        grad_mask = load_grad_mask(operands.grad_mask, grad_mask_tile, first, count)
+        grad_grad = load_grad_grad(operands.grad_grad_logits, grad_grad_tile, first, count)
         # staged results overwrite the staged cotangents: every thread of a row must have read them first
         out = out_of(operands.out, grad_mask_tile, first, count)
         out_logits = out_logits_of(operands.out_logits, grad_grad_tile, first, count)
@@ -109,11 +109,13 @@ def through_tiles(variant: Variant, body: Function, cotangents: int, results: in
                 length,
             ),
             Operands(operands.temps, operands.temp, grad_mask, grad_grad, operands.choice, out, out_logits),
-            Place(min(place.row, source.rows - 1), place.local, place.lane, place.warp),  # of what lies elsewhere
+            Place(
+                min(place.row, source.rows - 1), place.local, place.lane, place.warp
+            ),  # a row to read from arrays that are not staged
             n,
         )
         barrier()
-        give_out(operands.out, out, first, count)
-        give_out_logits(operands.out_logits, out_logits, first, count)
+        store_out(operands.out, out, first, count)
+        store_out_logits(operands.out_logits, out_logits, first, count)
 
     return tiled

@@ -1,4 +1,4 @@
-"""Cotangents read and results written, a stretch of a row at a time."""
+"""Cotangents loaded and results stored, a chunk of a row at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from npselect._gpu.aliases import Address, Function, Quads
 from npselect._gpu.intrinsics import cuda
 from npselect.tiers.cuda.arguments import Source
 from npselect.tiers.cuda.loads import narrowing, reading, writing
-from npselect.tiers.cuda.teams import Place, Stretch, start_of_row
+from npselect.tiers.cuda.teams import Chunk, Place, start_of_row
 from npselect.tiers.cuda.variant import Variant
 
 __all__ = ["narrowing_and_storing", "overwriting", "reading_cotangents", "storing"]
@@ -22,7 +22,7 @@ def reading_cotangents(variant: Variant) -> Function:
     read, start = reading(variant.kind, variant.team, variant.quads_in_registers, 0.0), start_of_row(variant.team)
 
     @inlined
-    def read_row(address: Address, source: Source, place: Place, here: Stretch, x: Quads) -> None:
+    def read_row(address: Address, source: Source, place: Place, here: Chunk, x: Quads) -> None:
         read(address, start(source, place) + here.first, here.left, x)
 
     return read_row
@@ -33,7 +33,7 @@ def storing(variant: Variant) -> Function:
     write, start = writing(variant.kind, variant.team, variant.quads_in_registers), start_of_row(variant.team)
 
     @inlined
-    def write_row(out: Address, source: Source, place: Place, here: Stretch, x: Quads) -> None:
+    def write_row(out: Address, source: Source, place: Place, here: Chunk, x: Quads) -> None:
         write(out, start(source, place) + here.first, here.left, x)
 
     return write_row
@@ -44,7 +44,7 @@ def narrowing_and_storing(variant: Variant) -> Function:
     kind, slots, narrow, write = variant.kind, variant.slots, narrowing(variant.kind), storing(variant)
 
     @inlined
-    def narrow_and_store(out: Address, source: Source, place: Place, here: Stretch, x: Quads) -> None:
+    def narrow_and_store(out: Address, source: Source, place: Place, here: Chunk, x: Quads) -> None:
         narrowed = cuda.local.array(slots, kind)
         for k in range(slots):
             narrowed[k] = narrow(x[k])

@@ -1,18 +1,18 @@
-"""How the threads of a device share rows: who holds which columns, and how those who share a row agree.
+"""How the threads of a device share rows: which thread has which columns, and how the threads of a row combine results.
 
-A row has a team: a `group` of threads within a warp, a power of two, or several whole warps, which are a block. Its
-columns come in rounds of as many segments (`npselect.tiers.cpu.sums.SEGMENT` columns) as the team has warps. Of
-its warp's segment, or of a shorter row, a thread holds up to eight quads of columns:
+A row has a team: a `group` of threads within a warp, a power of two, or several whole warps, which are a block. A round
+is as many segments of the row (`npselect._arithmetic.order.SEGMENT` columns) as the team has warps, one for each warp.
+Of its warp's segment, or of a shorter row, a thread has up to eight quads, that is, fours of columns:
 
-- neighbours, where rows are aligned: one load of 16 bytes, the next quad being 4 * group columns on;
-- neighbours too in short rows that are not, which a block brings through shared memory, see
-  `npselect.tiers.cuda.staging`;
-- else every group-th column, so that neighbouring threads load neighbouring numbers.
+- contiguous columns, if rows are aligned: a quad is one load of 16 bytes, and the next is 4 * group columns on;
+- contiguous columns also in short rows that are not aligned, which a block stages in shared memory (see
+  `npselect.tiers.cuda.staging`);
+- else every group-th column, so that loads are coalesced.
 
-Either way each of a segment's 128 lanes lies in one thread, and sums are taken in the order that
-`npselect.tiers.cpu.sums` states. Lanes without a column hold 0, which changes no sum, as no sum is ever -0.
+Either way each of a segment's 128 lanes belongs to one thread, and sums are taken in the order of
+`npselect._arithmetic.order`. Lanes without a column are 0, which changes no sum, as no sum is ever -0.
 
-All that is known of a team when its kernel is compiled: from their first column on, the threads count in constants.
+A `Team` is constant in a kernel, so the offset of each column from a thread's first one is a constant as well.
 """
 
 from __future__ import annotations
@@ -31,61 +31,61 @@ from npselect.tiers.cuda.arguments import Source
 __all__ = [
     "WARP",
     "Place",
-    "Stretch",
+    "Chunk",
     "Team",
     "agreement",
     "fold",
     "lanes_of",
     "offset_of",
     "placing",
-    "pooling",
-    "rounding",
+    "totalling_warps",
+    "counting_rounds",
     "start_of_row",
-    "stretching",
+    "chunking",
 ]
 
 WARP = 32
 
 
 class Team(NamedTuple):
-    """Who shares a row."""
+    """The threads that share a row."""
 
     aligned: bool  # every quad of it lies at a multiple of 16 bytes, or 8 for 16-bit numbers
-    quads: int  # that a thread holds in a round, up to eight
+    quads: int  # of a thread in a round, up to eight
     group: int  # threads within a warp
     warps: int
     long: bool  # whether there may be more than one round
-    length: int = 0  # of rows that come through shared memory, for which a kernel is made
+    length: int = 0  # of rows that are staged in shared memory, for which a kernel is compiled; else 0
 
     @property
     def tiled(self) -> bool:
-        """Whether rows come through shared memory."""
+        """Whether rows are staged in shared memory."""
         return self.length > 0
 
     @property
     def neighbours(self) -> bool:
-        """Whether a quad's columns are neighbours."""
+        """Whether a quad's columns are contiguous."""
         return self.aligned or self.tiled
 
 
 class Place(NamedTuple):
-    """A thread's."""
+    """Which row a thread works on, and which thread of the row's team it is."""
 
     row: Row
-    local: Row  # number of the row among those of the block
-    lane: Count  # among the group
-    warp: Count  # among the warps
+    local: Row  # the row's number among those of the block
+    lane: Count  # the thread's number in its group
+    warp: Count  # the warp's number in the team
 
 
-class Stretch(NamedTuple):
-    """What a thread holds at a time."""
+class Chunk(NamedTuple):
+    """The columns that a thread works on at a time."""
 
-    first: Column  # column
-    left: Count  # columns from there to the end of the row, or some that are more than it holds; int32
+    first: Column
+    left: Count  # columns from there to the end of the row, at most some number that is no less than the chunk; int32
 
 
 def placing(team: Team, threads: int) -> Function:
-    """The function that tells a thread of a block of so many its place."""
+    """``place()``: a thread's `Place`, in blocks of so many threads."""
     group, shift = team.group, team.group.bit_length() - 1
     rows = threads >> shift
 
@@ -101,8 +101,8 @@ def placing(team: Team, threads: int) -> Function:
     return among_warps if team.warps > 1 else among_rows
 
 
-def rounding(team: Team) -> Function:
-    """``rounds(source)``: in how many rounds a team goes through a row."""
+def counting_rounds(team: Team) -> Function:
+    """``rounds(source)``: how many rounds a row has."""
     columns, long = team.warps * SEGMENT, team.long
 
     @inlined
@@ -123,23 +123,23 @@ def start_of_row(team: Team) -> Function:
     return start
 
 
-def stretching(team: Team, quads: int) -> Function:
-    """``stretch(place, n, turn, step)``: the step-th so many quads of a round of a row of n columns."""
+def chunking(team: Team, quads: int) -> Function:
+    """``chunk(place, n, round_, step)``: the step-th chunk, of so many quads, of a round of a row of n columns."""
     warps, apart, quads_apart, long = team.warps, 4 if team.neighbours else 1, 4 * team.group * quads, team.long
     length = team.length
 
     @inlined
-    def stretch(place: Place, n: Count, turn: Count, step: Count) -> Stretch:
-        first = (turn * warps + place.warp) * SEGMENT + quads_apart * step + apart * place.lane
-        if length:  # rows beyond the last one are in shared memory, too
-            return Stretch(first, np.int32(length - first))
-        return Stretch(first, np.int32(min(n - first, SEGMENT) if long else n - first))
+    def chunk(place: Place, n: Count, round_: Count, step: Count) -> Chunk:
+        first = (round_ * warps + place.warp) * SEGMENT + quads_apart * step + apart * place.lane
+        if length:  # shared memory has entries for rows beyond the last one, too
+            return Chunk(first, np.int32(length - first))
+        return Chunk(first, np.int32(min(n - first, SEGMENT) if long else n - first))
 
-    return stretch
+    return chunk
 
 
 def offset_of(team: Team) -> Function:
-    """``offset(i, c)``: from the first column of a stretch to the c-th of the i-th quad."""
+    """``offset(i, c)``: from the first column of a chunk to the c-th of the i-th quad."""
     group, step = team.group, 1 if team.neighbours else team.group
 
     @inlined
@@ -194,11 +194,11 @@ def fold(team: Team, lanes: int) -> Function:
     return fold_neighbours if team.neighbours else fold_scattered
 
 
-def pooling(team: Team) -> tuple[Function, Function]:
-    """``publish(segment, place, shared, first)`` and, after a barrier, ``pool(total, segment, shared, first)``.
+def totalling_warps(team: Team) -> tuple[Function, Function]:
+    """``publish(segment, place, shared, first)`` and, after a barrier, ``add_warps(total, segment, shared, first)``.
 
-    Together: ``total`` and the sums of the segments of a round, added in rising order. Those of several warps meet in
-    `shared` from its entry `first` on, which the round after the next may overwrite.
+    Together they add to `total` the sums of a round's segments, in rising order. Several warps write theirs to
+    `shared`, from its entry `first` on; the round after the next may overwrite them.
     """
     warps = team.warps
 
@@ -209,14 +209,14 @@ def pooling(team: Team) -> tuple[Function, Function]:
         return segment
 
     @inlined
-    def pool(total: Number, segment: Number, shared: Shared, first: Position) -> Number:
+    def add_warps(total: Number, segment: Number, shared: Shared, first: Position) -> Number:
         if warps == 1:
             return total + segment
         for i in range(warps):
             total += shared[first + i]
         return total
 
-    return publish, pool
+    return publish, add_warps
 
 
 # ------------------------------------------------------------------------------------------------ choices
@@ -240,7 +240,7 @@ def _agree_within(top: Number, column: Index, distance: Count) -> tuple[Number, 
 
 def agreement(team: Team) -> Function:
     """``agree(top, column, place, tops, columns)``: the largest entry of the whole row and its column."""
-    half, warps, seats = team.group >> 1, team.warps, 1 << (team.warps - 1).bit_length()
+    half, warps, width = team.group >> 1, team.warps, 1 << (team.warps - 1).bit_length()
 
     @inlined
     def agree(top: Number, column: Index, place: Place, tops: Shared, columns: Shared) -> tuple[Number, Index]:
@@ -249,9 +249,9 @@ def agreement(team: Team) -> Function:
             if place.lane == 0:
                 tops[place.warp], columns[place.warp] = top, column
             barrier()
-            seat = place.lane & (seats - 1)
-            warp = seat if seat < warps else 0
-            top, column = _agree_within(tops[warp], columns[warp], seats >> 1)
+            slot = place.lane & (width - 1)
+            warp = slot if slot < warps else 0
+            top, column = _agree_within(tops[warp], columns[warp], width >> 1)
         return top, column
 
     return agree

@@ -25,7 +25,7 @@ class Variant:
     logits: Kind  # of the logits
     noise: str  # "none", "array" or "drawn"
     team: Team
-    resident: bool  # whether what a thread holds of a row is in registers, all at a time
+    resident: bool  # whether a thread keeps all its entries of a round in registers
     threads: int  # of a block
 
     @property
@@ -40,7 +40,7 @@ class Variant:
 
     @property
     def quads_in_registers(self) -> int:
-        """How many quads a thread holds at a time."""
+        """How many quads a thread has in registers at a time."""
         return self.team.quads if self.resident else 1
 
     @property
@@ -50,7 +50,7 @@ class Variant:
 
     @property
     def steps(self) -> int:
-        """In how many steps a thread goes through what it has of a round."""
+        """In how many chunks a thread works through its quads of a round."""
         return self.team.quads // self.quads_in_registers
 
     @property

@@ -1,6 +1,6 @@
 """The weights of a row's candidates, and cotangents measured from the selected one.
 
-The exponential of an excluded entry is -0, that of a candidate never: so results are told apart without the logits.
+The weight of an excluded entry is -0, which no candidate's is: so excluded entries are found without their logits.
 """
 
 from __future__ import annotations
