@@ -19,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from npselect import gumbel_softmax, straight_through
+from npselect import gumbel_softmax, reinmax, straight_through
 
 FILE = Path(__file__).with_name("bits.sha256")
 DTYPES = {
@@ -30,7 +30,7 @@ DTYPES = {
 }
 CHOICES = (1, 2, 3, 8, 10, 33, 128, 129, 1024, 1025, 5000)
 NOISES = ("no noise", "noise array", "seed")
-FUNCTIONS = ("mask", "index", "soft", "backward", "backward_temp", "double_backward")
+FUNCTIONS = ("mask", "index", "soft", "backward", "backward_temp", "double_backward", "mask_at", "reinmax")
 TEMPS = (0.6, 0.05, 1.0, 1e-30, 7.0, 1e30, 0.3, 2.0)
 
 
@@ -81,11 +81,22 @@ def digest(results: Iterable[Any]) -> str:
     return found.hexdigest()
 
 
+def unlikely(logits: Any, where: Any) -> Any:
+    """The first of each row's smallest candidates; -1 in a row that has none."""
+    wide = logits.astype(np.float64)
+    offered = (wide > -np.inf) & (True if where is None else where)
+    return np.where(offered.any(axis=-1), np.argmin(np.where(offered, wide, np.inf), axis=-1), -1)
+
+
 def call(function: str, given: dict[str, Any], temp: Any, **options: Any) -> tuple[Any, ...]:
     """A row function over the whole batch, by the public function that does nothing else."""
     operator: Any = gumbel_softmax if options.keys() & {"seed", "noise"} else straight_through
-    name = {"mask": "forward"}.get(function, function)
-    cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2}.get(function, 0)
+    if function in ("mask_at", "reinmax"):
+        operator = reinmax
+        if not options.keys() & {"seed", "noise"}:
+            options["index"] = unlikely(given["logits"], options.get("where"))
+    name = {"mask": "forward", "mask_at": "forward", "reinmax": "backward"}.get(function, function)
+    cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2, "reinmax": 1}.get(function, 0)
     arrays = [given[key] for key in ("grad_grad_logits", "grad_mask")[2 - cotangents :]]
     more = () if function == "index" else (temp,)
     result = getattr(operator, name)(*arrays, given["logits"], *more, backend="cpu", **options)

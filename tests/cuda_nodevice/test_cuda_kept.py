@@ -40,9 +40,8 @@ def kernels():
     made = {}
     kinds = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.int16}
     for name, (_, each) in rows.KERNELS.items():
-        for kind, noise, choices, aligned in itertools.product(
-            kinds, ("none", "array", "drawn"), (1, 33, 200, 1025, 50257), (True, False)
-        ):
+        noises = ("none", "array", "drawn") if each.reads_logits else ("none",)
+        for kind, noise, choices, aligned in itertools.product(kinds, noises, (1, 33, 200, 1025, 50257), (True, False)):
             about = kinds[kind], kinds[kind], noise, choices, aligned
             made[f"{name} {kind} {noise} {choices} {aligned}"] = plan(each, *about).kernel
     made["mixed"] = plan(selecting.mask, np.float32, np.uint16, "array", 10, False).kernel

@@ -303,7 +303,7 @@ FAULTS = {
     "another column in the second round": (choosing, "chunking", one_place_on, (2, 4100)),
     "no noise in the second quad": (
         device_noise,
-        "_neighbouring_words",
+        "_contiguous_words",
         lambda seed, number, step: device_noise._scattered_words(seed, number, np.uint64(2)),
         (5, 8),
     ),
