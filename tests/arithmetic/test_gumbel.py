@@ -138,8 +138,8 @@ def doubtful(u: Array) -> Array:
 
 
 @pytest.mark.parametrize(("log", "bound", "margin"), [
-    (formulas.rough_log, 2.0**-43, gumbel._MARGIN),
-    (formulas.quick_log, 2.0**-44, gumbel._MARGIN),
+    (formulas.rough_log, 2.0**-43, gumbel.MARGIN),
+    (formulas.quick_log, 2.0**-44, gumbel.MARGIN),
 ], ids=["rough_log", "quick_log"])  # fmt: skip
 def test_quick_noise(log: Any, bound: float, margin: float, record: Record) -> None:
     rng = np.random.default_rng(15)
@@ -177,6 +177,6 @@ def test_float32_doubts() -> None:
 
 def test_float32_margin_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     u = near_middles(400)
-    monkeypatch.setattr(gumbel, "_MARGIN", np.float64(0.0))
+    monkeypatch.setattr(gumbel, "MARGIN", np.float64(0.0))
     assert not np.any(doubtful(u))
     assert np.count_nonzero(plain(gumbel.quick_gumbel, u[None]).astype(np.float32) != gumbels(u, np.float32)) > 10
