@@ -1,7 +1,7 @@
 """Mistakes of ReinMax, by their causes: what comes out in the place of ``2 J(pi1) g - J(p) g / 2``.
 
-There ``pi1 = (q + D) / 2``, with D the sampled one-hot, ``p = softmax(w)`` and ``q = softmax(w / temp)``. Cotangents are
-measured from the selected entry, which changes no product with the J of weights that sum to 1.
+There ``pi1 = (q + D) / 2``, with D the sampled one-hot, ``p = softmax(w)`` and ``q = softmax(w / temp)``. Cotangents
+are measured from the selected entry, which changes no product with the J of weights that sum to 1.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ BACKWARD: Mistakes = (
     *of_any(_right),
     ("2 J(pi1) g missing its factor 2", lambda q: _of_sample(q) / 2 - _of_probs(_p(q), q) / 2),
     ("the sampled one-hot left out of pi1", lambda q: 2 * _of_probs(_q(q), q) - _of_probs(_p(q), q) / 2),
-    ("the sampled one-hot left out of pi1", lambda q: 2 * _times(_q(q) / 2, candidates(q, q.g)) - _of_probs(_p(q), q) / 2),
+    ("the sampled one-hot left out of pi1",
+     lambda q: 2 * _times(_q(q) / 2, candidates(q, q.g)) - _of_probs(_p(q), q) / 2),
     ("pi1 is the sum of probs and mask, not their mean",
      lambda q: 2 * _times(_q(q) + q.selected, candidates(q, q.g)) - _of_probs(_p(q), q) / 2),
     ("the largest is taken for what was sampled", _of_the_largest),
