@@ -13,7 +13,7 @@ import numpy as np
 
 from npselect import testing
 from npselect.bench.peer import Calls, LeftOutError, Peer
-from npselect.bench.problem import WIDTH, Problem
+from npselect.bench.problem import WIDTH, Problem, chosen
 from npselect.testing import tolerance
 from npselect.testing.aliases import Array, SelectionFunctions, Timed
 from npselect.testing.families import exact_softmax
@@ -117,8 +117,8 @@ def fault(
     grad_logits = some[-1] if call != "forward" else case.grad_logits
     answers = SimpleNamespace(
         __name__=name,
-        forward=lambda logits, temp, noise=None: mask,  # noqa: ARG005
-        backward=lambda grad_mask, logits, temp, noise=None: grad_logits,  # noqa: ARG005
+        forward=lambda logits, temp, noise=None, index=None: mask,  # noqa: ARG005
+        backward=lambda grad_mask, logits, temp, noise=None, index=None: grad_logits,  # noqa: ARG005
         flushes_subnormals=flushes_subnormals,
     )
     operator = case.family.module
@@ -168,13 +168,19 @@ def _some_rows(problem: Problem) -> Array:
 
 
 def _case(problem: Problem, rows: Array, noise: Array | None) -> testing.Case:
-    """The rows as a question. Noise in the logits' dtype has been added in it; else it is wider, and so is the sum."""
-    logits, grad_mask = problem.logits[rows], problem.grad_mask[rows]
+    """The rows as a question. Noise in the logits' dtype has been added in it; else it is wider, and so is the sum.
+
+    Where the index is what is given, that is what the noise selects.
+    """
+    name, logits, grad_mask = f"bench/{problem.rows}x{problem.choices}", problem.logits[rows], problem.grad_mask[rows]
+    index, operator = None, "" if problem.family is None else problem.family.name
     if noise is not None:
         noise = noise[rows]
-        if noise.dtype == logits.dtype:
-            logits, noise = logits + noise, None
-    return testing.Case(f"bench/{problem.rows}x{problem.choices}", "", logits, grad_mask, problem.temp, noise=noise)
+        if problem.family is not None and "index" in problem.family.given:
+            index, noise = chosen(logits, noise), None
+        elif noise.dtype == logits.dtype:
+            logits, noise, operator = logits + noise, None, ""
+    return testing.Case(name, "", logits, grad_mask, problem.temp, noise=noise, index=index, operator=operator)
 
 
 def _selection_fault(problem: Problem, call: str, results: list[Array], rows: Array) -> str | None:

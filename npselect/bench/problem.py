@@ -10,12 +10,12 @@ import numpy as np
 from npselect import OPERATORS as RECORDS
 from npselect import noise
 from npselect._operators import Result, RowFunction
-from npselect.testing.aliases import Array, Dtype
+from npselect.testing.aliases import Array, Dtype, Options
 from npselect.testing.cases import rounded
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import FAMILIES, Family
 
-__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem", "least_bytes"]
+__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem", "chosen", "least_bytes"]
 
 
 WIDTH = 16
@@ -80,7 +80,7 @@ class Problem:
 
     @property
     def draws(self) -> bool:
-        """Whether the operator chooses by noise."""
+        """Whether the operator samples."""
         return self.family is not None and bool(self.family.given)
 
     @property
@@ -134,6 +134,11 @@ class Problem:
         """Gumbel noise, for those to whom it is given."""
         return self._on_grid(noise.gumbel(self.shape, self.seed, dtype=self.wide)).astype(self.form, copy=False)
 
+    def given(self, noise: Array) -> Options:
+        """The option by which the choice of this noise is given: itself, or what it selects."""
+        assert self.family is not None
+        return {"index": chosen(self.logits, noise)} if "index" in self.family.given else {"noise": noise}
+
     @np.errstate(all="ignore")
     def _on_grid(self, values: Array) -> Array:
         """In 16 bits, so that the sum with the noise is exact: some add in 16 bits, and some in 32."""
@@ -165,6 +170,11 @@ class Problem:
             forward, backward = (least_bytes(functions[name], *self.shape) for name in ("forward", "backward"))
         moved = {"forward": forward, "backward": backward, "forward+backward": forward + backward}[call]
         return moved * self.form.itemsize
+
+
+def chosen(logits: Array, noise: Array) -> Array:
+    """The index of the largest of each row, added in the type of the noise."""
+    return np.asarray(np.argmax(logits.astype(noise.dtype, copy=False) + noise, axis=-1))
 
 
 def least_bytes(function: RowFunction, rows: int, choices: int, itemsize: int = 1) -> int:

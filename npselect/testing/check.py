@@ -110,6 +110,15 @@ def check(
     >>> report = testing.check(straight_through)
     >>> print(report.summary[-1])
     PASSED: 104 of 104 cases
+
+    A sampled index is given where the operator is `npselect.reinmax`:
+
+    >>> from npselect import reinmax
+    >>> def forgets_the_sample(grad_mask, logits, temp, *, index):
+    ...     return straight_through.backward(grad_mask, logits, temp)
+    >>> implementation = testing.from_array_functions(reinmax.forward, forgets_the_sample)
+    >>> testing.check(implementation, operator=reinmax).likely_cause
+    'backward: the gradient of straight-through alone'
     """
     profile_name(profile)
     given = None if cases is None else list(cases)

@@ -24,7 +24,7 @@ CALLS = """
 import json, sys
 from types import SimpleNamespace
 import numpy as np
-from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect import OPERATORS, gumbel_softmax, noise, reinmax, selection, straight_through
 
 def calls(dtype, wide, operator, choices):
     rng = np.random.default_rng(0)
@@ -34,31 +34,37 @@ def calls(dtype, wide, operator, choices):
     strided = np.zeros((10, 2 * choices), dtype)[::2, ::2]
     each = np.array([[0.5], [1.0], [2.0], [0.1], [7.0]], wide)
     where = rng.random(choices) < 0.9
+    where[0] = True  # which an index names
     ways = [{}]
-    if operator is gumbel_softmax:
+    if operator is not straight_through:
         row = rng.standard_normal(choices).astype(wide)
         ways = [{"seed": 3}, {"seed": 3, "offset": 7}, {"noise": row}, {"noise": rng.standard_normal((5, choices))}]
+    if operator is reinmax:
+        ways.append({"index": np.zeros(5, np.int32)})
+    record = OPERATORS[operator.__name__.rpartition(".")[-1]]
     for way in ways:
         for x in (logits, frozen, strided, logits[:1]):
             rows = len(x)
             more = {**way, "noise": way["noise"][:rows]} if way.get("noise", row_or_none).ndim == 2 else way
+            more = {"index": way["index"][:rows]} if "index" in way else more
             operator.index(x, **more)
             for temp in (0.6, each[:rows]):
                 for there in (None, where, np.broadcast_to(where, x.shape)):
                     options = {"where": there, **more}
                     operator.forward(x, temp, **options)
-                    operator.soft(x, temp, **options)
+                    operator.soft(x, temp, where=there, **(more if record.options_of("soft") else {}))
                     operator.backward(g[:rows], x, temp, **options, out=np.empty(x.shape, dtype))
                     operator.jvp(g[:rows], x, temp, **options)
-                    operator.backward_temp(g[:rows], x, temp, **options)
-                    operator.double_backward(k[:rows], g[:rows], x, temp, **options)
+                    if "backward_temp" in record.functions:
+                        operator.backward_temp(g[:rows], x, temp, **options)
+                        operator.double_backward(k[:rows], g[:rows], x, temp, **options)
         if way.keys() & {"seed"}:
             operator.backward(g.T.copy(), logits.T.copy(), axis=0, **way)
     vectors = rng.standard_normal((choices, 2)).astype(dtype)
-    given = {"seed": 1} if operator is gumbel_softmax else {}
+    given = {"seed": 1} if record.options else {}
     chosen = selection.forward(vectors, logits, operator=operator, **given)
     selection.backward(chosen, vectors, logits, operator=operator, **given)
-    if operator is gumbel_softmax:
+    if record.options:
         noise.gumbel((3, choices), 5, offset=1, dtype=wide)
 
 row_or_none = np.zeros(0)
@@ -105,7 +111,7 @@ def process(code, *arguments, **environment):
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_another_process_compiles_nothing(dtype):
     npselect.warm_up(dtype)
-    assert json.loads(process(COUNTED, dtype, "straight_through,gumbel_softmax")) == []
+    assert json.loads(process(COUNTED, dtype, ",".join(npselect.OPERATORS))) == []
 
 
 def test_what_is_not_warm_is_counted(tmp_path):
@@ -143,7 +149,7 @@ def test_every_function_is_called():
         (("int8",), r"dtype is 'int8'; it takes one of 'float16', 'bfloat16', 'float32', 'float64'"),
         ((["float32", np.complex64],), "dtype is 'complex64'"),
         ((object(),), "dtype is '"),
-        (("float32", "sort"), "operator is 'sort'; it takes one of 'straight_through', 'gumbel_softmax'"),
+        (("float32", "sort"), "operator is 'sort'; it takes one of 'straight_through', 'gumbel_softmax', 'reinmax'"),
         (("float32", ["gumbel_softmax", 3]), "operator is 3"),
         (("float32", [["straight_through"]]), r"operator is \['straight_through'\]; it takes one of"),
     ],
@@ -175,9 +181,10 @@ def test_progress(quick):
     told = []
     npselect.warm_up(progress=lambda *one: told.append(one))
     assert told == [
-        (0, 2, "straight_through.forward, float32"),
-        (1, 2, "gumbel_softmax.forward, float32"),
-        (2, 2, ""),
+        (0, 3, "straight_through.forward, float32"),
+        (1, 3, "gumbel_softmax.forward, float32"),
+        (2, 3, "reinmax.forward, float32"),
+        (3, 3, ""),
     ]
 
 

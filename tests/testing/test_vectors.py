@@ -29,9 +29,9 @@ import numpy as np
 import pytest
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
-from npselect import gumbel_softmax, straight_through, testing
+from npselect import gumbel_softmax, reinmax, straight_through, testing
 from npselect.cli import main
-from npselect.testing import tolerance
+from npselect.testing import tolerance, tolerance_reinmax
 from npselect.testing.cases import all_cases
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.patterns import patterns, values
@@ -40,7 +40,8 @@ from npselect.testing.vectors import LARGEST
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax}
+OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax, "reinmax": reinmax}
+PREFIXES = {"straight_through": "", "gumbel_softmax": "gumbel/", "reinmax": "reinmax/"}
 FILES = [(operator, dtype) for operator in OPERATORS for dtype in testing.DTYPES]
 SMALL = ("straight_through", "float32")
 
@@ -86,7 +87,10 @@ def digests(folder):
 
 
 def originals(operator, dtype):
-    return {case.id: case for case in remembered(floating_dtype(dtype), 0.6, OPERATORS[operator])}
+    return {
+        case.id: case
+        for case in remembered(floating_dtype(dtype), 1.0 if operator == "reinmax" else 0.6, OPERATORS[operator])
+    }
 
 
 # ------------------------------------------------------------------------------------------------ the files
@@ -117,7 +121,7 @@ def test_the_same_bytes_with_plain_instructions(dtypes, folder, tmp_path):
 def test_sizes(folder):
     paths = list(folder.glob("*.json"))
     assert len(paths) == len(FILES) + 1
-    assert sum(path.stat().st_size for path in paths) < 21e6  # else lower LARGEST
+    assert sum(path.stat().st_size for path in paths) < 28e6  # else lower LARGEST
     for path in paths:
         whole = path.read_bytes()
         assert whole.isascii()
@@ -128,7 +132,7 @@ def test_sizes(folder):
 @pytest.mark.parametrize(("operator", "dtype"), FILES)
 def test_what_is_in_a_file(folder, operator, dtype):
     cases = read(folder, operator, dtype)["cases"]
-    names = {case["id"].removeprefix("gumbel/").removeprefix(f"{dtype}/").partition("[:")[0] for case in cases}
+    names = {case["id"].removeprefix(f"{PREFIXES[operator]}{dtype}/").partition("[:")[0] for case in cases}
     every = {case.name for case in originals(operator, dtype).values()}
     small = {case.name for case in originals(operator, dtype).values() if case.logits.size <= LARGEST}
     assert names <= every
@@ -384,6 +388,74 @@ BY_SCHEMA = [
 BEYOND_SCHEMA = [same_id_twice, one_too_few, other_shape, row_too_many, where_too_short, no_such_axis, negative_bound]
 
 
+def index_is_missing(entry):
+    del entry["index"]
+    return "has no 'index'"
+
+
+def index_is_a_float(entry):
+    entry["index"][1] = 1.0
+    return "index[1] is 1.0; expected a candidate of its row, or -1"
+
+
+def index_is_true(entry):
+    entry["index"][1] = True
+    return "index[1] is true"
+
+
+def index_is_minus_two(entry):
+    entry["index"][1] = -2
+    return "index[1] is -2"
+
+
+def index_is_too_large(entry):
+    entry["index"][1] = 4
+    return "index[1] is 4"
+
+
+def index_too_short(entry):
+    del entry["index"][0]
+    return "index has 5 items"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        tampered(change)
+        for change in (
+            index_is_missing,
+            index_is_a_float,
+            index_is_true,
+            index_is_minus_two,
+            index_is_too_large,
+            index_too_short,
+        )
+    ],
+)
+def test_tampered_index(folder, tmp_path, validator, change):
+    whole = read(folder, "reinmax", "float32")
+    whole["cases"] = [entry] = [case for case in whole["cases"] if case["id"] == "reinmax/float32/edge/ties"]
+    validator.validate(whole)
+    message = change(entry)
+    path = tmp_path / "tampered.json"
+    path.write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=r"case 'reinmax/float32/edge/ties': ") as raised:
+        testing.load_vectors(path)
+    assert message in str(raised.value)
+    if change in (index_is_missing, index_is_true, index_is_minus_two):
+        assert not validator.is_valid(whole)
+
+
+def test_an_index_belongs_to_reinmax(folder, tmp_path, validator):
+    whole = read(folder, *SMALL)
+    whole["cases"] = whole["cases"][:1]
+    whole["cases"][0]["index"] = [0] * whole["cases"][0]["shape"][0]
+    (tmp_path / "tampered.json").write_text(json.dumps(whole))
+    assert not validator.is_valid(whole)
+    with pytest.raises(ValueError, match="has 'index', which npselect-vectors/1 does not know"):
+        testing.load_vectors(tmp_path / "tampered.json")
+
+
 @pytest.mark.parametrize("change", [tampered(change) for change in BY_SCHEMA + BEYOND_SCHEMA])
 def test_tampered(folder, tmp_path, validator, change):
     whole = read(folder, *SMALL)
@@ -486,6 +558,9 @@ def test_an_independent_reader_sees_the_same_numbers(folder, operator, dtype):
     for entry in read(folder, operator, dtype)["cases"]:
         case = cases[entry["id"].partition("[:")[0]]
         rows = slice(entry["shape"][0])  # of a case that was cut
+        assert ("index" in entry) == (operator == "reinmax")
+        if case.index is not None:
+            assert entry["index"] == case.index.ravel().tolist()[: len(entry["index"])]
         for key in ("logits", "grad_mask", "noise", "mask", "grad_logits"):
             if entry[key] is None:
                 assert key == "noise" or entry["error"]
@@ -510,7 +585,7 @@ def exact(logits, grad_mask, temp):
 
 
 @pytest.mark.parametrize("dtype", testing.DTYPES)
-@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("operator", ["straight_through", "gumbel_softmax"])
 def test_gradients_by_mpmath(folder, operator, dtype):
     case = next(case for case in read(folder, operator, dtype)["cases"] if "/random/K=10[:" in case["id"])
     arrays = {key: [number(x) for x in case[key]] for key in ("logits", "grad_mask", "mask", "grad_logits", "bound")}
@@ -528,6 +603,34 @@ def test_gradients_by_mpmath(folder, operator, dtype):
             assert error <= 0.501 * unit
             assert unit / 2 <= bound
         assert arrays["mask"][at] == [float(choice == w[at].index(max(w[at]))) for choice in range(choices)]
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+def test_gradients_of_reinmax_by_mpmath(folder, dtype):
+    """As it is published, at temperatures of 1 and of 2."""
+    for name in ("K=10", "temp doubled"):
+        case = next(case for case in read(folder, "reinmax", dtype)["cases"] if f"/random/{name}[:" in case["id"])
+        arrays = {key: [number(x) for x in case[key]] for key in ("logits", "grad_mask", "mask", "grad_logits")}
+        rows, choices = case["shape"]
+        for row, index in zip(range(rows), case["index"], strict=True):
+            w, g, mask, stored = (arrays[key][row * choices : (row + 1) * choices] for key in arrays)
+            assert mask == [float(choice == index) for choice in range(choices)]
+            with mpmath.workdps(60):
+                p, q = (softmax(w, temp) for temp in (1, number(case["temp"])))
+                middle = [(x + hot) / 2 for x, hot in zip(q, mask, strict=True)]
+                terms = zip(product(middle, g), product(p, g), strict=True)
+                for right, x in zip((2 * a - b / 2 for a, b in terms), stored, strict=True):
+                    assert abs(right - x) <= 0.501 * float(tolerance.ulp(np.asarray(x), floating_dtype(dtype)))
+
+
+def softmax(w, temp):
+    e = [mpmath.exp((mpmath.mpf(x) - max(w)) / temp) for x in w]
+    return [x / mpmath.fsum(e) for x in e]
+
+
+def product(x, g):
+    mean = mpmath.fsum(a * b for a, b in zip(x, g, strict=True))
+    return [a * (b - mean) for a, b in zip(x, g, strict=True)]
 
 
 # ------------------------------------------------------------------------------------------------ reading back
@@ -560,6 +663,12 @@ def test_round_trip(folder, operator, dtype):
             assert np.all(same | np.isnan(read) & np.isnan(expected[rows]))
             if key in ("logits", "grad_mask", "noise"):
                 assert np.all(same)
+        if original.index is None:
+            assert case.index is None
+        else:
+            assert case.index.dtype == np.int64
+            cut = case.index.shape != original.index.shape
+            assert np.array_equal(case.index, original.index[rows] if cut else original.index)
         if original.where is None:
             assert case.where is None
         else:
@@ -582,7 +691,9 @@ def test_answers_are_read_not_computed(folder, monkeypatch):
     for name in ("forward", "backward"):
         monkeypatch.setattr(straight_through, name, never)
         monkeypatch.setattr(gumbel_softmax, name, never)
+        monkeypatch.setattr(reinmax, name, never)
     monkeypatch.setattr(tolerance, "backward", never)
+    monkeypatch.setattr(tolerance_reinmax, "reinmax", never)
     for case in testing.load_vectors(folder):
         if "error" not in case.flags:
             case.check_forward(case.mask)
@@ -639,9 +750,8 @@ def test_check_takes_them(folder, operator):
         report = testing.check(module, operator=module, dtypes=testing.DTYPES, profile=profile, cases=cases)
         assert report.ok, str(report)
 
-    def forgets_temp(grad_mask, logits, temp, *, axis=-1, where=None, noise=None):
-        noise = {} if noise is None else {"noise": noise}
-        result = module.backward(grad_mask, logits, temp, axis=axis, where=where, **noise)
+    def forgets_temp(grad_mask, logits, temp, **options):
+        result = module.backward(grad_mask, logits, temp, **options)
         return (result * np.float32(temp)).astype(logits.dtype)
 
     wrong = SimpleNamespace(forward=module.forward, backward=forgets_temp)

@@ -37,15 +37,15 @@ PEERS = (
 def own_peer(implementation: SelectionFunctions, operator: str, wrong: str | None = None) -> Peer:
     """Somebody's own implementation as one more peer, over NumPy arrays as `npselect.testing.check` takes it.
 
-    Where the operator draws, the noise is given, drawn before the time is taken; what an adapter copies between
-    NumPy and its framework is part of the time.
+    Where the operator draws, the noise or the index is given, drawn before the time is taken; what an adapter copies
+    between NumPy and its framework is part of the time.
     """
 
     def calls(problem: Problem) -> Calls:
         options: dict[str, Any] = {}
         drawn = None
         if problem.draws:
-            options, drawn = {"noise": problem.noise}, lambda: problem.noise
+            options, drawn = problem.given(problem.noise), lambda: problem.noise
         return by_npselect.two_functions(
             partial(implementation.forward, problem.logits, problem.temp, **options),
             partial(implementation.backward, problem.grad_mask, problem.logits, problem.temp, **options),

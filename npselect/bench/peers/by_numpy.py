@@ -58,11 +58,12 @@ def calls(problem: Problem, softmax: Callable[[Array], Array] = softmax) -> Call
 
         def both() -> tuple[Array, Array]:
             new = drawn()
-            return mask(noise=new), gradient(problem.grad_mask, noise=new)
+            given = problem.given(new)
+            return mask(**given), gradient(problem.grad_mask, **given)
 
         functions = {
-            "forward": lambda: mask(noise=drawn()),
-            "backward": lambda: gradient(problem.grad_mask, noise=kept),
+            "forward": lambda: mask(**problem.given(drawn())),
+            "backward": lambda: gradient(problem.grad_mask, **problem.given(kept)),
             "forward+backward": both,
         }
         return Calls(functions.__getitem__, noise=noise, restart=restart)

@@ -39,6 +39,15 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
             return torch.nn.functional.gumbel_softmax(logits, tau=temp, hard=True)
         return select(logits + draw(logits))
 
+    def second_order(logits: Tensor) -> Tensor:
+        """ReinMax as it is published."""
+        index = (logits + draw(logits)).detach().argmax(-1, keepdim=True)
+        mask = torch.zeros_like(logits).scatter_(-1, index, 1.0)
+        middle = (torch.softmax(logits.detach() / temp, -1) + mask) / 2
+        pi = torch.softmax((middle.log() - logits).detach() + logits, -1)
+        surrogate = 2 * pi - torch.softmax(logits, -1) / 2
+        return surrogate + (mask - surrogate).detach()
+
     def choose(x: Tensor, logits: Tensor) -> Tensor:
         return torch.matmul(select(logits).unsqueeze(-2), x).squeeze(-2)
 
@@ -65,7 +74,14 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
         restart()
         return array(drawn(logits))
 
-    return differentiated(torch, run(sample), [logits], grad_mask, noise=noise, restart=restart)
+    return differentiated(
+        torch,
+        run(second_order if problem.operator == "reinmax" else sample),
+        [logits],
+        grad_mask,
+        noise=noise,
+        restart=restart,
+    )
 
 
 def differentiated(

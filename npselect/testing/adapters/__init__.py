@@ -14,10 +14,10 @@ PyTorch does not let anybody write to. JAX and TensorFlow show no strides: whate
 What is set around a call is none of the function's: `torch.no_grad` and its like, ``jax.debug_nans``, ``debug_infs``
 and ``transfer_guard`` are lifted. TensorFlow must run eagerly, and record gradients.
 
-`fn` may take the keywords ``axis`` (an int), ``where`` (a tensor of bool) and ``noise`` (a tensor, to be added to the
-logits): those that are in its signature, or all for ``**kwargs``. The signature is found behind `functools.partial`,
-`torch.compile`, `jax.jit`, `tf.function`. A mask of a wrong shape or dtype is handed on as it is, for others to judge,
-and errors of `fn` pass through.
+`fn` may take the keywords ``axis`` (an int), ``where`` (a tensor of bool), ``noise`` (a tensor, to be added to the
+logits) and ``index`` (a tensor of integers, what was sampled): those that are in its signature, or all for
+``**kwargs``. The signature is found behind `functools.partial`, `torch.compile`, `jax.jit`, `tf.function`. A mask of a
+wrong shape or dtype is handed on as it is, for others to judge, and errors of `fn` pass through.
 
 Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorFlow 2.21: PyTorch keeps them, compiled
 or not. JAX and TensorFlow, compiled or not, read them as 0 and return 0 instead of them in bfloat16, float32 and
