@@ -16,6 +16,7 @@ from hypothesis import settings
 
 # For a process of their own, see test_cuda.py and test_cuda_driver.py.
 collect_ignore = ["fakes"]
+collect_ignore_glob = ["*conftest.py"]  # several files of one name, which hold no doctests
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = str(ROOT / "npselect") + os.sep
