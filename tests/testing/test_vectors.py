@@ -838,8 +838,8 @@ def test_names_and_order(tmp_path):
         ({"dtypes": []}, "dtypes is empty; it takes some of float16, bfloat16, float32, float64"),
         ({"operators": ()}, "operators is empty; it takes some of straight_through, gumbel_softmax"),
         ({"operators": [straight_through, np]}, "operator is <module 'numpy'"),
-        ({"operators": "straight_through"}, "operator is 'straight_through'; it takes npselect.straight_through or"),
-        ({"operators": None}, "operator is None; it takes"),
+        ({"operators": "straight_through"}, "operator is 'straight_through'; it takes npselect.straight_through, "),
+        ({"operators": [None]}, "operator is None; it takes"),
     ],
 )
 def test_bad_arguments(tmp_path, options, message):
