@@ -371,8 +371,8 @@ SIGNATURES = {
     "all": (everything, {"axis", "where", "noise"}),
     "one, not by keyword only": (some, {"axis"}),
     "none": (lambda logits, temp: logits * 1, set()),
-    "anything": (lambda logits, temp, **options: logits * 1, {"axis", "where", "noise"}),
-    "anything at all": (lambda *arguments, **options: arguments[0] * 1, {"axis", "where", "noise"}),
+    "anything": (lambda logits, temp, **options: logits * 1, {"axis", "where", "noise", "index"}),
+    "anything at all": (lambda *arguments, **options: arguments[0] * 1, {"axis", "where", "noise", "index"}),
     "partial": (functools.partial(some, other=1), {"axis"}),
     "partial of a partial": (functools.partial(functools.partial(everything, axis=0)), {"axis", "where", "noise"}),
     "positional only": (lambda logits, temp, axis=-1, /: logits * 1, set()),
@@ -393,7 +393,7 @@ def test_options_of_a_function(framework, kind):
 def takes_exactly(subject, options):
     logits, grad_mask, noise, where = inputs("float32")
     assert subject.options == options
-    given = {"axis": -1, "where": where, "noise": noise}
+    given = {"axis": -1, "where": where, "noise": noise, "index": np.zeros(len(logits), np.int64)}
     taken = {option: given[option] for option in options}
     np.testing.assert_array_equal(subject.forward(logits, 0.5, **taken), logits)
     np.testing.assert_array_equal(subject.backward(grad_mask, logits, 0.5, **taken), grad_mask)
