@@ -57,7 +57,8 @@ def _c_order(array: Array) -> tuple[int, ...]:
 def _written(values: Array, strides: tuple[int, ...]) -> tuple[Array, Array]:
     """The memory, and the array in it."""
     extent = 1 + sum((length - 1) * abs(stride) for length, stride in zip(values.shape, strides, strict=True))
-    flat = np.full(max(extent, values.size) * (values.size > 0), np.nan).astype(values.dtype)
+    beside = np.iinfo(values.dtype).min if values.dtype.kind in "iu" else np.nan  # what nobody should read
+    flat = np.full(max(extent, values.size) * (values.size > 0), beside).astype(values.dtype)
     sizes = [abs(stride) * values.itemsize for stride in strides]
     array = np.lib.stride_tricks.as_strided(flat, values.shape, sizes)
     for axis, stride in enumerate(strides):
