@@ -35,16 +35,22 @@ published code is within the textbook's bound, too.
     d:       grad_logits_d = (-a - c_d) / 2                          b = sum_j p_j h_j,       x_d = -a / 2, y_d = -b
 
 where c is the difference of two products as Kahan takes it, wrong by 2 u |c_j| (C.-P. Jeannerod, N. Louvet and J.-M.
-Muller, Mathematics of Computation 82, 2013). ``a = (sum_j e_j h_j) / s`` is wrong by ``sum_j q_j |h_j| (kappa_j + 2
-u) + S(q |h|)``, which is twice the bracket in B(m) as far as there are 2 u; the third u is the rounding of h, as
-there. The error of q_j is the same in both its places, so it counts with x_j, and that of p_j with y_j, as above.
-There remain the roundings, of the two sums of q and p, of c, and of the last sum: ``u [(|q_j - p_j| + |2 q_j - p_j|)
-|h_j| / 2 + |c_j|]`` and u of the result. With A and B for the sums of ``q |h|`` and ``p |h|``, ``|h_j| <= |x_j| + A /
-2`` and ``|h_j| <= |y_j| + B``, this is at most ``u [1.5 q_j |x_j| + 1.75 q_j A + p_j |y_j| + 2 p_j B]`` and u of the
-result: R has ``4 u q_j |x_j| + 2 u p_j |y_j|`` for it, and in its brackets the u for each of which there are 3, and
-those of kappa, pi and rho for each term, which these roundings are no part of. So R is the kernels' bound too, with h
-in place of g, and with their own S and eps. That may be more than the textbook's, if d is unlikely and ``|g_d|``
-large; as the standard profile has nothing against measuring from d, its bound is the larger of the two.
+Muller, Mathematics of Computation 82, 2013).
+
+- ``a`` is wrong by ``sum_j q_j |h_j| (kappa_j + 2 u) + S(q |h|)``, which is twice the bracket in B(m) but for one u.
+- The error of q_j is the same in both its places, so it counts with x_j, as in R; that of p_j with y_j.
+- At d, what is left are the roundings of c, of the sum and of the result. R has ``2 u (1 + q_d) |a|`` and ``2 u p_d
+  |b|`` for them, and they take at most three quarters of that: R is a bound.
+- At j, with A and B for the sums of ``q |h|`` and ``p |h|``, there are the roundings of the two sums of q and p, of h,
+  of c and of the result: ``u [(|q_j - p_j| / 2 + |2 q_j - p_j|) |h_j| + |c_j|]`` and u of the result. As ``|h_j|`` is
+  at most ``|x_j| + A / 2`` and ``|y_j| + B``, this is at most ``u [3.5 q_j |x_j| + 2.25 q_j A + 2 p_j |y_j| + 2.5 p_j
+  B]``. R has ``u [4 q_j |x_j| + q_j A / 2 + 2 p_j |y_j| + p_j B / 2]`` for it. So R may be exceeded by ``u (1.75 q_j A
+  + 2 p_j B)``. R is at least three times that, as its brackets have ``kappa_j + 3 u`` and S, of 12 u together: **4/3 R
+  is proven**. The kernels are held to R, with h in place of g, and with their own S and eps; no error above R has been
+  seen.
+
+R with h may be more than with g, if d is unlikely and ``|g_d|`` large. As the standard profile has nothing against
+measuring from d, its bound is the larger of the two.
 
 **Underflow** costs each of the two what it costs a product with temp 1, and the result once the smallest normal number.
 """

@@ -16,7 +16,8 @@ from gpu import SECTIONS
 
 ROOT = Path(__file__).parents[2]
 
-# A command of its own, whose sections are those of the file fakes.py; it believes in a GPU.
+# A command of its own, whose sections are those of the file pretended.py (not fakes.py: tests/fakes is a package, and
+# may come first on the path); it believes in a GPU.
 COMMAND = """\
 import sys
 from gpu import Section
@@ -24,7 +25,7 @@ from gpu.command import main
 
 names = sys.argv.pop(1).split(",")
 parts = {"several": ("a", "b", "c")}
-sections = [Section(name, f"fakes:{name}", 60, name, parts.get(name, ("",)), silence=1.5) for name in names]
+sections = [Section(name, f"pretended:{name}", 60, name, parts.get(name, ("",)), silence=1.5) for name in names]
 sys.exit(main(sections=sections, find_device=lambda: None))
 """
 
@@ -98,7 +99,7 @@ def patient(report, part):
 
 
 def command(folder, sections, *options):
-    (folder / "fakes.py").write_text(FAKES)
+    (folder / "pretended.py").write_text(FAKES)
     (folder / "run.py").write_text(COMMAND)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "bench"), str(ROOT)])}
     arguments = [sys.executable, str(folder / "run.py"), sections, "--out", str(folder / "out"), *options]
