@@ -12,15 +12,15 @@ import re
 from xdist.scheduler import LoadScopeScheduling
 
 _FRAMEWORKS = re.compile(r"torch|jax|tensorflow|tf(?=[._])")
-_BY_FILE = ("tests/testing/test_vectors.py",)
+_VECTORS = "tests/testing/test_vectors"
 _DTYPES = re.compile(r"(?<![a-z])(?:b?float16|float32|float64)")
 
 
 def group(nodeid: str) -> str:
     """The tests of one group run in one process."""
     file, _, test = nodeid.partition("::")
-    if file in _BY_FILE:
-        return file
+    if file.startswith(_VECTORS):
+        return _VECTORS
     names = _FRAMEWORKS.findall(test) or _DTYPES.findall(test.partition("[")[2])
     return names[-1].replace("tf", "tensorflow") if names else file
 

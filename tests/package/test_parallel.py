@@ -10,12 +10,15 @@ import pytest
     [
         ("tests/cpu/test_cpu.py::test_threads[1-float16]", "float16"),
         ("tests/cpu/test_cpu.py::test_threads[bfloat16-7]", "bfloat16"),
-        ("tests/testing/test_testing.py::test_honest_is_accepted[in float64, rounded once-float32]", "float32"),
+        ("tests/testing/test_check_accepts.py::test_honest_is_accepted[in float64, rounded once-float32]", "float32"),
         ("tests/testing/test_adapters.py::test_agrees_with_npselect[float16-jax-custom_vjp]", "jax"),
         ("tests/testing/test_adapters.py::test_torch_compile_agrees[detach_select-float16]", "torch"),
         ("tests/bench/test_bench.py::test_every_peer_is_right[tf.function-noise]", "tensorflow"),
         ("tests/cpu/test_callers.py::test_after_a_fork", "tests/cpu/test_callers.py"),
-        ("tests/testing/test_vectors.py::test_round_trip[gumbel_softmax-float16]", "tests/testing/test_vectors.py"),
+        (
+            "tests/testing/test_vectors_reading.py::test_round_trip[reinmax-float16]",
+            "tests/testing/test_vectors",
+        ),
         ("README.md::README.md", "README.md"),
     ],
 )

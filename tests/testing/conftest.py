@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
+from honest import remembered_cases, small_cases
+from written_vectors import remembered
 
 from npselect import testing
 
@@ -20,3 +24,39 @@ def remembered_selections(monkeypatch):
         return _cases(dtype, temp, operator=operator, options=options, x_axes=x_axes)
 
     monkeypatch.setattr(sys.modules["npselect.testing.selection_check"], "selection_cases", remembered)
+
+
+@pytest.fixture
+def small_checks(monkeypatch):
+    """`check` asks without the large cases, with remembered answers."""
+    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", small_cases)
+
+
+@pytest.fixture
+def with_large_cases(small_checks, monkeypatch):
+    """Those of many rows and of long ones too, which take most of the time and ask for nothing but their size."""
+    monkeypatch.setattr(sys.modules["npselect.testing.check"], "all_cases", remembered_cases)
+
+
+@pytest.fixture(scope="module")
+def remembered_vectors():
+    """The cases that are written, with remembered answers."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["npselect.testing.vectors"], "all_cases", remembered)
+        yield
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """All vectors; not to be written to."""
+    folder = tmp_path_factory.mktemp("vectors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["npselect.testing.vectors"], "all_cases", remembered)
+        testing.write_vectors(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A file of its own."""
+    return Path(shutil.copy(folder / "straight_through-float32.json", tmp_path))

@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 import pytest
+from frameworks import needs
 from honest import DTYPES, IN_FRAMEWORKS
 from layers import backward, forward, layer
-from test_adapters import needs
 
 from npselect import cli, gumbel_softmax, selection, straight_through, testing
 

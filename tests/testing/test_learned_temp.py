@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import mpmath
 import numpy as np
 import pytest
+from frameworks import FROM, needs
 from honest import DTYPES, IN_FRAMEWORKS, total
 from learned_temp import backward, backward_temp, forward, in_order, judged, subject, temp_cases
-from test_adapters import FROM, needs
 
 from npselect import gumbel_softmax, straight_through, testing
 from npselect.testing import temperature
