@@ -13,9 +13,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
-__all__ = ["known_failures", "reason_for", "stale", "told_of_stale"]
+from npselect.testing.outcome import Outcome
+
+__all__ = ["excused", "known_failures", "reason_for", "stale", "told_of_stale"]
 
 _NEAR = 3  # ids that an error names
 
@@ -41,7 +44,7 @@ def known_failures(known: Mapping[str, str] | None, ids: Sequence[str]) -> dict[
             )
         if not reason.strip():
             raise ValueError(f"known[{pattern!r}] is empty; say why the case fails")
-        if not any(_matches(pattern, id) for id in ids):
+        if not any(_matches(pattern, name) for name in ids):
             near = difflib.get_close_matches(pattern, ids, _NEAR, cutoff=0.3) or list(ids[:_NEAR])
             raise ValueError(
                 f"known holds {pattern!r}, which matches no case; near it are {', '.join(map(repr, near))}"
@@ -54,16 +57,22 @@ def reason_for(id: str, known: Mapping[str, str]) -> str | None:  # noqa: A002 t
     return next((reason for pattern, reason in known.items() if _matches(pattern, id)), None)
 
 
+def excused(outcome: Outcome, known: Mapping[str, str]) -> Outcome:
+    """The outcome as a report has it: with the reason, if it is a failure that is known."""
+    reason = reason_for(outcome.id, known) if outcome.verdict == "failed" else None
+    return outcome if reason is None else replace(outcome, verdict="known", known=reason)
+
+
 def stale(known: Mapping[str, str], failed: Collection[str]) -> list[str]:
     """The patterns that match none of the ids of cases that failed."""
-    return [pattern for pattern in known if not any(_matches(pattern, id) for id in failed)]
+    return [pattern for pattern in known if not any(_matches(pattern, name) for name in failed)]
 
 
 def told_of_stale(known: Mapping[str, str], ids: Collection[str], failed: Collection[str]) -> list[str]:
     """A line for each stale pattern, of a report. `ids` are those of the cases that were judged."""
     lines = []
     for pattern in stale(known, failed):
-        count = sum(_matches(pattern, id) for id in ids)
+        count = sum(_matches(pattern, name) for name in ids)
         passed = "no case is judged that it matches" if not count else "its case passes"
         passed = f"its {count} cases pass" if count > 1 else passed
         lines.append(f"known, but does not fail: {pattern} ({known[pattern]}): {passed}; take it off the list")
