@@ -169,7 +169,9 @@ def check(
         if missing := [name for name in case.needs if name not in options and not (row_temp and name == "row_temp")]:
             outcomes.append(not_asked(case, " and no ".join(missing)))
             continue
-        find = f"{case.id!r}{'' if temp == family.temp else f', temp={temp!r}'}" if cases is None else None
+        find = getattr(case, "found_by", None)  # of one that is known to be what `find_case` finds
+        if cases is None:
+            find = f"{case.id!r}{'' if temp == family.temp else f', temp={temp!r}'}"
         outcome, observation = judge(implementation, case, accepted, find)
         outcomes.append(excused(outcome, known))
         if observation is not None and outcomes[-1].verdict != "known":
@@ -179,7 +181,9 @@ def check(
     if not any(outcome.verdict in JUDGED for outcome in outcomes):
         count = len(asked if given is None else given)
         left_out = f", {count - len(asked)} of them being of other dtypes or of another operator" * (count > len(asked))
-        raise ValueError(f"none of {count} cases could be judged{left_out}: nothing was checked")
+        why = next((outcome.note.rpartition("; ")[2] for outcome in outcomes), "nothing was checked")
+        why = why if all(outcome.verdict == "not asked" for outcome in outcomes) else "nothing was checked"
+        raise ValueError(f"none of {count} cases could be judged{left_out}: {why}")
 
     failed = any(outcome.verdict == "failed" for outcome in outcomes)
     return Report(
