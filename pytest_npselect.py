@@ -7,7 +7,6 @@ takes the fixture.
 
 from __future__ import annotations
 
-from importlib import metadata
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,13 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARK)
 
 
-def pytest_report_header() -> str:
-    """The version, in pytest's header."""
-    try:
-        version = metadata.version("npselect")
-    except metadata.PackageNotFoundError:
-        version = "(not installed)"
-    return f"npselect {version}: tests that take {_FIXTURE} run once for each of the oracle's cases"
+def pytest_report_header(config: pytest.Config) -> str:
+    """The version, in pytest's header, of the distribution that has the plugin; none if ``-p`` has named it."""
+    named = (f" {dist.version}" for plugin, dist in config.pluginmanager.list_plugin_distinfo() if _is_this(plugin))
+    return f"npselect{next(named, '')}: tests that take {_FIXTURE} run once for each of the oracle's cases"
+
+
+def _is_this(plugin: object) -> bool:
+    return getattr(plugin, "__name__", None) == __name__
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

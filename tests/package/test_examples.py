@@ -149,7 +149,7 @@ def test_reinmax_select_of_a_saturated_row():
 
 @pytest.fixture(scope="module")
 def judge_in_c(tmp_path_factory):
-    """``judge(changed, *flags)``: what examples/vectors.c says of vectors that were changed, and its status before it."""
+    """``judge(changed, *flags)``: the status of examples/vectors.c, and what it says, once vectors are changed so."""
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         pytest.skip("there is no C compiler, cc or gcc")
