@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 from numbers import Real
 
@@ -28,6 +27,7 @@ __all__ = ["check_sampling_op"]
 
 _VECTORS = 16
 _SEEDS = 16  # calls for the distribution
+_SIZES = {"gradients": (13, 1e5), "samples": (14, 1.5e6), "many": (17, 6e6), "equal": (12, 1.5e6)}  # as `size_of` has
 _STREAM = 0x73616D706C696E67  # keeps the numbers drawn here apart from those of an op that uses default_rng(seed)
 _LIGHT = ("form", "each frequency", "mean logit", "all frequencies")
 _CHANCE = 1e-3  # of the false alarms, the share of rows whose noise is of another size than is allowed for
@@ -147,7 +147,9 @@ def check_sampling_op(
     chances = sum(raw.p_value is not None for asked in everything for raw in asked.raw)
     tests = tuple(_judged(asked, raw, chances, false_alarm) for asked in everything for raw in asked.raw)
     failed = [test for test in tests if test.verdict == "failed"]
-    cause = likely_cause(op, traits, [one.seen for one in everything if one.seen is not None], failed) if failed else None
+    cause = (
+        likely_cause(op, traits, [one.seen for one in everything if one.seen is not None], failed) if failed else None
+    )
     return SamplingReport(
         name_of(op),
         tuple(form.name for form in forms),
@@ -188,9 +190,13 @@ def _temps(temps: Sequence[float], forms: list[Dtype]) -> tuple[float, ...]:
     return tuple(map(float, asked))
 
 
+def _size(of_what: str, choices: int) -> int:
+    return max(_VECTORS, size_of(choices, *_SIZES[of_what]))
+
+
 def _rows(choices: int) -> int:
     """Of an observation."""
-    return max(_VECTORS, size_of(choices, 13, 1e5))
+    return _size("gradients", choices)
 
 
 def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, central: bool, chance: float) -> None:
@@ -208,27 +214,26 @@ def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, centra
         return op.sample(logits, temp, True, seed)
 
     if central:
-        rows = max(_VECTORS, size_of(k, 14, 1.5e6))
-        found, _ = tests_of(
-            hard, k, form, _VECTORS, rows, size_of(k, 17, 6e6), range(seed, seed + _SEEDS), traits.max_seed
-        )
+        rows = _size("samples", k)
+        many = max(rows, _size("many", k))
+        found, _ = tests_of(hard, k, form, _VECTORS, rows, many, range(seed, seed + _SEEDS), traits.max_seed)
     else:
         found = list(_frequencies(hard, k, form, seed, rng))
     asked.raw += [Raw(test.name, test.verdict, test.comparisons, test.p_value, None, test.finding) for test in found]
     if form.name == "float64" and traits.hard_and_soft and central:
-        question = equal_logits(k, _rows(k), form)
-        asked.raw.append(equal_numbers(np.asarray(op.sample(question.logits[question.vector], temp, False, seed)), temp))
+        question = equal_logits(k, _size("equal", k), form)
+        asked.raw.append(
+            equal_numbers(np.asarray(op.sample(question.logits[question.vector], temp, False, seed)), temp)
+        )
 
 
-def _frequencies(
-    hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Generator
-) -> Iterator[SamplerTest]:
+def _frequencies(hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Generator) -> Iterator[SamplerTest]:
     """The tests of `check_sampler` that tell of a temperature."""
-    question = question_of(_VECTORS, max(_VECTORS, size_of(k, 14, 1.5e6)), k, form, rng)
+    question = question_of(_VECTORS, _size("samples", k), k, form, rng)
     try:
         index = np.stack([draw(hard, question, seed + i) for i in range(2)])
     except FormError as error:
-        yield SamplerTest("form", k, "failed", index.size if "index" in locals() else 0, None, str(error))
+        yield SamplerTest("form", k, "failed", 0, None, str(error))
         yield from (SamplerTest(name, k, "not run", 0, None, None) for name in _LIGHT[1:])
         return
     yield SamplerTest("form", k, "passed", index.size, None, None)

@@ -109,9 +109,7 @@ def observe(
             tells = sampled(y, logits, temp, traits.arithmetic, chance, error_of_y)
         except FormError as error:
             errors[True] = str(error)
-    return Observation(
-        logits, temp, seed, index, hard, hard_error, soft, soft_error, tuple(gradients), errors, tells
-    )
+    return Observation(logits, temp, seed, index, hard, hard_error, soft, soft_error, tuple(gradients), errors, tells)
 
 
 def _hard(
@@ -130,7 +128,7 @@ def _hard(
     except FormError as error:
         mask = seen[-1]
         logits = question.logits[question.vector]
-        if mask.shape != logits.shape or mask.dtype.kind not in "biuf" and mask.dtype.name != "bfloat16":
+        if mask.shape != logits.shape or (mask.dtype.kind not in "biuf" and mask.dtype.name != "bfloat16"):
             return None, None, str(error)
         values = np.where(logits > -np.inf, np.nan_to_num(mask.astype(np.float64), nan=-1.0), -np.inf)
         return np.argmax(values, axis=-1), mask, str(error)
