@@ -1,7 +1,5 @@
 """Ops that draw their own noise, in NumPy: honest ones, and faults of which several tests make use."""
 
-from functools import partial
-
 import numpy as np
 
 from npselect import gumbel_softmax
@@ -97,7 +95,7 @@ HONEST = {
     "own": own(),
 }
 
-# ------------------------------------------------------------------------------------------------ faults of the gradient
+# ------------------------------------------------------------------------------------------ faults of the gradient
 
 
 def mean_over_rows(y, g, temp):
@@ -125,7 +123,10 @@ def without_temp(y, g, temp):
 
 
 GRADIENTS = {  # name: (gradient, likely cause)
-    "zero": (lambda y, g, temp: 0 * g, "gradient of the hard softmax (zero)"),
+    "zero": (
+        lambda y, g, temp: 0 * g,
+        "hard form: gradient of the hard softmax (zero); soft form: gradient of a constant (zero)",
+    ),
     "no 1/temp": (without_temp, "1/temp is missing"),
     "1/temp twice": (lambda y, g, temp: product(y, g, temp) / y.dtype.type(temp), "1/temp is there twice"),
     "without the noise": (without_noise, "gradient without the noise"),
@@ -226,7 +227,9 @@ FAULTS = {
     **OTHERS,
 }
 HARD_ONLY = {
-    name: (op(name, gradient=GRADIENTS[name][0], hard_and_soft=False), GRADIENTS[name][1])
+    name: (
+        op(name, gradient=GRADIENTS[name][0], hard_and_soft=False),
+        GRADIENTS[name][1].split(";")[0].removeprefix("hard form: "),
+    )
     for name in ("zero", "no 1/temp", "without the noise", "1/temp twice", "sign")
 }
-_ = partial

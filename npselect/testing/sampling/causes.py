@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from npselect.testing.aliases import Array, SamplingFunctions
-from npselect.testing.families import exact_softmax
 from npselect.testing.roundoff import sum_of_row
 from npselect.testing.sampling.causes_of_noise import cause_of_noise
 from npselect.testing.sampling.noise import law_of_noise, shares_of
@@ -23,8 +23,11 @@ Mistake = Callable[[Observation, Sampled, Gradient], Array]
 _EXPLAINED = 0.995  # of the entries that are wrong
 _NEARER = 0.2  # how near a mistake must be to what was seen, compared with what is right
 _CLAMPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-2)
-_WITHOUT_TEMP = "1/temp is missing"
-_NO_EFFECT = "the temperature has no effect on the sample"
+_WITHOUT_TEMP, _TWICE = "1/temp is missing", "1/temp is there twice"
+_SAME = {  # as a mistake of the sample, and of its gradient
+    "the temperature has no effect on the sample": _WITHOUT_TEMP,
+    "the temperature is applied twice": _TWICE,
+}
 
 
 @np.errstate(all="ignore")
@@ -43,7 +46,7 @@ def likely_cause(
             gradient = "; ".join(f"{FORMS[hard]} form: {cause}" for hard, cause in forms.items() if cause)
     elif names & {"gradient of the hard form", "law of the noise", "constants drop out"}:
         gradient = _of_form(seen, True) or _of_two(seen)
-    if noise == _NO_EFFECT and gradient == _WITHOUT_TEMP:
+    if noise is not None and _SAME.get(noise) == gradient:
         gradient = None
     if gradient is not None and not traits.hard_and_soft and not names & {"each frequency", "mean logit"}:
         noise = None  # the samples are right: what the gradient tells of the noise is not
@@ -73,12 +76,23 @@ def _of_form(seen: Sequence[Observation], hard: bool) -> str | None:
     wrong = [item for one in seen for item in _wrong(one, hard)]
     if not wrong:
         return None
-    if all(not np.any(gradient.actual) for _, _, gradient, _ in wrong):
+    if all(not np.any(item.gradient.actual) for item in wrong):
         return "gradient of the hard softmax (zero)" if hard else "gradient of a constant (zero)"
-    return next((name for name, mistake in _mistakes() if _explains(mistake, wrong)), None)
+    telling = [item for item in wrong if item.one.soft is not None or item.one.logits.shape[-1] > 2]
+    if not telling:
+        return None  # any gradient of two entries is that of some sample
+    return next((name for name, mistake in _mistakes() if all(_explains(mistake, item) for item in telling)), None)
 
 
-_Wrong = tuple[Observation, Sampled, Gradient, Array]
+class _Wrong(NamedTuple):
+    """A gradient that has wrong entries: those `at`."""
+
+    one: Observation
+    tells: Sampled
+    gradient: Gradient
+    right: Array
+    bound: Array
+    at: Array
 
 
 def _wrong(one: Observation, hard: bool) -> Iterator[_Wrong]:
@@ -88,34 +102,27 @@ def _wrong(one: Observation, hard: bool) -> Iterator[_Wrong]:
         return
     for gradient in one.gradients:
         if gradient.hard == hard and np.all(np.isfinite(gradient.actual[one.candidates].astype(np.float64))):
-            off = np.abs(gradient.actual.astype(np.float64) - tells.gradient(gradient.cotangent))
-            at = (off > tells.bound(gradient.cotangent)) & one.candidates
+            right, bound = tells.gradient(gradient.cotangent), tells.bound(gradient.cotangent)
+            at = (np.abs(gradient.actual.astype(np.float64) - right) > bound) & one.candidates
             if one.soft is None:
-                several = np.count_nonzero(one.candidates, axis=-1, keepdims=True) > 1
-                at = one.candidates & several
+                at = one.candidates & (np.count_nonzero(one.candidates, axis=-1, keepdims=True) > 1)
             if np.any(at):
-                yield one, tells, gradient, at
+                yield _Wrong(one, tells, gradient, right, bound, at)
 
 
-def _explains(mistake: Mistake, wrong: Sequence[_Wrong]) -> bool:
-    count = explained = 0
-    for one, tells, gradient, at in wrong:
-        if one.soft is None and one.logits.shape[-1] == 2:
-            continue  # any gradient of two entries is that of some sample
-        actual, guess = gradient.actual.astype(np.float64), mistake(one, tells, gradient)
-        top = np.max(np.abs(np.where(one.candidates, guess, 0.0)), axis=-1, keepdims=True)
-        bound = tells.bound(gradient.cotangent) * max(1.0, one.temp, 1 / one.temp)
-        near = np.abs(actual - guess) <= 4 * bound + 1e-5 * top
-        if one.soft is not None:
-            right = tells.gradient(gradient.cotangent)
-            near &= np.abs(actual - guess) <= _NEARER * np.abs(actual - right)
-        count, explained = count + int(np.sum(at)), explained + int(np.sum(near & at))
-    return explained >= _EXPLAINED * count > 0
+def _explains(mistake: Mistake, item: _Wrong) -> bool:
+    one, tells, gradient, right, bound, at = item
+    actual, guess = gradient.actual.astype(np.float64), mistake(one, tells, gradient)
+    top = np.max(np.abs(np.where(one.candidates, guess, 0.0)), axis=-1, keepdims=True)
+    near = np.abs(actual - guess) <= 4 * bound * max(1.0, one.temp, 1 / one.temp) + 1e-5 * top
+    if one.soft is not None:
+        near &= np.abs(actual - guess) <= _NEARER * np.abs(actual - right)
+    return bool(np.sum(near & at) >= _EXPLAINED * np.sum(at))
 
 
 def _mistakes() -> Iterator[tuple[str, Mistake]]:
     yield _WITHOUT_TEMP, lambda one, tells, gradient: one.temp * tells.gradient(gradient.cotangent)
-    yield "1/temp is there twice", lambda one, tells, gradient: tells.gradient(gradient.cotangent) / one.temp
+    yield _TWICE, lambda one, tells, gradient: tells.gradient(gradient.cotangent) / one.temp
     yield "gradient without the noise", partial(_without_noise, 1.0, 1.0)
     yield "gradient without the noise, and 1/temp is missing", partial(_without_noise, 1.0, 0.0)
     yield "gradient without the noise and without the temperature", partial(_without_noise, 0.0, 0.0)
@@ -140,7 +147,11 @@ def _product(p: Array, g: Array, temp: float) -> Array:
 
 def _without_noise(power: float, factor: float, one: Observation, _: Sampled, gradient: Gradient) -> Array:
     """Of ``softmax(logits / temp**power)``, divided by ``temp**factor``."""
-    return _product(exact_softmax(one.logits, one.temp**power), _g(gradient), one.temp**factor)
+    from scipy import special  # type: ignore[import-untyped]
+
+    return _product(
+        special.softmax(one.logits.astype(np.float64) / one.temp**power, axis=-1), _g(gradient), one.temp**factor
+    )
 
 
 def _no_mean(one: Observation, tells: Sampled, gradient: Gradient) -> Array:
@@ -172,7 +183,7 @@ def _eps(least: float, one: Observation) -> float:
 
 def _clamped(least: float, one: Observation, tells: Sampled, gradient: Gradient) -> Array:
     """No cotangent reaches what is clamped to the range from `least` (0: the dtype's eps) to 1 less that."""
-    eps, p = _eps(least, one), tells.row.p
+    eps, p = _eps(least, one), tells.row.p if one.soft is None else one.soft.astype(np.float64)
     return _product(p, np.where((p >= eps) & (p <= 1 - eps), _g(gradient), 0.0), one.temp)
 
 
@@ -186,7 +197,7 @@ def _of_clamped(least: float, one: Observation, tells: Sampled, gradient: Gradie
 def _of_two(seen: Sequence[Observation]) -> str | None:
     """Of K = 2 without a soft form: what makes the noise that the gradient tells be Gumbel's."""
     pairs = [one for one in seen if one.logits.shape[-1] == 2 and one.sampled is not None and one.soft is None]
-    for name, power in ((_WITHOUT_TEMP, 0), ("1/temp is there twice", 2)):
+    for name, power in ((_WITHOUT_TEMP, 0), (_TWICE, 2)):
         if pairs and all(_law_holds(one, one.temp**power) for one in pairs):
             return name
     free = [(one, gradient) for one in pairs for gradient in one.gradients]

@@ -23,7 +23,8 @@ underflown only the one end is known. So rounding takes from the power of the te
 noise is the same, but for rounding. The difference of two Gumbel numbers has a density of 1/4 at most: it is less
 than ``2**-49 (1 + temp)``, which rounding may hide, with probability ``2**-50 (1 + temp)``. Uniform numbers of 24
 bits, as a generator for binary32 makes them, are equal once in ``2**24`` pairs, and a row of 1000 has half a million
-pairs."""
+pairs.
+"""
 
 from __future__ import annotations
 

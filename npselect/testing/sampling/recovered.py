@@ -22,7 +22,8 @@ the y that was found. Of quotients the relative errors add up; the error of v be
 either end.
 
 An op whose gradient is 0, or has the wrong sign, has no y that explains it. Then the sample that is returned is as
-near as can be, and the gradients, which are judged by it, are not what it says."""
+near as can be, and the gradients, which are judged by it, are not what it says.
+"""
 
 from __future__ import annotations
 
