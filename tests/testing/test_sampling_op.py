@@ -148,6 +148,35 @@ def test_report_as_json(small):
     assert report.summary[-1] == report.verdict[0]
 
 
+def test_failures_that_are_known(small):
+    subject = FAULTS["soft without temp"][0]
+    asked = {"choices": (2,), "temps": (0.6, 5.0)}
+    known = {"gradient of the soft form/*": "issue 12", "constants drop out/*": "issue 12"}
+    report = testing.check_sampling_op(subject, known=known, **asked)
+    assert report.ok, str(report)
+    assert report.likely_cause is None
+    assert {test.known for test in report.tests if test.verdict == "known"} == {"issue 12"}
+    assert report.verdict == [f"PASSED: {len(report.tests) - 4} of {len(report.tests)} tests, and 4 known to fail"]
+
+    report = testing.check_sampling_op(own(), known=known, **asked)
+    assert not report.ok
+    assert "known, but does not fail: gradient of the soft form/* (issue 12): its 2 cases pass" in str(report)
+    with pytest.raises(ValueError, match="matches no case"):
+        testing.check_sampling_op(own(), known={"gradient/*": "issue 12"}, **asked)
+
+
+@pytest.mark.parametrize("hard_and_soft", [True, False])
+def test_ids_are_known_before_anything_is_asked(small, hard_and_soft):
+    """Patterns of known= are looked up among them."""
+    asked = {"dtypes": ("float32", "float64"), "choices": (10,), "temps": (0.6, 1.0)}
+    report = testing.check_sampling_op(own(hard_and_soft=hard_and_soft), **asked)
+    ids = [test.id for test in report.tests]
+    assert len(set(ids)) == len(ids)
+    nothing = testing.SamplingOp("asked nothing", None.__init__, None.__init__, hard_and_soft)
+    with pytest.raises(ValueError, match="matches no case"):
+        testing.check_sampling_op(nothing, known={**dict.fromkeys(ids, "listed"), "none": "not listed"}, **asked)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

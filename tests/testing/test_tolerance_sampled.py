@@ -99,7 +99,7 @@ def test_many_honest_values_are_within_the_bound(name, dtype, part, record):
 def test_faults_are_three_times_beyond_the_bound(name, dtype, record):
     worst = 0.0
     for logits, temp, g in questions(dtype, part=40):
-        w, y = drawn(logits, temp, dtype, softmax)
+        _, y = drawn(logits, temp, dtype, softmax)
         grad = np.where(logits > -np.inf, FAULTS[name](y, g, y.dtype.type(temp)), 0)
         tells = sampled(y, logits, temp, TEXTBOOK, CHANCE)
         bound = tells.bound(g)

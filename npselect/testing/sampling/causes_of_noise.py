@@ -65,7 +65,8 @@ def cause_of_noise(op: SamplingFunctions, seen: Sequence[Observation], failed: S
         told = [(one, shares_of(one.sampled)) for one in wrong if one.sampled is not None]
         told = [(one, shares) for one, shares in told if np.mean(shares.most - shares.least) < _NARROW]
         cause = _law(told) or _cut(told)
-        causes = [cause] if cause == _NONE else causes or [cause] * (cause is not None)
+        if cause is not None and (cause == _NONE or not causes):
+            causes = [cause]
     if EQUAL in names:
         finding = next(test.finding or "" for test in failed if test.name == EQUAL)
         if bits := re.search(r"(\d+) bits", finding):

@@ -32,10 +32,12 @@ class Traits:
 
 def traits_of(op: SamplingFunctions) -> Traits:
     """What the attributes say, if there are any."""
-    declared = {name: bool(getattr(op, name, False)) for name in ("flushes_subnormals", "normalises_logits")}
-    return Traits(
-        bool(getattr(op, "hard_and_soft", True)), getattr(op, "max_seed", None), replace(TEXTBOOK, **declared)
+    arithmetic = replace(
+        TEXTBOOK,
+        flushes_subnormals=bool(getattr(op, "flushes_subnormals", False)),
+        normalises_logits=bool(getattr(op, "normalises_logits", False)),
     )
+    return Traits(bool(getattr(op, "hard_and_soft", True)), getattr(op, "max_seed", None), arithmetic)
 
 
 @dataclass(frozen=True)
