@@ -16,15 +16,6 @@ from npselect import testing
 QUICK = {"choices": (2, 30), "temps": (0.1, 0.6, 5.0)}
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Fewer rows and seeds than a user gets."""
-    sizes = {"gradients": (13, 5e4), "samples": (11, 2e5), "many": (13, 3e5), "equal": (9, 1e5)}
-    monkeypatch.setattr("npselect.testing.sampling.check._SIZES", sizes)
-    monkeypatch.setattr("npselect.testing.sampling.check._SEEDS", 4)
-    monkeypatch.setattr("npselect.testing.sampler_questions._FAR_SEEDS", 64)
-
-
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("hard_and_soft", [True, False])
 def test_honest_ops_are_accepted(small, name, hard_and_soft, record):
@@ -129,6 +120,7 @@ def test_noise_of_24_bits_in_float64():
     assert report.likely_cause == "uniforms of 24 bits"
 
 
+@pytest.mark.slow
 def test_the_whole_check_of_our_own(record):
     start = time.process_time()
     report = testing.check_sampling_op(own())
