@@ -60,3 +60,12 @@ def folder(tmp_path_factory):
 def copy(folder, tmp_path):
     """A file of its own."""
     return Path(shutil.copy(folder / "straight_through-float32.json", tmp_path))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """check_sampling_op with fewer rows and seeds than a user gets."""
+    sizes = {"gradients": (13, 5e4), "samples": (11, 2e5), "many": (13, 3e5), "equal": (9, 1e5)}
+    monkeypatch.setattr("npselect.testing.sampling.check._SIZES", sizes)
+    monkeypatch.setattr("npselect.testing.sampling.check._SEEDS", 4)
+    monkeypatch.setattr("npselect.testing.sampler_questions._FAR_SEEDS", 64)
