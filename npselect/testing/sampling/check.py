@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from numbers import Real
 
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing.aliases import Array, SamplingFunctions
+from npselect.testing.aliases import Array, Dtype, SamplingFunctions, Tensor
 from npselect.testing.check import name_of, versions
-from npselect.testing.dtypes import floating_dtype
-from npselect.testing.sampler import check_sampler
+from npselect.testing.dtypes import floating_dtype, rounded
+from npselect.testing.sampler import each_choices, integer, probability, size_of, tests_of
+from npselect.testing.sampler_questions import FormError, draw, equal_logits, question_of
+from npselect.testing.sampler_report import SamplerTest
+from npselect.testing.sampler_statistics import all_frequencies, each_frequency, judged, mean_logit
+from npselect.testing.sampling.causes import likely_cause
+from npselect.testing.sampling.judge import Raw, judged_by_bounds
+from npselect.testing.sampling.noise import equal_numbers, law_of_noise, shares_of
+from npselect.testing.sampling.observation import Observation, Traits, observe, traits_of
 from npselect.testing.sampling.report import SamplingReport, SamplingTest
 
 __all__ = ["check_sampling_op"]
+
+_VECTORS = 16
+_SEEDS = 16  # calls for the distribution
+_STREAM = 0x73616D706C696E67  # keeps the numbers drawn here apart from those of an op that uses default_rng(seed)
+_LIGHT = ("form", "each frequency", "mean logit", "all frequencies")
+_CHANCE = 1e-3  # of the false alarms, the share of rows whose noise is of another size than is allowed for
+
+
+class _Asked:
+    """One dtype, temperature and K, and what was found there."""
+
+    def __init__(self, form: Dtype, temp: float, choices: int) -> None:
+        self.form, self.temp, self.choices = form, temp, choices
+        self.raw: list[Raw] = []
+        self.seen: Observation | None = None
 
 
 @np.errstate(all="ignore")
@@ -27,24 +53,196 @@ def check_sampling_op(
     false_alarm: float = 1e-6,
     known: Mapping[str, str] | None = None,
 ) -> SamplingReport:
-    """Judge an op that draws its own noise: its samples, their distribution, and the gradient of either form."""
-    several = isinstance(dtypes, (list, tuple, set, frozenset))
-    forms = [floating_dtype(dtype) for dtype in (dtypes if several else [dtypes])]
+    """Judge an op that draws its own noise: its samples, their distribution, and the gradient of either form.
 
-    def hard(logits: Array, seed: int) -> Array:
-        return np.asarray(op.sample(logits, float(temps[-1]), True, seed))
+    The soft sample of a seed stands in for the noise, which nobody sees: with y that sample, the gradient of the soft
+    and of the hard form is ``y (g - <y, g>) / temp``, within a bound that follows from the operations
+    (`npselect.testing.tolerance_sampled`). For each dtype, temperature and K are judged:
 
-    tests = []
-    for form in forms:
-        found = check_sampler(hard, choices=choices, rows=1000, seed=seed, false_alarm=false_alarm, dtype=form,
-                              max_seed=getattr(op, "max_seed", None))  # fmt: skip
-        tests += [
-            SamplingTest(f"distribution, {test.name}", form.name, float(temps[-1]), test.choices, test.verdict,
-                         test.comparisons, test.p_value, None, test.finding)
-            for test in found.tests
-        ]  # fmt: skip
+    - *one-hot*: the hard sample is exactly 0 and 1, and never selects a logit of -inf;
+    - *hard and soft*: both forms of a seed select the same;
+    - *soft sample*: it is finite, not negative, and has the sum 1;
+    - *gradient of the hard form*, *gradient of the soft form*;
+    - *constants drop out*: gradients have the sum 0, and a constant added to the cotangent changes nothing;
+    - *excluded candidates*: at a logit of -inf samples and gradients are exactly 0;
+    - *law of the noise*, as the soft samples tell it: that of Gumbel's (`npselect.testing.sampling.noise`); and *equal
+      noise*, in float64;
+    - the distribution of the hard sample, by the tests of `check_sampler`: all of them at the temperature nearest to 1,
+      the frequencies at each.
+
+    Parameters
+    ----------
+    op : object
+        With ``sample(logits, temp, hard, seed) -> sample`` and ``backward(grad_sample, logits, temp, hard, seed) ->
+        grad_logits`` over NumPy arrays of shape (rows, K), such as `SamplingOp`, or what `sampling_from_torch` returns;
+        `temp` is a float. The same seed gives the same noise. An attribute ``hard_and_soft = False`` declares that
+        there is no soft form: then `hard` is always True, the gradient is asked for three cotangents more, from which
+        the soft sample behind it follows (`npselect.testing.sampling.recovered`), and the report says what was not
+        asked. Other attributes are those of `SamplingOp`.
+    dtypes : dtype or sequence of dtypes, optional
+        Of the arrays: some of float16, bfloat16, float32 and float64. Noise that is drawn, or added to logits, in 16
+        bits is found to be biased, as in `check_sampler`.
+    temps : sequence of float, optional
+        Temperatures, each rounded to the dtype before it is handed over.
+    choices : sequence of int, optional
+        Each K >= 2.
+    seed : int, optional
+        The first seed, not negative. It also seeds everything that is drawn here.
+    false_alarm : float, optional
+        The probability, at most, that an honest op fails the whole check. In (0, 1).
+    known : mapping of str to str, optional
+        Failures that are known: ids of tests, or patterns of them (``"gradient of the hard form/*"``), and the reason.
+
+    Returns
+    -------
+    SamplingReport
+        ``report.ok`` says whether all is well, ``str(report)`` tells, the verdict and the likely cause first.
+
+    Raises
+    ------
+    TypeError
+        `op` lacks one of the functions, or an argument is of the wrong type.
+    ValueError
+        An argument has a value that is not listed.
+    ModuleNotFoundError
+        bfloat16 was asked for and the package ml_dtypes is missing.
+    Exception
+        Whatever `op` raises, with a note that says in which call.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from npselect import gumbel_softmax, testing
+    >>> def sample(logits, temp, hard, seed):
+    ...     form = gumbel_softmax.forward if hard else gumbel_softmax.soft
+    ...     return form(logits, temp, seed=seed)
+    >>> def backward(grad_sample, logits, temp, hard, seed):
+    ...     return gumbel_softmax.backward(grad_sample, logits, temp, seed=seed)
+    >>> op = testing.SamplingOp("npselect", sample, backward)
+    >>> testing.check_sampling_op(op, choices=(2, 10)).ok
+    True
+    >>> def forgets_temp(grad_sample, logits, temp, hard, seed):
+    ...     return temp * backward(grad_sample, logits, temp, hard, seed)
+    >>> op = testing.SamplingOp("without temp", sample, forgets_temp)
+    >>> testing.check_sampling_op(op, choices=(2, 10)).likely_cause
+    '1/temp is missing'
+    """
+    for name, call in (("sample", "logits"), ("backward", "grad_sample, logits")):
+        if not callable(getattr(op, name, None)):
+            raise TypeError(f"{name_of(op)} has no function {name}({call}, temp, hard, seed)")
+    forms = _forms(dtypes)
+    temps = _temps(temps, forms)
+    asked_choices = each_choices(choices)
+    seed = integer(seed, "seed", 0)
+    false_alarm = probability(false_alarm, "false_alarm")
+    traits = traits_of(op)
+
+    everything = [
+        _Asked(form, rounded(temp, form), k) for form, temp, k in product(forms, dict.fromkeys(temps), asked_choices)
+    ]
+    chance = _CHANCE * false_alarm / sum(_rows(asked.choices) for asked in everything)
+    central = min(temps, key=lambda temp: abs(math.log(temp)))
+    for asked in everything:
+        _ask(op, traits, asked, seed, asked.temp == rounded(central, asked.form), chance)
+    chances = sum(raw.p_value is not None for asked in everything for raw in asked.raw)
+    tests = tuple(_judged(asked, raw, chances, false_alarm) for asked in everything for raw in asked.raw)
+    failed = [test for test in tests if test.verdict == "failed"]
+    cause = likely_cause(op, traits, [one.seen for one in everything if one.seen is not None], failed) if failed else None
     return SamplingReport(
-        name_of(op), tuple(form.name for form in forms), tuple(temps), tuple(choices), seed, false_alarm,
-        bool(getattr(op, "hard_and_soft", True)), bool(getattr(op, "flushes_subnormals", False)),
-        bool(getattr(op, "normalises_logits", False)), tuple(tests), None, versions(),
+        name_of(op),
+        tuple(form.name for form in forms),
+        temps,
+        asked_choices,
+        seed,
+        false_alarm,
+        traits.hard_and_soft,
+        traits.arithmetic.flushes_subnormals,
+        traits.arithmetic.normalises_logits,
+        tests,
+        cause,
+        versions(),
+    )
+
+
+def _forms(dtypes: Tensor) -> list[Dtype]:
+    several = isinstance(dtypes, (list, tuple, set, frozenset))
+    forms = list(dict.fromkeys(floating_dtype(dtype) for dtype in (dtypes if several else [dtypes])))
+    if not forms:
+        raise ValueError("dtypes is empty; it takes at least one dtype")
+    return forms
+
+
+def _temps(temps: Sequence[float], forms: list[Dtype]) -> tuple[float, ...]:
+    try:
+        asked = tuple(temps)
+    except TypeError:
+        raise TypeError(f"temps is {temps!r}; it takes a sequence of numbers, such as ({temps!r},)") from None
+    if not asked:
+        raise ValueError("temps is empty; it takes at least one temperature")
+    for temp in asked:
+        if not isinstance(temp, Real):
+            raise TypeError(f"temps holds {temp!r}; it takes numbers")
+        for form in forms:
+            if not 0 < rounded(float(temp), form) < np.inf:
+                raise ValueError(f"temps holds {temp}, which must be positive and finite, in {form.name} too")
+    return tuple(map(float, asked))
+
+
+def _rows(choices: int) -> int:
+    """Of an observation."""
+    return max(_VECTORS, size_of(choices, 13, 1e5))
+
+
+def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, central: bool, chance: float) -> None:
+    """Everything of one dtype, temperature and K."""
+    form, temp, k = asked.form, asked.temp, asked.choices
+    rng = np.random.default_rng([_STREAM, seed, k, int.from_bytes(np.float64(temp).tobytes(), "little")])
+    asked.seen = observe(op, traits, question_of(_VECTORS, _rows(k), k, form, rng), temp, seed, rng, chance)
+    asked.raw += judged_by_bounds(asked.seen, traits.hard_and_soft)
+    if asked.seen.sampled is not None:
+        asked.raw.append(law_of_noise(shares_of(asked.seen.sampled)))
+    else:
+        asked.raw.append(Raw("law of the noise", "not run"))
+
+    def hard(logits: Array, seed: int) -> Tensor:
+        return op.sample(logits, temp, True, seed)
+
+    if central:
+        rows = max(_VECTORS, size_of(k, 14, 1.5e6))
+        found, _ = tests_of(
+            hard, k, form, _VECTORS, rows, size_of(k, 17, 6e6), range(seed, seed + _SEEDS), traits.max_seed
+        )
+    else:
+        found = list(_frequencies(hard, k, form, seed, rng))
+    asked.raw += [Raw(test.name, test.verdict, test.comparisons, test.p_value, None, test.finding) for test in found]
+    if form.name == "float64" and traits.hard_and_soft and central:
+        question = equal_logits(k, _rows(k), form)
+        asked.raw.append(equal_numbers(np.asarray(op.sample(question.logits[question.vector], temp, False, seed)), temp))
+
+
+def _frequencies(
+    hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Generator
+) -> Iterator[SamplerTest]:
+    """The tests of `check_sampler` that tell of a temperature."""
+    question = question_of(_VECTORS, max(_VECTORS, size_of(k, 14, 1.5e6)), k, form, rng)
+    try:
+        index = np.stack([draw(hard, question, seed + i) for i in range(2)])
+    except FormError as error:
+        yield SamplerTest("form", k, "failed", index.size if "index" in locals() else 0, None, str(error))
+        yield from (SamplerTest(name, k, "not run", 0, None, None) for name in _LIGHT[1:])
+        return
+    yield SamplerTest("form", k, "passed", index.size, None, None)
+    counts = np.bincount((question.vector * k + index).ravel(), minlength=question.probs.size).reshape(-1, k)
+    yield each_frequency(question, counts)
+    yield mean_logit(question, counts)
+    yield all_frequencies(question, counts, rng)
+
+
+def _judged(asked: _Asked, raw: Raw, chances: int, false_alarm: float) -> SamplingTest:
+    """With the p-value corrected for the number of tests, and the verdict that follows."""
+    as_sampler = SamplerTest(raw.name, asked.choices, raw.verdict, raw.comparisons, raw.p_value, raw.finding)
+    result = judged(as_sampler, chances, false_alarm * (1 - _CHANCE))
+    return SamplingTest(
+        raw.name, asked.form.name, asked.temp, asked.choices, result.verdict, raw.comparisons, result.p_value,
+        raw.fraction, result.finding,
     )  # fmt: skip
