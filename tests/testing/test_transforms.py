@@ -110,7 +110,9 @@ def test_learned_temperatures_are_mapped_too(framework, transforms):
 
     def select(logits, temp):
         probs = softmax(logits / temp)
-        hard = probs * 0 + (probs >= probs.max(-1, keepdims=True) if framework == "jax" else probs >= probs.amax(-1, True))
+        hard = probs * 0 + (
+            probs >= probs.max(-1, keepdims=True) if framework == "jax" else probs >= probs.amax(-1, True)
+        )
         return probs + stopped(hard - probs)
 
     adapter = {"torch": testing.from_torch, "jax": testing.from_jax}[framework]
@@ -143,7 +145,9 @@ def test_unknown_names_are_refused():
 def test_the_first_is_next_to_the_function():
     needs("jax")
     log = []
-    known = {name: functools.partial(lambda name, fn: lambda x, t: (log.append(name), fn(x, t))[1], name) for name in "ab"}
+    known = {
+        name: functools.partial(lambda name, fn: lambda x, t: (log.append(name), fn(x, t))[1], name) for name in "ab"
+    }
     assert transformed(lambda x, t: x, ["a", "b"], known)(1, 0.5) == 1
     assert log == ["b", "a"]
     assert set(jax_transforms(needs("jax"))) == {"jit", "vmap", "remat"}

@@ -147,7 +147,9 @@ def check_sampling_op(
     chances = sum(raw.p_value is not None for asked in everything for raw in asked.raw)
     tests = tuple(_judged(asked, raw, chances, false_alarm) for asked in everything for raw in asked.raw)
     failed = [test for test in tests if test.verdict == "failed"]
-    cause = likely_cause(op, traits, [one.seen for one in everything if one.seen is not None], failed) if failed else None
+    cause = (
+        likely_cause(op, traits, [one.seen for one in everything if one.seen is not None], failed) if failed else None
+    )
     return SamplingReport(
         name_of(op),
         tuple(form.name for form in forms),
@@ -217,12 +219,12 @@ def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, centra
     asked.raw += [Raw(test.name, test.verdict, test.comparisons, test.p_value, None, test.finding) for test in found]
     if form.name == "float64" and traits.hard_and_soft and central:
         question = equal_logits(k, _rows(k), form)
-        asked.raw.append(equal_numbers(np.asarray(op.sample(question.logits[question.vector], temp, False, seed)), temp))
+        asked.raw.append(
+            equal_numbers(np.asarray(op.sample(question.logits[question.vector], temp, False, seed)), temp)
+        )
 
 
-def _frequencies(
-    hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Generator
-) -> Iterator[SamplerTest]:
+def _frequencies(hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Generator) -> Iterator[SamplerTest]:
     """The tests of `check_sampler` that tell of a temperature."""
     question = question_of(_VECTORS, max(_VECTORS, size_of(k, 14, 1.5e6)), k, form, rng)
     try:

@@ -102,7 +102,9 @@ def _gradient(seen: Observation, hard: bool) -> Raw:
         return _verdict(name, 0, seen.gradient_errors[hard])
     if seen.sampled is None:
         return Raw(name, "not run")
-    result = _compared(name, seen, seen.sampled, [one for one in seen.gradients if one.hard == hard and not one.constant])
+    result = _compared(
+        name, seen, seen.sampled, [one for one in seen.gradients if one.hard == hard and not one.constant]
+    )
     if hard and seen.soft is None and result.verdict == "passed" and seen.index is not None:
         finding = not_the_largest(seen, seen.sampled, "by the gradient")
         return result if finding is None else result._replace(verdict="failed", finding=finding)
@@ -123,7 +125,9 @@ def _constants(seen: Observation) -> Raw:
         wrong = ~(total <= bound)
         if np.any(wrong) and result.verdict == "passed":
             row = int(np.argmax(wrong))
-            finding = f"{FORMS[one.hard]} form, row {row}: the gradient has the sum {total[row]:.3g}; rounding explains "
+            finding = (
+                f"{FORMS[one.hard]} form, row {row}: the gradient has the sum {total[row]:.3g}; rounding explains "
+            )
             result = result._replace(verdict="failed", finding=f"{finding}{bound[row]:.3g}")
     return result._replace(comparisons=result.comparisons + len(seen.gradients) * len(seen.logits))
 
@@ -150,7 +154,9 @@ def _compared(name: str, seen: Observation, tells: Sampled, gradients: list[Grad
 def _excluded(seen: Observation) -> Raw:
     """Nothing at a logit of -inf: not in the soft sample, not in a gradient. (Of the hard sample `_one_hot` sees it.)"""
     name = "excluded candidates"
-    arrays: list[tuple[str, Array]] = [(f"the gradient of the {FORMS[one.hard]} form", one.actual) for one in seen.gradients]
+    arrays: list[tuple[str, Array]] = [
+        (f"the gradient of the {FORMS[one.hard]} form", one.actual) for one in seen.gradients
+    ]
     if seen.soft is not None:
         arrays.insert(0, ("the soft sample", seen.soft))
     if not arrays:

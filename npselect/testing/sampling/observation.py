@@ -109,9 +109,7 @@ def observe(
             tells = sampled(y, logits, temp, traits.arithmetic, chance, error_of_y)
         except FormError as error:
             errors[True] = str(error)
-    return Observation(
-        logits, temp, seed, index, hard, hard_error, soft, soft_error, tuple(gradients), errors, tells
-    )
+    return Observation(logits, temp, seed, index, hard, hard_error, soft, soft_error, tuple(gradients), errors, tells)
 
 
 def _hard(
