@@ -1,5 +1,4 @@
-"""The command ``npselect``: it loads, asks `npselect.testing`, `npselect.bench`,
-`npselect.survey` or `npselect.tiers`, and prints.
+"""The command ``npselect``: it loads, asks `npselect.testing`, `bench`, `survey` or `tiers`, and prints.
 
 Exit status: 0 all is well, 1 an implementation is wrong, 2 it could not be run, 130 interrupted.
 """

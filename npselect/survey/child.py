@@ -43,6 +43,7 @@ def events(package: Package, first: int, tell: Tell) -> None:
     for number, op in enumerate(package.ops[first:], first):
         tell(event="start", op=number)
         started = time.perf_counter()
+        outcome: dict[str, object]
         try:
             outcome = {"finding": asdict(op.judge(op.subject()))}
         except (Exception, SystemExit) as error:

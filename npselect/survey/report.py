@@ -97,7 +97,7 @@ class SurveyReport:
         return 0 if self.count("passed") else 2
 
     def merged(self, earlier: SurveyReport) -> SurveyReport:
-        """This one, with the results of an earlier one for packages that are absent here."""
+        """With the results of an earlier one for packages that are absent here."""
         found = [result for result in earlier.results if result.package in self.absent]
         absent = {name: why for name, why in self.absent.items() if name not in {result.package for result in found}}
         return SurveyReport((*self.results, *found), absent, self.versions)

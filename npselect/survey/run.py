@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from typing import Any, Self
 
 from npselect.survey.report import Result, SurveyReport
 from npselect.testing.aliases import Progress
@@ -135,7 +135,7 @@ class _Child:
             env=os.environ | quiet,
         )
 
-    def __enter__(self) -> _Child:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

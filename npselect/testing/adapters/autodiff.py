@@ -32,8 +32,8 @@ class Autodiff:
     array : callable
         ``array(tensor) -> array``, the way back.
     vjp : callable
-        ``vjp(function, leaf, cotangent) -> grad``: the gradient of ``function(leaf)`` for ``cotangent(function(leaf))``,
-        or None where nothing depends on `leaf`.
+        ``vjp(function, leaf, cotangent) -> grad``: the gradient of ``function(leaf)`` for
+        ``cotangent(function(leaf))``, or None where nothing depends on `leaf`.
     """
 
     kind: type

@@ -57,8 +57,8 @@ def sampling_from_mlx(
     Parameters
     ----------
     fn : callable
-        ``fn(logits, temp, hard, key) -> sample`` over arrays of shape (rows, K), with ``key = mx.random.key(seed)``. The
-        gradient is that of `mlx.core.vjp`.
+        ``fn(logits, temp, hard, key) -> sample`` over arrays of shape (rows, K), with ``key = mx.random.key(seed)``.
+        The gradient is that of `mlx.core.vjp`.
     name, hard_and_soft, flushes_subnormals, normalises_logits : optional
         As for `sampling_from_torch`; so are the result and the errors.
     """

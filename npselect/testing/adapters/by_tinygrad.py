@@ -91,7 +91,7 @@ def _autodiff(tinygrad: Tensor) -> Autodiff:
 
     def array(result: Tensor) -> Array:
         if result.dtype == dtypes.bfloat16:  # which NumPy does not know
-            return result.cast(dtypes.float32).numpy().astype(import_module("ml_dtypes").bfloat16)
+            return np.array(result.cast(dtypes.float32).numpy()).astype(import_module("ml_dtypes").bfloat16)
         return np.array(result.numpy())
 
     def vjp(function: Function, leaf: Tensor, cotangent: Cotangent) -> Tensor | None:

@@ -103,7 +103,7 @@ def _by_rows(library: Tensor, vmap: Function, fn: Function) -> Function:
     Where there are no rows there is nothing to map: the function is called as it is.
     """
 
-    def call(logits: Tensor, temp: Tensor, **options: Option) -> Tensor:
+    def call(logits: Tensor, temp: Tensor, **options: Tensor) -> Tensor:
         axis = options.get("axis", -1)
         moved = library.moveaxis(logits, axis, -1)
         *rest, choices = moved.shape

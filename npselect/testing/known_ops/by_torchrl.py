@@ -61,7 +61,7 @@ PACKAGE = Package(
             "torchrl.modules.OneHotCategorical(grad_method=PassThrough), samples",
             pass_through_samples,
             sampler(max_seed=_SEEDS),
-            "One-hot samples, by sample + probs - probs.detach() in that order, whose sum with the probabilities rounds.",
+            "One-hot samples, as sample + probs - probs.detach() in that order: the sum with the probabilities rounds.",
             (_DOCS,),
             _REPRODUCE,
         ),

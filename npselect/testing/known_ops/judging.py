@@ -8,7 +8,6 @@ import numpy as np
 
 from npselect.testing.aliases import Array, SamplingFunctions, SelectionFunctions, Tensor
 from npselect.testing.case import Case
-from npselect.testing.cases import cases
 from npselect.testing.check import check
 from npselect.testing.known_ops.record import Finding
 from npselect.testing.sampler import check_sampler
@@ -43,7 +42,7 @@ def sampling(*, temps: Sequence[float] = (0.1, 1.0), choices: Sequence[int] = (1
 
 
 def sampler(*, choices: Sequence[int] = (10,), rows: int = _ROWS, seeds: int = 8, max_seed: int | None = None) -> Judge:
-    """By `check_sampler`: the distribution of ``sample(logits, seed) -> mask``, and that its samples are independent."""
+    """By `check_sampler`: the distribution of ``sample(logits, seed) -> mask``, and whether samples are independent."""
 
     def judge(sample: Callable[[Array, int], Tensor]) -> Finding:
         report = check_sampler(sample, choices=choices, rows=rows, seeds=seeds, max_seed=max_seed)
@@ -115,9 +114,7 @@ def noise() -> Judge:
             spacing = np.exp(-top)[np.append(np.diff(top) != 0, True)]
             bits = round(-np.log2(np.min(np.abs(np.diff(spacing)))))
             end = bits * np.log(2)
-            remarks.append(
-                f"uniforms of {bits} bits: no draw beyond {end:.1f}, so what is rarer than 2**-{bits} is not drawn"
-            )
+            remarks.append(f"uniforms of {bits} bits: no draw beyond {end:.1f}, nothing rarer than 2**-{bits}")
         ok = distance <= allowed
         detail = None if ok else f"distribution function {distance:.3g} off; expected {allowed:.3g} at most"
         return Finding(ok, "noise", None if ok else "not of the Gumbel distribution", detail, tuple(remarks))
@@ -132,8 +129,8 @@ def sparse(alpha: float) -> Judge:
     """``soft(logits, temp)`` and its gradient against the entmax of `alpha`, 1.5 or 2 (Peters, Niculae, Martins 2019).
 
     With ``z = logits / temp``, ``p_i = [(alpha - 1) z_i - tau]_+ ** (1 / (alpha - 1))``, and tau such that they sum to
-    1: it is found by bisection in float64. The gradient is that of Proposition 2 there, ``s (g - <s, g> / <s, 1>) / temp``
-    with ``s = p ** (2 - alpha)`` where p is positive, and 0 elsewhere.
+    1: it is found by bisection in float64. The gradient is that of Proposition 2 there,
+    ``s (g - <s, g> / <s, 1>) / temp`` with ``s = p ** (2 - alpha)`` where p is positive, and 0 elsewhere.
     """
 
     def judge(implementation: SelectionFunctions) -> Finding:
