@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TextIO
 
 from npselect._commands import line
-from npselect.testing.known_ops import PACKAGES, Package
+from npselect.testing.known_ops import Package
 
 __all__ = ["events"]
 
@@ -64,7 +64,7 @@ def _version(package: Package) -> str | None:
     return None
 
 
-def main(name: str, first: int) -> None:
+def main(registry: str, name: str, first: int) -> None:
     """Write to what was the standard output; what frameworks print there goes to standard error."""
     channel: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -74,8 +74,8 @@ def main(name: str, first: int) -> None:
         channel.write(json.dumps(event) + "\n")
         channel.flush()
 
-    events(PACKAGES[name], first, tell)
+    events(import_module(registry).PACKAGES[name], first, tell)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

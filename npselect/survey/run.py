@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
 from typing import Any, Self
@@ -16,24 +17,23 @@ from typing import Any, Self
 from npselect.survey.report import Result, SurveyReport
 from npselect.testing.aliases import Progress
 from npselect.testing.check import versions
-from npselect.testing.known_ops import PACKAGES, KnownOp, Package
+from npselect.testing.known_ops import KnownOp, Package
 
 __all__ = ["survey"]
 
+REGISTRY = "npselect.testing.known_ops"
 _PATIENCE = 300.0  # seconds for one op, or for an import
 
 
-def survey(
-    only: Sequence[str] = (), *, packages: Mapping[str, Package] = PACKAGES, progress: Progress | None = None
-) -> SurveyReport:
+def survey(only: Sequence[str] = (), *, registry: str = REGISTRY, progress: Progress | None = None) -> SurveyReport:
     """Judge every known op of the packages that are installed here.
 
     Parameters
     ----------
     only : sequence of str, optional
         Names of packages; all by default.
-    packages : mapping of str to Package, optional
-        Those of `npselect.testing.known_ops`.
+    registry : str, optional
+        The name of a module with `PACKAGES`, a mapping of names to `npselect.testing.known_ops.Package`.
     progress : callable, optional
         Called as ``progress(done, total, name)`` before each op and once after the last one.
 
@@ -48,6 +48,7 @@ def survey(
     ValueError
         A name is not that of a package.
     """
+    packages: Mapping[str, Package] = import_module(registry).PACKAGES
     unknown = [name for name in only if name not in packages]
     if unknown:
         raise ValueError(f"no package {unknown[0]} is known; there are {', '.join(packages)}")
@@ -57,7 +58,7 @@ def survey(
     absent: dict[str, str] = {}
     done = 0
     for package in asked:
-        for number, answer in _answers(package):
+        for number, answer in _answers(registry, package):
             if answer is None:
                 if progress is not None:
                     progress(done + number, total, package.ops[number].name)
@@ -71,12 +72,12 @@ def survey(
     return SurveyReport(tuple(results), absent, versions())
 
 
-def _answers(package: Package) -> Iterator[tuple[int, Result | str | None]]:
+def _answers(registry: str, package: Package) -> Iterator[tuple[int, Result | str | None]]:
     """For each op its number and None when it starts, and its result; or 0 and why the package is absent."""
     first, version = 0, ""
     while first < len(package.ops):
         running: int | None = None
-        with _Child(package.name, first) as child:
+        with _Child(registry, package.name, str(first)) as child:
             for event in child.events():
                 kind = event.pop("event")
                 if kind == "absent":
@@ -121,13 +122,13 @@ def _result(
 class _Child:
     """A process that writes events, and is ended when it is silent for too long."""
 
-    def __init__(self, name: str, first: int) -> None:
+    def __init__(self, *arguments: str) -> None:
         home = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONWARNINGS": "ignore", "PYTHONPATH": path}
         self._timed_out = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "npselect.survey.child", name, str(first)],
+            [sys.executable, "-m", "npselect.survey.child", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
