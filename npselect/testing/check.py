@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,8 @@ from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
-from npselect.testing.outcome import Outcome
+from npselect.testing.known import excused, known_failures
+from npselect.testing.outcome import JUDGED, Outcome
 from npselect.testing.profile import Profile, profile_name
 from npselect.testing.report import Report
 from npselect.tiers import choose
@@ -40,6 +41,7 @@ def check(
     profile: str = "standard",
     backend: str = "reference",
     cases: Iterable[Case] | None = None,
+    known: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Run an implementation and the oracle on the same cases and compare.
@@ -83,6 +85,10 @@ def check(
         The tier that serves as the oracle. Its own error is allowed for.
     cases : iterable of Case, optional
         What to ask; everything by default. Cases of other dtypes or of another operator are left out.
+    known : mapping of str to str, optional
+        Failures that you know of: ids of cases, or patterns of them as in `fnmatch.fnmatchcase`, and reasons. A case
+        that fails and that one matches is shown with the reason and does not count. A pattern may cover cases that
+        pass. But if none of its cases fails, the report does: what is mended must leave the list.
     progress : callable, optional
         Called as ``progress(done, total, id)`` before each case and once after the last one.
 
@@ -98,7 +104,8 @@ def check(
     TypeError
         The implementation lacks `forward` or `backward`, or they cannot be called as above; `temp` is no number.
     ValueError
-        An argument has a value that is not listed, `temp` is not positive and finite, or no case could be judged.
+        An argument has a value that is not listed, `temp` is not positive and finite, an entry of `known` matches no
+        case, or no case could be judged.
     ModuleNotFoundError
         bfloat16 was asked for and the package ml_dtypes is missing.
     RuntimeError
@@ -119,6 +126,16 @@ def check(
     >>> implementation = testing.from_array_functions(reinmax.forward, forgets_the_sample)
     >>> testing.check(implementation, operator=reinmax).likely_cause
     'backward: the gradient of straight-through alone'
+
+    A failure that is known must stay one until it leaves the list:
+
+    >>> def backward(grad_mask, logits, temp):
+    ...     return straight_through.backward(grad_mask, logits, temp) + 0 * logits  # NaN at -inf
+    >>> implementation = testing.from_array_functions(straight_through.forward, backward)
+    >>> cases = [testing.find_case("float32/edge/-inf"), testing.find_case("float32/edge/ties")]
+    >>> report = testing.check(implementation, cases=cases, known={"float32/edge/-inf": "issue 12"})
+    >>> print(report.summary[-1])
+    PASSED: 1 of 2 cases, and 1 known to fail
     """
     profile_name(profile)
     given = None if cases is None else list(cases)
@@ -143,6 +160,7 @@ def check(
         asked = [case for case in asked if row_temp or case.row_temp is None]
     else:
         asked = [case for case in given if case.logits.dtype in forms and case.family is family]
+    known = known_failures(known, [case.id for case in asked])
     outcomes: list[Outcome] = []
     observations: list[Observation] = []
     for done, case in enumerate(asked):
@@ -153,12 +171,12 @@ def check(
             continue
         find = f"{case.id!r}{'' if temp == family.temp else f', temp={temp!r}'}" if cases is None else None
         outcome, observation = judge(implementation, case, accepted, find)
-        outcomes.append(outcome)
-        if observation is not None:
+        outcomes.append(excused(outcome, known))
+        if observation is not None and outcomes[-1].verdict != "known":
             observations.append(observation)
     if progress is not None:
         progress(len(asked), len(asked), "")
-    if not any(outcome.verdict in ("passed", "failed") for outcome in outcomes):
+    if not any(outcome.verdict in JUDGED for outcome in outcomes):
         count = len(asked if given is None else given)
         left_out = f", {count - len(asked)} of them being of other dtypes or of another operator" * (count > len(asked))
         raise ValueError(f"none of {count} cases could be judged{left_out}: nothing was checked")
@@ -180,6 +198,7 @@ def check(
         versions(),
         row_temp,
         by_temp,
+        known,
     )
 
 
@@ -274,7 +293,7 @@ def _taken(implementation: SelectionFunctions, name: str, arguments: tuple[str, 
         raise TypeError(f"{name_of(implementation)} cannot be called as {call}: {error}{hint}") from None
 
 
-def name_of(implementation: SelectionFunctions) -> str:
+def name_of(implementation: object) -> str:
     """What a report calls somebody's function, object or module."""
     return str(getattr(implementation, "__name__", type(implementation).__name__))
 

@@ -30,7 +30,7 @@ from npselect.testing.sampler_statistics import (
     same_seed,
 )
 
-__all__ = ["check_sampler", "each_choices", "integer", "probability", "size_of", "tests_of"]
+__all__ = ["TESTS", "check_sampler", "each_choices", "integer", "probability", "size_of", "tests_of"]
 
 _ORDERS = ("index", "probability")
 _AFTER_FORM = (
@@ -45,6 +45,8 @@ _AFTER_FORM = (
     "far seeds",
     "repeated rows",
 )
+TESTS = ("form", *_AFTER_FORM)
+"""The names of the tests, in order."""
 _TOLD = 96  # bits, by the rows of a call with a far seed: of 512, two are alike by chance once in 2**79 checks
 _STREAM = 0x6E7073656C656374  # keeps the numbers drawn here apart from those of a sampler that uses default_rng(seed)
 
@@ -220,7 +222,7 @@ def probability(value: Tensor, name: str) -> float:
     """The number, if it is a probability that is neither 0 nor 1."""
     if not isinstance(value, Real):
         raise TypeError(f"{name} is {value!r}; it takes a number")
-    if not 0 < value < 1:
+    if not 0 < float(value) < 1:
         raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
     return float(value)
 

@@ -1,13 +1,13 @@
 r"""The bound of the gradient of an op that draws its own noise, its own soft sample standing in for the noise.
 
-Notation of `npselect.testing.tolerance`: u, tau, eps, pi, B. Let ``w = logits + noise`` be what the op computes with and
-``y = softmax(w / temp)`` exactly. Of either form, soft or hard, the gradient is, to the last digit::
+Notation of `npselect.testing.tolerance`: u, tau, eps, pi, B. Let ``w = logits + noise`` be what the op computes with
+and ``y = softmax(w / temp)`` exactly. Of either form, soft or hard, the gradient is, to the last digit::
 
     G_i = y_i (g_i - sum_j y_j g_j) / temp
 
 Nobody but the op knows the noise; but the soft sample of the same seed is a rounding of y, and y says all that the
-gradient needs. The gradient that is compared is that of ``p = Y / sum(Y)``, with Y the sample as it was returned. What
-that costs is how far the probabilities behind the op's gradient may be from p. They may be the sample itself, or
+gradient needs. The gradient that is compared is that of ``p = Y / sum(Y)``, with Y the sample as it was returned.
+What that costs is how far the probabilities behind the op's gradient may be from p. They may be the sample itself, or
 numbers of their own: autodiff of a logsumexp takes another exponential, and two programs may be compiled apart.
 
 **One exponent, two softmaxes.** Both start from the same ``s = fl(w / temp)``, whose own error cancels. After that
@@ -16,18 +16,18 @@ numbers of their own: autodiff of a logsumexp takes another exponential, and two
     exp(fl(s_i - L)), L = logsumexp(s):    u |log y_i|
     exp(fl(fl(s_i - s_m) - log sum)):      u (|t_i| + |log y_i|)
 
-besides ``2 eps u`` for exp and u for a division or the last rounding. So an entry of either has an error of its own of
-``a_i = u (3 |t_i| + |log y_i| + 2 eps + 1)`` at most, and a factor that it shares with its row: the rounding of the sum
-or of L. Of the sample that factor is seen, ``c = |sum(Y) - 1|``, and p is without it, but for ``sum_j p_j a_j``. The
-factor of the other softmax is the same or, where it is none, that of a sum of its own, ``S(p) + sum_j p_j rho_j``. So
-the probabilities behind the gradient are ``p_i (1 + delta_i)`` with::
+besides ``2 eps u`` for exp and u for a division or the last rounding. So an entry of either has an error of its own
+of ``a_i = u (3 |t_i| + |log y_i| + 2 eps + 1)`` at most, and a factor that it shares with its row: the rounding of
+the sum or of L. Of the sample that factor is seen, ``c = |sum(Y) - 1|``, and p is without it, but for ``sum_j p_j
+a_j``. The factor of the other softmax is the same or, where it is none, that of a sum of its own, ``S(p) + sum_j p_j
+rho_j``. So the probabilities behind the gradient are ``p_i (1 + delta_i)`` with::
 
     delta_i = 2 a_i + 2 sum_j p_j a_j + 2 v_i + 2 sum_j p_j v_j + c + S(p) + sum_j p_j rho_j
 
-where ``v_i = u (|w_i| + |w_m|) / temp`` stands for two programs that round ``w / temp`` each in its own way. In 16 bits
-that is taken with the unit of binary32, in which compilers keep what they do not store: programs of which one rounds
-the exponent to 16 bits and the other does not have samples of their own, each with its own gradient. An exponential in
-16 bits is taken for one of binary32 that is rounded, with an eps of 1.
+where ``v_i = u (|w_i| + |w_m|) / temp`` stands for two programs that round ``w / temp`` each in its own way. In 16
+bits that is taken with the unit of binary32, in which compilers keep what they do not store: programs of which one
+rounds the exponent to 16 bits and the other does not have samples of their own, each with its own gradient. An
+exponential in 16 bits is taken for one of binary32 that is rounded, with an eps of 1.
 
 With ``delta_i p_i`` in the place of ``pi_i p_i``, B is the bound.
 
@@ -38,19 +38,19 @@ reaches 1, nothing is known but that probabilities lie between 0 and 1.
 **The sample itself** is as far from y as any softmax, ``pi_i``; one by its logarithm, whose L is ``u |w_m| / temp + u
 log K`` off and has a logarithm in it, by ``u |log y_i| + (2 eps + 2) u log K`` more.
 
-**The size of w.** tau holds ``(|w_i| + |w_m|) / temp``, for the rounding of ``w / temp``. The sample shows differences
-of w only: ``w_i - w_m = temp t_i`` with ``t_i = log(Y_i / Y_m)``. But noise that is Gumbel's tells more. ``X_i =
-exp(-noise_i)`` are independent and exponential, and ``X_i = exp(-w_m) a_i`` with ``a_i = exp(logits_i - temp t_i)``
-known. Their sum is ``exp(-w_m) A`` with ``A = sum_i a_i``, has the law Gamma(K), and is independent of their ratios,
-which are all that the t_i tell. So ``w_m = log A - log E`` with E of Gamma(K), and outside of E's quantiles q and 1 - q
-it lies with probability 2 q. Where an entry of the sample has underflown, A is not known; there the noise is taken to
-lie in (-40, 40), which one number in 2e17 does not.
+**The size of w.** tau holds ``(|w_i| + |w_m|) / temp``, for the rounding of ``w / temp``. The sample shows
+differences of w only: ``w_i - w_m = temp t_i`` with ``t_i = log(Y_i / Y_m)``. But noise that is Gumbel's tells more.
+``X_i = exp(-noise_i)`` are independent and exponential, and ``X_i = exp(-w_m) a_i`` with ``a_i = exp(logits_i - temp
+t_i)`` known. Their sum is ``exp(-w_m) A`` with ``A = sum_i a_i``, has the law Gamma(K), and is independent of their
+ratios, which are all that the t_i tell. So ``w_m = log A - log E`` with E of Gamma(K), and outside of E's quantiles q
+and 1 - q it lies with probability 2 q. Where an entry of the sample has underflown, A is not known; there the noise
+is taken to lie in (-40, 40), which one number in 2e17 does not.
 
 **Where the soft sample is not to be had**, the gradient tells it: see `npselect.testing.sampling.recovered`. What it
 tells has an error of its own, which is added to delta_i.
 
-**Underflow.** An entry of the sample below the smallest normal number is wrong by half the smallest subnormal, and the
-entry behind the gradient likewise: `least` counts twice more. What underflows to 0 is taken for half of that.
+**Underflow.** An entry of the sample below the smallest normal number is wrong by half the smallest subnormal, and
+the entry behind the gradient likewise: `least` counts twice more. What underflows to 0 is taken for half of that.
 
 **What is compared** is computed in binary64, p included: the B of that, with a pi of four roundings, is added.
 

@@ -14,13 +14,14 @@ import numpy.typing as npt
 from npselect.testing.aliases import Array, Dtype, SamplingFunctions, Tensor
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype, rounded
-from npselect.testing.sampler import each_choices, integer, probability, size_of, tests_of
+from npselect.testing.known import known_failures, reason_for
+from npselect.testing.sampler import TESTS, each_choices, integer, probability, size_of, tests_of
 from npselect.testing.sampler_questions import FormError, draw, equal_logits, question_of
 from npselect.testing.sampler_report import SamplerTest
 from npselect.testing.sampler_statistics import all_frequencies, each_frequency, judged, mean_logit
 from npselect.testing.sampling.causes import likely_cause
-from npselect.testing.sampling.judge import Raw, judged_by_bounds
-from npselect.testing.sampling.noise import equal_numbers, law_of_noise, shares_of
+from npselect.testing.sampling.judge import JUDGED, Raw, judged_by_bounds
+from npselect.testing.sampling.noise import EQUAL, LAW, equal_numbers, law_of_noise, shares_of
 from npselect.testing.sampling.observation import Observation, Traits, observe, traits_of
 from npselect.testing.sampling.report import SamplingReport, SamplingTest
 
@@ -28,18 +29,26 @@ __all__ = ["check_sampling_op"]
 
 _VECTORS = 16
 _SEEDS = 16  # calls for the distribution
+_SIZES = {"gradients": (13, 1e5), "samples": (14, 1.5e6), "many": (17, 6e6), "equal": (12, 1.5e6)}  # as `size_of` has
 _STREAM = 0x73616D706C696E67  # keeps the numbers drawn here apart from those of an op that uses default_rng(seed)
 _LIGHT = ("form", "each frequency", "mean logit", "all frequencies")
 _CHANCE = 1e-3  # of the false alarms, the share of rows whose noise is of another size than is allowed for
 
 
 class _Asked:
-    """One dtype, temperature and K, and what was found there."""
+    """One dtype, temperature and K, and what was found there; `central` where all tests of the distribution are."""
 
-    def __init__(self, form: Dtype, temp: float, choices: int) -> None:
-        self.form, self.temp, self.choices = form, temp, choices
+    def __init__(self, form: Dtype, temp: float, choices: int, central: bool, hard_and_soft: bool) -> None:
+        self.form, self.temp, self.choices, self.central = form, temp, choices, central
+        self.looks_for_equals = central and hard_and_soft and form.name == "float64"
         self.raw: list[Raw] = []
         self.seen: Observation | None = None
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the tests, before they are run."""
+        names = (*JUDGED, LAW, *(TESTS if self.central else _LIGHT), *([EQUAL] if self.looks_for_equals else []))
+        return [SamplingTest(name, self.form.name, self.temp, self.choices, "").id for name in names]
 
 
 @np.errstate(all="ignore")
@@ -91,7 +100,8 @@ def check_sampling_op(
     false_alarm : float, optional
         The probability, at most, that an honest op fails the whole check. In (0, 1).
     known : mapping of str to str, optional
-        Failures that are known: ids of tests, or patterns of them (``"gradient of the hard form/*"``), and the reason.
+        Failures that are known, as for `check`: ids of tests, or patterns of them (``"gradient of the hard form/*"``),
+        and the reason. What is listed must fail.
 
     Returns
     -------
@@ -103,7 +113,7 @@ def check_sampling_op(
     TypeError
         `op` lacks one of the functions, or an argument is of the wrong type.
     ValueError
-        An argument has a value that is not listed.
+        An argument has a value that is not listed, or an entry of `known` matches no test.
     ModuleNotFoundError
         bfloat16 was asked for and the package ml_dtypes is missing.
     Exception
@@ -137,15 +147,17 @@ def check_sampling_op(
     false_alarm = probability(false_alarm, "false_alarm")
     traits = traits_of(op)
 
-    everything = [
-        _Asked(form, rounded(temp, form), k) for form, temp, k in product(forms, dict.fromkeys(temps), asked_choices)
-    ]
-    chance = _CHANCE * false_alarm / sum(_rows(asked.choices) for asked in everything)
     central = min(temps, key=lambda temp: abs(math.log(temp)))
+    everything = [
+        _Asked(form, rounded(temp, form), k, temp == central, traits.hard_and_soft)
+        for form, temp, k in product(forms, dict.fromkeys(temps), asked_choices)
+    ]
+    known = known_failures(known, [name for asked in everything for name in asked.ids])
+    chance = _CHANCE * false_alarm / sum(_rows(asked.choices) for asked in everything)
     for asked in everything:
-        _ask(op, traits, asked, seed, asked.temp == rounded(central, asked.form), chance)
+        _ask(op, traits, asked, seed, chance)
     chances = sum(raw.p_value is not None for asked in everything for raw in asked.raw)
-    tests = tuple(_judged(asked, raw, chances, false_alarm) for asked in everything for raw in asked.raw)
+    tests = tuple(_judged(asked, raw, chances, false_alarm, known) for asked in everything for raw in asked.raw)
     failed = [test for test in tests if test.verdict == "failed"]
     cause = (
         likely_cause(op, traits, [one.seen for one in everything if one.seen is not None], failed) if failed else None
@@ -163,6 +175,7 @@ def check_sampling_op(
         tests,
         cause,
         versions(),
+        known=known,
     )
 
 
@@ -190,12 +203,16 @@ def _temps(temps: Sequence[float], forms: list[Dtype]) -> tuple[float, ...]:
     return tuple(map(float, asked))
 
 
+def _size(of_what: str, choices: int) -> int:
+    return max(_VECTORS, size_of(choices, *_SIZES[of_what]))
+
+
 def _rows(choices: int) -> int:
     """Of an observation."""
-    return max(_VECTORS, size_of(choices, 13, 1e5))
+    return _size("gradients", choices)
 
 
-def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, central: bool, chance: float) -> None:
+def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, chance: float) -> None:
     """Everything of one dtype, temperature and K."""
     form, temp, k = asked.form, asked.temp, asked.choices
     rng = np.random.default_rng([_STREAM, seed, k, int.from_bytes(np.float64(temp).tobytes(), "little")])
@@ -204,21 +221,20 @@ def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, centra
     if asked.seen.sampled is not None:
         asked.raw.append(law_of_noise(shares_of(asked.seen.sampled)))
     else:
-        asked.raw.append(Raw("law of the noise", "not run"))
+        asked.raw.append(Raw(LAW, "not run"))
 
     def hard(logits: Array, seed: int) -> Tensor:
         return op.sample(logits, temp, True, seed)
 
-    if central:
-        rows = max(_VECTORS, size_of(k, 14, 1.5e6))
-        found, _ = tests_of(
-            hard, k, form, _VECTORS, rows, size_of(k, 17, 6e6), range(seed, seed + _SEEDS), traits.max_seed
-        )
+    if asked.central:
+        rows = _size("samples", k)
+        many = max(rows, _size("many", k))
+        found, _ = tests_of(hard, k, form, _VECTORS, rows, many, range(seed, seed + _SEEDS), traits.max_seed)
     else:
         found = list(_frequencies(hard, k, form, seed, rng))
     asked.raw += [Raw(test.name, test.verdict, test.comparisons, test.p_value, None, test.finding) for test in found]
-    if form.name == "float64" and traits.hard_and_soft and central:
-        question = equal_logits(k, _rows(k), form)
+    if asked.looks_for_equals:
+        question = equal_logits(k, _size("equal", k), form)
         asked.raw.append(
             equal_numbers(np.asarray(op.sample(question.logits[question.vector], temp, False, seed)), temp)
         )
@@ -226,11 +242,11 @@ def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, centra
 
 def _frequencies(hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Generator) -> Iterator[SamplerTest]:
     """The tests of `check_sampler` that tell of a temperature."""
-    question = question_of(_VECTORS, max(_VECTORS, size_of(k, 14, 1.5e6)), k, form, rng)
+    question = question_of(_VECTORS, _size("samples", k), k, form, rng)
     try:
         index = np.stack([draw(hard, question, seed + i) for i in range(2)])
     except FormError as error:
-        yield SamplerTest("form", k, "failed", index.size if "index" in locals() else 0, None, str(error))
+        yield SamplerTest("form", k, "failed", 0, None, str(error))
         yield from (SamplerTest(name, k, "not run", 0, None, None) for name in _LIGHT[1:])
         return
     yield SamplerTest("form", k, "passed", index.size, None, None)
@@ -240,11 +256,13 @@ def _frequencies(hard: Tensor, k: int, form: Dtype, seed: int, rng: np.random.Ge
     yield all_frequencies(question, counts, rng)
 
 
-def _judged(asked: _Asked, raw: Raw, chances: int, false_alarm: float) -> SamplingTest:
+def _judged(asked: _Asked, raw: Raw, chances: int, false_alarm: float, known: Mapping[str, str]) -> SamplingTest:
     """With the p-value corrected for the number of tests, and the verdict that follows."""
     as_sampler = SamplerTest(raw.name, asked.choices, raw.verdict, raw.comparisons, raw.p_value, raw.finding)
     result = judged(as_sampler, chances, false_alarm * (1 - _CHANCE))
-    return SamplingTest(
+    test = SamplingTest(
         raw.name, asked.form.name, asked.temp, asked.choices, result.verdict, raw.comparisons, result.p_value,
         raw.fraction, result.finding,
     )  # fmt: skip
+    reason = reason_for(test.id, known) if test.verdict == "failed" else None
+    return test if reason is None else replace(test, verdict="known", known=reason)

@@ -152,7 +152,7 @@ def _compared(name: str, seen: Observation, tells: Sampled, gradients: list[Grad
 
 
 def _excluded(seen: Observation) -> Raw:
-    """Nothing at a logit of -inf: not in the soft sample, not in a gradient. (Of the hard sample `_one_hot` sees it.)"""
+    """Nothing at a logit of -inf: not in the soft sample, not in a gradient; of the hard sample `_one_hot` sees it."""
     name = "excluded candidates"
     arrays: list[tuple[str, Array]] = [
         (f"the gradient of the {FORMS[one.hard]} form", one.actual) for one in seen.gradients

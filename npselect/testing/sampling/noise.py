@@ -1,28 +1,29 @@
 r"""The law of the noise, as soft samples tell it.
 
-Let ``X_i = exp(-noise_i)``: of Gumbel noise they are independent and exponential. A soft sample y shows ``temp log y_i =
-logits_i + noise_i`` but for a constant of its row, hence the ratios of ``X_i = exp(logits_i - temp log y_i)``, whatever
-the logits and the temperature. The shares ``B_i = X_i / sum_j X_j`` have Dirichlet's law with all parameters 1, each of
-them the law Beta(1, K - 1), K being the number of the row's candidates. So ::
+Let ``X_i = exp(-noise_i)``: of Gumbel noise they are independent and exponential. A soft sample y shows ``temp log
+y_i = logits_i + noise_i`` but for a constant of its row, hence the ratios of ``X_i = exp(logits_i - temp log y_i)``,
+whatever the logits and the temperature. The shares ``B_i = X_i / sum_j X_j`` have Dirichlet's law with all parameters
+1, each of them the law Beta(1, K - 1), K being the number of the row's candidates. So ::
 
     U_i = 1 - (1 - B_i)**(K - 1)
 
 is uniform on (0, 1): exactly, for every op that is right. The largest noise has the smallest U. How many U lie below
-``tau``, for tau = 1/2, 1/4, ..., and how many above ``1 - tau``, is compared with what is expected. Rows are independent.
-The shares of a row are not, but negatively associated (K. Joag-Dev and F. Proschan, "Negative association of random
-variables", Annals of Statistics 11, 1983), and so are increasing functions of them: so the number of U below a threshold
-has tails below Chernoff's bound for independent ones, ``exp(-N D(x / N, tau))`` with the relative entropy D. That is the
-p-value, times the number of thresholds and tails.
+``tau``, for tau = 1/2, 1/4, ..., and how many above ``1 - tau``, is compared with what is expected. Rows are
+independent. The shares of a row are not, but negatively associated (K. Joag-Dev and F. Proschan, "Negative
+association of random variables", Annals of Statistics 11, 1983), and so are increasing functions of them: so the
+number of U below a threshold has tails below Chernoff's bound for independent ones, ``exp(-N D(x / N, tau))`` with
+the relative entropy D. That is the p-value, times the number of thresholds and tails.
 
-**Rounding.** A sample that is relatively off by rho moves ``log X_i`` by ``temp rho``; noise that is rounded, and added
-with a rounding, by ``u (|noise_i| + |w_i|)`` more. So each U lies in an interval. To find that too few are below a
-threshold, all are counted that may be; to find too many, only those that must be. Of an entry that has underflown only
-the one end is known. So rounding takes from the power of the test, not from its validity.
+**Rounding.** A sample that is relatively off by rho moves ``log X_i`` by ``temp rho``; noise that is rounded, and
+added with a rounding, by ``u (|noise_i| + |w_i|)`` more. So each U lies in an interval. To find that too few are
+below a threshold, all are counted that may be; to find too many, only those that must be. Of an entry that has
+underflown only the one end is known. So rounding takes from the power of the test, not from its validity.
 
-**Equal numbers.** Where all logits are equal, two candidates have the same entry of a sample in binary64 if their noise
-is the same, but for rounding. The difference of two Gumbel numbers has a density of 1/4 at most: it is less than ``2**-49
-(1 + temp)``, which rounding may hide, with probability ``2**-50 (1 + temp)``. Uniform numbers of 24 bits, as a generator
-for binary32 makes them, are equal once in ``2**24`` pairs, and a row of 1000 has half a million pairs.
+**Equal numbers.** Where all logits are equal, two candidates have the same entry of a sample in binary64 if their
+noise is the same, but for rounding. The difference of two Gumbel numbers has a density of 1/4 at most: it is less
+than ``2**-49 (1 + temp)``, which rounding may hide, with probability ``2**-50 (1 + temp)``. Uniform numbers of 24
+bits, as a generator for binary32 makes them, are equal once in ``2**24`` pairs, and a row of 1000 has half a million
+pairs.
 """
 
 from __future__ import annotations
@@ -117,9 +118,11 @@ def equal_numbers(sample: Array, temp: float) -> Raw:
     rows, choices = sample.shape
     ordered = np.sort(sample.astype(np.float64), axis=-1)
     equal = (np.diff(ordered, axis=-1) == 0) & (ordered[:, 1:] > np.finfo(np.float64).tiny)
-    found = int(np.count_nonzero(np.any(equal, axis=-1)))
+    found, all_found = int(np.count_nonzero(np.any(equal, axis=-1))), int(np.count_nonzero(equal))
     pairs = rows * choices * (choices - 1) // 2
     mean = pairs * (1 + temp) * 2.0**-50
     p_value = min(1.0, mean**found / math.factorial(min(found, 100)))
     finding = f"in {found} of {rows} rows of equal logits two of {choices} candidates have the same noise"
+    if all_found:
+        finding += f", as though it were made of {math.log2(pairs / all_found):.0f} bits"
     return Raw(EQUAL, "", pairs, p_value, None, finding)

@@ -32,10 +32,12 @@ class Traits:
 
 def traits_of(op: SamplingFunctions) -> Traits:
     """What the attributes say, if there are any."""
-    declared = {name: bool(getattr(op, name, False)) for name in ("flushes_subnormals", "normalises_logits")}
-    return Traits(
-        bool(getattr(op, "hard_and_soft", True)), getattr(op, "max_seed", None), replace(TEXTBOOK, **declared)
+    arithmetic = replace(
+        TEXTBOOK,
+        flushes_subnormals=bool(getattr(op, "flushes_subnormals", False)),
+        normalises_logits=bool(getattr(op, "normalises_logits", False)),
     )
+    return Traits(bool(getattr(op, "hard_and_soft", True)), getattr(op, "max_seed", None), arithmetic)
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def _hard(
     except FormError as error:
         mask = seen[-1]
         logits = question.logits[question.vector]
-        if mask.shape != logits.shape or mask.dtype.kind not in "biuf" and mask.dtype.name != "bfloat16":
+        if mask.shape != logits.shape or (mask.dtype.kind not in "biuf" and mask.dtype.name != "bfloat16"):
             return None, None, str(error)
         values = np.where(logits > -np.inf, np.nan_to_num(mask.astype(np.float64), nan=-1.0), -np.inf)
         return np.argmax(values, axis=-1), mask, str(error)

@@ -5,22 +5,24 @@ one likes. With s the index that the hard sample selects, so that ``y_s`` is the
 
     J e_s:   -y_s y_i / temp  at i != s,     y_s (1 - y_s) / temp  at s
 
-From these follow all ratios but those to y_s: ``y_i / y_k = (J e_s)_i / (J e_s)_k`` for i, k other than s. Let k be the
-largest of them and r the next. With the one-hot of k, ``(J e_k)_r = -y_k y_r / temp``, so
+From these follow all ratios but those to y_s: ``y_i / y_k = (J e_s)_i / (J e_s)_k`` for i, k other than s. Let k be
+the largest of them and r the next. With the one-hot of k, ``(J e_k)_r = -y_k y_r / temp``, so
 
     y_k / y_s = (J e_k)_r / (J e_s)_r
 
-and, as the sum is 1, y is known: by quotients alone, that is, with few roundings, and without regard to `temp`. Whether
-``J e_s`` is in proportion to ``1 / temp`` is left to be judged. Where there is no r, that is for K = 2 and where all
-other entries have underflown, there is one unknown: ``v = y_s y_k = -temp (J e_s)_k``, hence ``y_s >= 1/2`` and::
+and, as the sum is 1, y is known: by quotients alone, that is, with few roundings, and without regard to `temp`.
+Whether ``J e_s`` is in proportion to ``1 / temp`` is left to be judged. Where there is no r, that is for K = 2 and
+where all other entries have underflown, there is one unknown: ``v = y_s y_k = -temp (J e_s)_k``, hence ``y_s >= 1/2``
+and::
 
     y_k = 2 v / (1 + sqrt(1 - 4 v))        which exists for 0 <= v <= 1/4
 
-**Errors.** An entry of J is wrong by its bound, of the cotangent that it was asked with: `tolerance_sampled`'s, at the y
-that was found. Of quotients the relative errors add up; the error of v becomes that of y_k by evaluation at either end.
+**Errors.** An entry of J is wrong by its bound, of the cotangent that it was asked with: `tolerance_sampled`'s, at
+the y that was found. Of quotients the relative errors add up; the error of v becomes that of y_k by evaluation at
+either end.
 
-An op whose gradient is 0, or has the wrong sign, has no y that explains it. Then the sample that is returned is as near
-as can be, and the gradients, which are judged by it, are not what it says.
+An op whose gradient is 0, or has the wrong sign, has no y that explains it. Then the sample that is returned is as
+near as can be, and the gradients, which are judged by it, are not what it says.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from npselect.testing.aliases import Array
 from npselect.testing.roundoff import Arithmetic, sum_of_row
 from npselect.testing.tolerance_sampled import Sampled, sampled
 
-__all__ = ["recovered_sample"]
+__all__ = ["recovered_sample", "smaller_of"]
 
 
 def recovered_sample(
@@ -77,7 +79,7 @@ def recovered_sample(
         told = (r[:, None] != k[:, None]) & (at(others, r) > 0) & np.isfinite(ratio) & (ratio > 0)
 
         v = np.clip(-temp * at(by_s, k), 0.0, 0.25)
-        small = _smaller(v)
+        small = smaller_of(v)
         ratio = np.where(told, ratio, small / (1 - small))
         largest = at(others, k)
         shares = np.where(others > 0, ratio * others / np.where(largest > 0, largest, 1.0), 0.0)
@@ -87,14 +89,14 @@ def recovered_sample(
         tells = sampled(y, logits, temp, arithmetic, chance, np.zeros_like(y))
         off_s, off_k = _off(tells, e_s), _off(tells, e_k)
         by_ratio = at(off_k, r) + at(off_s, r)
-        by_root = np.maximum(*(np.abs(np.log(_smaller(np.clip(v * (1 + sign * at(off_s, k)), 0.0, 0.25)) / small))
+        by_root = np.maximum(*(np.abs(np.log(smaller_of(np.clip(v * (1 + sign * at(off_s, k)), 0.0, 0.25)) / small))
                                for sign in (-1, 1)))  # fmt: skip
         error = np.where(told, by_ratio, by_root) + np.where(e_k + e_s > 0, 0.0, off_s + at(off_s, k))
         error = np.where(np.isfinite(error), error, 1.0)
         return y, np.where(candidates, error + sum_of_row(np.where(candidates, y * error, 0.0)), 0.0)
 
 
-def _smaller(v: Array) -> Array:
+def smaller_of(v: Array) -> Array:
     """The smaller of two numbers whose sum is 1 and whose product is v."""
     return np.asarray(2 * v / (1 + np.sqrt(1 - 4 * v)))
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
+from npselect.testing.known import stale, told_of_stale
 from npselect.testing.report import aligned
 
 __all__ = ["SamplingReport", "SamplingTest"]
@@ -86,12 +87,10 @@ class SamplingReport:
         In the order in which they were run.
     likely_cause : str or None
         The mistake that would explain what was seen, if one is known that does.
-    remarks : tuple of str
-        What was seen and does not count.
-    stale : tuple of str
-        A line for each entry of `known` that nothing fails for.
     versions : dict of str to str
         Of Python and the packages involved.
+    known : dict of str to str
+        The failures that are known, as given: ids of tests, or patterns of them, and reasons.
     """
 
     op: str
@@ -106,13 +105,19 @@ class SamplingReport:
     tests: tuple[SamplingTest, ...]
     likely_cause: str | None
     versions: Mapping[str, str]
-    remarks: tuple[str, ...] = ()
-    stale: tuple[str, ...] = field(default=())
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
         """Whether no test has failed that is not known to, and no known failure has gone."""
-        return not self.stale and all(test.verdict not in ("failed", "not run") for test in self.tests)
+        return not stale(self.known, self._failed) and all(
+            test.verdict not in ("failed", "not run") for test in self.tests
+        )
+
+    @property
+    def _failed(self) -> list[str]:
+        """The ids of tests that failed, known or not."""
+        return [test.id for test in self._of("failed", "known")]
 
     def _of(self, *verdicts: str) -> list[SamplingTest]:
         return [test for test in self.tests if test.verdict in verdicts]
@@ -154,12 +159,11 @@ class SamplingReport:
     @property
     def verdict(self) -> list[str]:
         """The first lines: how many tests passed or failed, and the likely cause if there is one."""
-        judged, failed = len(self._of("passed", "failed", "known")), len(self._of("failed"))
-        lines = [f"PASSED: {judged} of {judged} tests" if self.ok else f"FAILED: {failed} of {judged} tests"]
-        if known := len(self._of("known")):
-            lines = [f"{lines[0]}, {known} known" if not self.ok else f"PASSED: {judged - known} of {judged} tests, "
-                     f"{known} known to fail"]  # fmt: skip
-        return lines if self.likely_cause is None else [*lines, f"likely cause: {self.likely_cause}"]
+        judged, failed, known = self._of("passed", "failed", "known"), self._of("failed"), self._of("known")
+        told = f"PASSED: {len(judged) - len(known)}" if self.ok else f"FAILED: {len(failed)}"
+        lines = [f"{told} of {len(judged)} tests" + f", and {len(known)} known to fail" * bool(self.known)]
+        lines += [] if self.likely_cause is None else [f"likely cause: {self.likely_cause}"]
+        return lines + told_of_stale(self.known, [test.id for test in judged], self._failed)
 
     @property
     def summary(self) -> list[str]:
@@ -169,7 +173,7 @@ class SamplingReport:
     @property
     def notes(self) -> list[str]:
         """The lines below the tables."""
-        lines = list(self.stale)
+        lines = []
         if any(test.p_value is not None for test in self.tests):
             lines.append(
                 f"p-values are corrected for the number of tests; one below {self.false_alarm:.3g} has failed: an "
@@ -180,7 +184,6 @@ class SamplingReport:
             lines.append(f"not asked, {reason}: {', '.join(names)}")
         if skipped := len(self._of("not run")):
             lines.append(f"not run, after a sample that is none: {skipped} tests")
-        lines += [f"remark: {remark}" for remark in self.remarks]
         return lines
 
     def __str__(self) -> str:
