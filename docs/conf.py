@@ -14,6 +14,9 @@ from matplotlib import pyplot
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+sys.path.insert(0, str(Path(__file__).parent))
+import api_pages
+
 import npselect
 from npselect import cli
 
@@ -42,9 +45,9 @@ exclude_patterns = ["generated/examples/**", "gallery_header.rst"]
 templates_path = ["_templates"]
 default_role = "py:obj"
 highlight_language = "python"
-nitpicky = False
+suppress_warnings = ["toc.empty_glob"]  # the survey, until there is one
 
-autosummary_generate = True
+autosummary_generate = [f"reference/api/{name}.rst" for name in api_pages.write(DOCS / "reference" / "api")]
 autodoc_typehints = "none"  # numpydoc's sections have them, with shapes
 autodoc_member_order = "bysource"
 numpydoc_show_class_members = False
@@ -103,7 +106,7 @@ THUMBNAILS = {
     "wrong_select": ("1 / temp\nis missing", "#8e0000"),
 }
 
-# Pages of the repository, and where they stand on the site, as seen from `GENERATED`. Those without a folder are copied.
+# Pages of the repository, and where they are on the site, as seen from `GENERATED`. Those without a folder are copied.
 PAGES = {
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -202,5 +205,4 @@ def setup(app: Sphinx) -> None:
     app.add_directive("mermaid", Mermaid)
 
 
-sys.path.insert(0, str(DOCS))
 copy_pages()
