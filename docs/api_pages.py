@@ -11,8 +11,8 @@ from types import ModuleType
 __all__ = ["write"]
 
 MODULES = {
-    "npselect": "`npselect.differentiable_select` is `npselect.straight_through.forward`, by the name that the technique "
-    "is known by; ``OPERATORS`` has a record for each operator.",
+    "npselect": "`npselect.differentiable_select` is `npselect.straight_through.forward`, by the name that the "
+    "technique is known by; ``OPERATORS`` has a record for each operator.",
     "npselect.straight_through": "The one-hot of the argmax forward, the gradient of the softmax backward.",
     "npselect.gumbel_softmax": "The same on logits with Gumbel noise, given, or drawn from a seed.",
     "npselect.reinmax": "A sample forward, a gradient of second order backward.",
@@ -21,7 +21,7 @@ MODULES = {
     "npselect.reference": 'The oracle: row functions over arrays of shape (rows, K), which ``backend="reference"`` '
     "calls. The first file to open.",
     "npselect.testing": "The oracle for somebody else's code.",
-    "npselect.testing.tolerance": "The bounds, derived in :doc:`../why/bounds`.",
+    "npselect.testing.tolerance": "The bounds, derived in :doc:`/why/bounds`.",
     "npselect.testing.strategies": "Rows for hypothesis that are hard to get right, and shrink.",
     "npselect.bench": "What ``npselect bench`` does: judged, then timed, in turns, beside a copy.",
 }
