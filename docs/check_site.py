@@ -44,7 +44,7 @@ def check(site: Path) -> tuple[list[str], dict[Path, int], int]:
     int
         How many links were followed.
     """
-    pages = {path: Page(path) for path in sorted(site.rglob("*.html"))}
+    pages = {path: Page(path) for path in sorted(site.rglob("*.html")) if "_static" not in path.parts}
     dead, weights, count = [], {}, 0
     for path, page in pages.items():
         weights[path] = path.stat().st_size

@@ -44,7 +44,7 @@ extensions = [
 exclude_patterns = ["generated/examples/**", "gallery_header.rst"]
 templates_path = ["_templates"]
 default_role = "py:obj"
-highlight_language = "python"
+highlight_language = "text"  # in docstrings, formulas; examples are marked as what they are
 suppress_warnings = ["toc.empty_glob"]  # the survey, until there is one
 
 autosummary_generate = [f"reference/api/{name}.rst" for name in api_pages.write(DOCS / "reference" / "api")]
@@ -72,11 +72,11 @@ html_theme_options = {
     "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
-    "secondary_sidebar_items": ["page-toc"],
+    "secondary_sidebar_items": {"**": ["page-toc"], "index": [], "playground": []},
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "playground": [], "changelog": []}
+html_sidebars = {"index": [], "playground": [], "generated/changelog": []}
 
 # The examples that need no framework run while the site is built; the others are shown as they are.
 RUN = ("numpy_select", "toy_losses", "wrong_select")

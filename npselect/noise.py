@@ -31,7 +31,7 @@ def gumbel(
     seed: SupportsIndex,
     *,
     offset: SupportsIndex = 0,
-    dtype: npt.DTypeLike = np.float32,
+    dtype: npt.DTypeLike | None = np.float32,
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
