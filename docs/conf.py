@@ -62,6 +62,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "npselect"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_favicon = "_static/favicon.svg"
 html_copy_source = html_show_sourcelink = False
 html_last_updated_fmt = None
 html_theme_options = {
@@ -163,6 +164,7 @@ def draw_thumbnail(path: Path, name: str, picture: Path | None) -> None:
     path.parent.mkdir(exist_ok=True)
     figure, axes = pyplot.subplots(figsize=(4.0, 2.8), dpi=100)
     axes.set_axis_off()
+    axes.set_position((0.0, 0.0, 1.0, 1.0))
     if picture is not None:
         panels = pyplot.imread(picture)
         wide = panels.shape[1] // (3 if name == "draw_selection" else 2)

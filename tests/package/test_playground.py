@@ -118,7 +118,7 @@ def test_page_in_chromium(tmp_path):
     logits, grad_mask = np.array([1.0, 3.0, 2.0, 0.5, 3.5]), np.array([-1.5, -2.0, 0.5, 1.5, 0.0])
 
     def column(kind):
-        cells = re.findall(rf'<td data-kind="{kind}">(.*?)</td>', page, re.DOTALL)
+        cells = re.findall(rf'<td [^>]*data-kind="{kind}">(.*?)</td>', page, re.DOTALL)
         texts = [re.sub(r"<[^>]*>", "", cell).strip().replace("\N{MINUS SIGN}", "-") for cell in cells]
         return np.array([float(cell) for cell in texts])
 

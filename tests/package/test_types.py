@@ -19,8 +19,9 @@ def test_stubs_are_those_of_the_signatures(name):
     assert text == stubs.stub(npselect.OPERATORS[name]), "renew them: python tests/stubs.py --write"
 
 
+@pytest.mark.slow
 def test_consumer_runs():
-    """Types are a checker's to judge; the calls are ours."""
+    """Types are a checker's to judge; the calls are ours. Slow: it compiles most kernels in three dtypes."""
     names = runpy.run_path(str(ROOT / "tests" / "types" / "consumer.py"))
     dtypes = {name: names[name].dtype.name for name in ("half", "single", "double", "whole", "flags")}
     assert list(dtypes.values()) == ["float16", "float32", "float64", "int64", "bool"]

@@ -41,7 +41,7 @@
     rows.forEach((tr, i) => {
       for (const kind of ["logits", "cotangent"]) {
         const input = inputs(kind)[i];
-        input.parentElement.querySelector("output").textContent = Number(input.value).toFixed(1).replace("-", "−");
+        input.parentElement.querySelector(".shown").textContent = Number(input.value).toFixed(1).replace("-", "−");
       }
       tr.querySelector('[data-kind="noise"]').textContent = noisy ? short(noise[i]) : "–";
       tr.querySelector('[data-kind="mask"]').textContent = String(mask[i]);
