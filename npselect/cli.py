@@ -267,8 +267,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _show(report: testing.Report) -> None:
-    """Lines of any length; in colours on a terminal, if rich is installed. A bad verdict comes again at the end."""
-    text = str(report) if report.ok else "\n".join([str(report), "", *report.verdict])
+    """Lines of any length; in colours on a terminal, if rich is installed. The verdict comes again at the end."""
+    text = "\n".join([str(report), "", *report.verdict])
     if not sys.stdout.isatty():
         print(text)
         return
