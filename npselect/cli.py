@@ -141,6 +141,15 @@ def _parser() -> argparse.ArgumentParser:
         help="what is checked is a whole layer: forward(x, logits, temp) returns the chosen vectors, and "
         "backward(grad_chosen, x, logits, temp) the gradients of x and of the logits",
     )
+    check.add_argument(
+        "--known",
+        metavar=("CASE", "REASON"),
+        nargs=2,
+        action="append",
+        default=[],
+        help="a case that may fail, and must, and why; CASE is its id, or a pattern that covers several; may be given "
+        "several times",
+    )
     check.add_argument("--json", metavar="REPORT", type=Path, help="write the report to this file too")
     check.set_defaults(run=_check)
 
@@ -255,6 +264,7 @@ def _check(options: argparse.Namespace) -> int:
                 implementation,
                 operator=getattr(npselect, options.operator),
                 dtypes=options.dtype or ["float32"],
+                known=dict(options.known),
                 progress=progress,
                 **how,
             )
@@ -279,7 +289,14 @@ def _show(report: testing.Report) -> None:
         print(text)
         return
     verdict = "bold green" if report.ok else "bold red"
-    styles = {"dtype": "bold", "verdict": "bold", "failed": "bold red", "differs": "dim", "first": "bold"}
+    styles = {
+        "dtype": "bold",
+        "verdict": "bold",
+        "failed": "bold red",
+        "known": "yellow",
+        "differs": "dim",
+        "first": "bold",
+    }
     lines = text.splitlines()
     console = Console()
     for each in lines:

@@ -12,6 +12,7 @@ from npselect.testing import tolerance
 from npselect.testing.aliases import Array, Tensor
 from npselect.testing.compare import compare_gradients, compare_masks, malformed
 from npselect.testing.families import FAMILIES, GIVEN, Family, by_default
+from npselect.testing.outcome import Difference
 from npselect.testing.profile import STANDARD, Profile, profile_name
 from npselect.testing.question import Origin, Question
 
@@ -164,9 +165,14 @@ class Case(Question):
         __tracebackhide__ = True
         self._check("backward", actual, profile)
 
-    @np.errstate(all="ignore")
     def _check(self, direction: str, actual: Tensor, name: str) -> None:
         __tracebackhide__ = True  # of pytest
+        difference = self._difference(direction, actual, name)
+        if difference is not None:
+            raise AssertionError(f"{self}: {difference} ({self.note})")
+
+    @np.errstate(all="ignore")
+    def _difference(self, direction: str, actual: Tensor, name: str) -> Difference | None:
         profile = Profile(profile_name(name))
         judged = self.judged(profile)
         result = np.asarray(as_numpy_sees(actual))
@@ -176,8 +182,7 @@ class Case(Question):
             difference, _ = compare_masks(self, result, expected, judged, profile)
         elif difference is None:
             difference, _ = compare_gradients(self, result, expected, judged, self.allowed(profile))
-        if difference is not None:
-            raise AssertionError(f"{self}: {difference} ({self.note})")
+        return difference
 
     def judged(self, profile: Profile) -> Array:
         """Rows that count in a profile: bool, shape (rows,). No subnormal logit does where these may be flushed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from types import ModuleType
 from typing import Any
@@ -21,7 +21,8 @@ from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
-from npselect.testing.outcome import Outcome
+from npselect.testing.known import excused, known_failures
+from npselect.testing.outcome import JUDGED, Outcome
 from npselect.testing.profile import Profile, profile_name
 from npselect.testing.report import Report
 from npselect.tiers import choose
@@ -39,6 +40,7 @@ def check(
     profile: str = "standard",
     backend: str = "reference",
     cases: Iterable[Case] | None = None,
+    known: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Run an implementation and the oracle on the same cases and compare.
@@ -82,6 +84,10 @@ def check(
         The tier that serves as the oracle. Its own error is allowed for.
     cases : iterable of Case, optional
         What to ask; everything by default. Cases of other dtypes or of another operator are left out.
+    known : mapping of str to str, optional
+        Failures that you know of: ids of cases, or patterns of them as in `fnmatch.fnmatchcase`, and reasons. A case
+        that fails and that one matches is shown with the reason and does not count. A pattern may cover cases that
+        pass. But if none of its cases fails, the report does: what is mended must leave the list.
     progress : callable, optional
         Called as ``progress(done, total, id)`` before each case and once after the last one.
 
@@ -97,7 +103,8 @@ def check(
     TypeError
         The implementation lacks `forward` or `backward`, or they cannot be called as above; `temp` is no number.
     ValueError
-        An argument has a value that is not listed, `temp` is not positive and finite, or no case could be judged.
+        An argument has a value that is not listed, `temp` is not positive and finite, an entry of `known` matches no
+        case, or no case could be judged.
     ModuleNotFoundError
         bfloat16 was asked for and the package ml_dtypes is missing.
     RuntimeError
@@ -118,6 +125,16 @@ def check(
     >>> implementation = testing.from_array_functions(reinmax.forward, forgets_the_sample)
     >>> testing.check(implementation, operator=reinmax).likely_cause
     'backward: the gradient of straight-through alone'
+
+    A failure that is known must stay one until it leaves the list:
+
+    >>> def backward(grad_mask, logits, temp):
+    ...     return straight_through.backward(grad_mask, logits, temp) + 0 * logits  # NaN at -inf
+    >>> implementation = testing.from_array_functions(straight_through.forward, backward)
+    >>> cases = [testing.find_case("float32/edge/-inf"), testing.find_case("float32/edge/ties")]
+    >>> report = testing.check(implementation, cases=cases, known={"float32/edge/-inf": "issue 12"})
+    >>> print(report.summary[-1])
+    PASSED: 1 of 2 cases, and 1 known to fail
     """
     profile_name(profile)
     given = None if cases is None else list(cases)
@@ -142,6 +159,7 @@ def check(
         asked = [case for case in asked if row_temp or case.row_temp is None]
     else:
         asked = [case for case in given if case.logits.dtype in forms and case.family is family]
+    known = known_failures(known, [case.id for case in asked])
     outcomes: list[Outcome] = []
     observations: list[Observation] = []
     for done, case in enumerate(asked):
@@ -150,17 +168,21 @@ def check(
         if missing := [name for name in case.needs if name not in options and not (row_temp and name == "row_temp")]:
             outcomes.append(not_asked(case, " and no ".join(missing)))
             continue
-        find = f"{case.id!r}{'' if temp == family.temp else f', temp={temp!r}'}" if cases is None else None
+        find = getattr(case, "found_by", None)  # of one that is known to be what `find_case` finds
+        if cases is None:
+            find = f"{case.id!r}{'' if temp == family.temp else f', temp={temp!r}'}"
         outcome, observation = judge(implementation, case, accepted, find)
-        outcomes.append(outcome)
-        if observation is not None:
+        outcomes.append(excused(outcome, known))
+        if observation is not None and outcomes[-1].verdict != "known":
             observations.append(observation)
     if progress is not None:
         progress(len(asked), len(asked), "")
-    if not any(outcome.verdict in ("passed", "failed") for outcome in outcomes):
+    if not any(outcome.verdict in JUDGED for outcome in outcomes):
         count = len(asked if given is None else given)
         left_out = f", {count - len(asked)} of them being of other dtypes or of another operator" * (count > len(asked))
-        raise ValueError(f"none of {count} cases could be judged{left_out}: nothing was checked")
+        why = next((outcome.note.rpartition("; ")[2] for outcome in outcomes), "nothing was checked")
+        why = why if all(outcome.verdict == "not asked" for outcome in outcomes) else "nothing was checked"
+        raise ValueError(f"none of {count} cases could be judged{left_out}: {why}")
 
     failed = any(outcome.verdict == "failed" for outcome in outcomes)
     return Report(
@@ -179,6 +201,7 @@ def check(
         versions(),
         row_temp,
         by_temp,
+        known,
     )
 
 

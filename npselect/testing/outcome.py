@@ -6,7 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["Difference", "Group", "Outcome"]
+__all__ = ["JUDGED", "Difference", "Group", "Outcome"]
+
+JUDGED = ("passed", "failed", "known")
+"""The verdicts on cases that count."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,9 @@ class Outcome:
     id, name, group, dtype, note : str
         Of the case.
     verdict : str
-        ``"passed"`` or ``"failed"`` if the case is judged, ``"agrees"`` or ``"differs"`` if it is only shown,
-        ``"not asked"`` if the implementation does not take an option of it.
+        ``"passed"``, ``"failed"`` or, of a failure that is listed, ``"known"`` if the case is judged (`JUDGED`);
+        ``"agrees"`` or ``"differs"`` if it is only shown; ``"not asked"`` if the implementation does not take an option
+        of it.
     rows, judged_rows, near_ties, close_rows : int
         Rows in the case; rows that were judged; rows where another index than the oracle's was accepted, because the
         rounding of the probabilities may swap the two; rows where it may.
@@ -74,6 +78,8 @@ class Outcome:
         Why the verdict is not ``"passed"`` or ``"agrees"``.
     reproduce : str or None
         With a difference, a line of Python that shows it, where `implementation` is what was checked.
+    known : str or None
+        Of a known failure, the reason that was given.
     """
 
     id: str
@@ -92,6 +98,7 @@ class Outcome:
     seconds: float = 0.0
     difference: Difference | None = None
     reproduce: str | None = None
+    known: str | None = None
 
 
 class Group(NamedTuple):
@@ -105,3 +112,4 @@ class Group(NamedTuple):
     not_asked: int
     ulp: float
     fraction: float
+    known: int = 0

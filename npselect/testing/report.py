@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
-from npselect.testing.outcome import Group, Outcome
+from npselect.testing.known import stale, told_of_stale
+from npselect.testing.outcome import JUDGED, Group, Outcome
 
 __all__ = ["Report", "aligned"]
 
@@ -45,6 +46,8 @@ class Report:
         Of Python and the packages involved.
     row_temp, backward_temp : bool
         Whether the implementation takes a temperature for each row; whether it has the gradient of the temperature.
+    known : dict of str to str
+        The failures that are known, as given: ids of cases, or patterns of them, and reasons.
     """
 
     implementation: str
@@ -62,11 +65,25 @@ class Report:
     versions: Mapping[str, str]
     row_temp: bool = False
     backward_temp: bool = False
+    known: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
-        """Whether every case that was judged has passed, with no more near ties than rounding explains."""
-        return self._count("failed") == 0 and not self._too_many_near_ties
+        """Whether every case that was judged has passed, with no more near ties than rounding explains.
+
+        Known failures do not count, but each entry in the list of them must be one.
+        """
+        return self._count("failed") == 0 and not self._too_many_near_ties and not self.stale
+
+    @property
+    def stale(self) -> list[str]:
+        """Those ids or patterns in `known` of which no case has failed."""
+        return stale(self.known, self._failed)
+
+    @property
+    def _failed(self) -> list[str]:
+        """The ids of cases that failed, known or not."""
+        return [case.id for case in self.cases if case.verdict in ("failed", "known")]
 
     @property
     def near_ties(self) -> dict[str, int]:
@@ -94,11 +111,11 @@ class Report:
         def group(name: tuple[str, str], cases: list[Outcome]) -> Group:
             verdicts = [case.verdict for case in cases]
             shown = verdicts.count("agrees") + verdicts.count("differs")
-            judged = [case for case in cases if case.verdict in ("passed", "failed")]
-            worst = (max([x for x in errors if not math.isnan(x)], default=math.nan) for errors in
-                     ([case.ulp for case in judged], [case.fraction for case in judged]))  # fmt: skip
+            judged = [case for case in cases if case.verdict in JUDGED]
+            ulp, fraction = (max([x for x in errors if not math.isnan(x)], default=math.nan) for errors in
+                             ([case.ulp for case in judged], [case.fraction for case in judged]))  # fmt: skip
             counts = verdicts.count("passed"), verdicts.count("failed"), shown, verdicts.count("not asked")
-            return Group(*name, *counts, *worst)
+            return Group(*name, *counts, ulp, fraction, verdicts.count("known"))
 
         return [group(*item) for item in groups.items()]
 
@@ -123,14 +140,20 @@ class Report:
         """A line for each dtype and group, the columns' names before them."""
         head = ("dtype", "group", "passed", "failed", "shown", "not asked", "error/ULP", "error/bound")
         cells = [head, *((g.dtype, g.name, *map(str, g[2:6]), _short(g.ulp), _short(g.fraction)) for g in self.groups)]
-        return aligned(cells, numbers=range(2, 8))
+        if self.known:
+            known = ["known", *(str(group.known) for group in self.groups)]
+            cells = [(*row[:4], count, *row[4:]) for row, count in zip(cells, known, strict=True)]
+        return aligned(cells, numbers=range(2, 9))
 
     @property
     def case_table(self) -> list[str]:
-        """A line for each case that differs, being only shown, or has failed, up to twelve of these; or no line."""
+        """A line for each case that differs, being only shown or known, or has failed, up to twelve of these."""
         failed = [case for case in self.cases if case.verdict == "failed"]
-        told = [*failed[:_TOLD], *(case for case in self.cases if case.verdict == "differs")]
-        cells = [("verdict", "case", "first difference"), *((c.verdict, c.id, str(c.difference)) for c in told)]
+        told = [*failed[:_TOLD], *(case for case in self.cases if case.verdict in ("known", "differs"))]
+        cells = [("verdict", "case", "first difference")]
+        for case in told:
+            reason = "" if case.known is None else f"{case.known}: "
+            cells.append((case.verdict, case.id, f"{reason}{case.difference}"))
         if more := len(failed[_TOLD:]):
             cells.insert(_TOLD + 1, ("failed", f"{more} more", "as `cases` and the JSON tell"))
         return aligned(cells, numbers=()) if told else []
@@ -154,9 +177,12 @@ class Report:
     @property
     def verdict(self) -> list[str]:
         """The first lines: how many cases passed or failed, and the likely cause if there is one."""
-        judged, failed = self._count("passed", "failed"), self._count("failed")
-        lines = [f"PASSED: {judged} of {judged} cases" if self.ok else f"FAILED: {failed} of {judged} cases"]
-        return lines if self.likely_cause is None else [*lines, f"likely cause: {self.likely_cause}"]
+        judged, failed, known = self._count(*JUDGED), self._count("failed"), self._count("known")
+        told = f"PASSED: {judged - known}" if self.ok else f"FAILED: {failed}"
+        lines = [f"{told} of {judged} cases" + f", and {known} known to fail" * bool(self.known)]
+        lines += [] if self.likely_cause is None else [f"likely cause: {self.likely_cause}"]
+        ids = [case.id for case in self.cases if case.verdict in JUDGED]
+        return lines + told_of_stale(self.known, ids, self._failed)
 
     @property
     def summary(self) -> list[str]:
@@ -166,7 +192,7 @@ class Report:
     @property
     def notes(self) -> list[str]:
         """The lines below the tables."""
-        judged = [case for case in self.cases if case.verdict in ("passed", "failed")]
+        judged = [case for case in self.cases if case.verdict in JUDGED]
         lines = []
         if shown := self._count("agrees", "differs"):
             lines.append(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
 from types import ModuleType
@@ -20,7 +20,8 @@ from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import OPTIONS, options_of
-from npselect.testing.outcome import Difference, Outcome
+from npselect.testing.known import excused, known_failures
+from npselect.testing.outcome import JUDGED, Difference, Outcome
 from npselect.testing.profile import Profile
 from npselect.testing.report import Report
 from npselect.testing.selection_case import RESULTS, SelectionCase
@@ -39,6 +40,7 @@ def check_selection(
     operator: ModuleType = straight_through,
     dtypes: npt.DTypeLike | Sequence[npt.DTypeLike] = "float32",
     temp: float = 0.6,
+    known: Mapping[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Judge a layer that selects one of K vectors: x and logits in, the chosen vector out, a gradient for both.
@@ -65,6 +67,8 @@ def check_selection(
         Some of float16, bfloat16, float32 and float64. In 16 bits, dot products must be accumulated in more than 16.
     temp : float, optional
         The temperature of most cases, rounded to the dtype.
+    known : mapping of str to str, optional
+        Failures that you know of, as in `npselect.testing.check`.
     progress : callable, optional
         Called as ``progress(done, total, id)`` before each case and once after the last one.
 
@@ -78,7 +82,8 @@ def check_selection(
     TypeError
         The layer lacks `forward` or `backward`, or they cannot be called as above; `temp` is no number.
     ValueError
-        An argument has a value that is not listed, `temp` is not positive and finite, or no case could be judged.
+        An argument has a value that is not listed, `temp` is not positive and finite, an entry of `known` matches no
+        case, or no case could be judged.
     ModuleNotFoundError
         bfloat16 was asked for and the package ml_dtypes is missing.
 
@@ -114,18 +119,20 @@ def check_selection(
         for form in forms
         for case in selection_cases(form, float(temp), operator=operator, options=options, x_axes=x_axes)
     ]
+    known = known_failures(known, [case.id for case in asked])
     outcomes: list[Outcome] = []
     seen: list[SelectionObservation] = []
     for done, case in enumerate(asked):
         if progress is not None:
             progress(done, len(asked), case.id)
         outcome, observation = _judged(layer, case, profile)
-        outcomes.append(replace(outcome, reproduce=_reproduce(case, float(temp), options, x_axes, outcome.difference)))
-        if outcome.verdict in ("passed", "failed"):
+        reproduce = _reproduce(case, float(temp), options, x_axes, outcome.difference)
+        outcomes.append(excused(replace(outcome, reproduce=reproduce), known))
+        if outcomes[-1].verdict in ("passed", "failed"):
             seen.append(observation)
     if progress is not None:
         progress(len(asked), len(asked), "")
-    if not seen:
+    if not any(outcome.verdict in JUDGED for outcome in outcomes):
         raise ValueError(f"none of {len(asked)} cases could be judged: nothing was checked")
     return Report(
         name_of(layer),
@@ -141,6 +148,7 @@ def check_selection(
         {},
         likely_cause(seen, profile) if any(outcome.verdict == "failed" for outcome in outcomes) else None,
         versions(),
+        known=known,
     )
 
 

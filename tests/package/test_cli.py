@@ -63,6 +63,14 @@ def test_an_operator_with_noise(folder, capsys):
     assert "right takes no noise=" in cannot_run(capsys, "check", "right.py", "--operator", "gumbel_softmax")
 
 
+def test_known_failures(folder, capsys):
+    assert main(["check", "wrong.py", "--known", "*", "issue 7 = no 1/temp"]) == 0
+    out = capsys.readouterr().out
+    assert "known to fail" in out
+    assert "  issue 7 = no 1/temp: backward[" in out
+    assert "matches no case" in cannot_run(capsys, "check", "right.py", "--known", "float32/none", "why")
+
+
 def test_json(folder, capsys):
     (folder / "report.json").write_text("x" * 10**6)
     assert main(["check", "wrong.py", "--json", "report.json"]) == 1

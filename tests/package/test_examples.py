@@ -6,6 +6,7 @@ import json
 import math
 import re
 import runpy
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import exact
 import numpy as np
 import pytest
 
+from npselect import straight_through, testing
 from npselect.testing import tolerance_reinmax
 
 ROOT = Path(__file__).parents[2]
@@ -177,3 +179,91 @@ def test_reinmax_select_of_a_saturated_row():
 
     assert abs(gradient("function_select") - np.exp(-50.0) / 2) < 1e-37
     assert gradient("published_select") == 0.0
+
+
+# ------------------------------------------------------------------------------------------------ in C
+
+
+@pytest.fixture(scope="module")
+def judge_in_c(tmp_path_factory):
+    """``judge(changed, *flags)``: the status of examples/vectors.c, and what it says, once vectors are changed so."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("there is no C compiler, cc or gcc")
+    folder = tmp_path_factory.mktemp("vectors")
+    (path,) = testing.write_vectors(folder, dtypes="float32", operators=straight_through)
+    vectors = json.loads(path.read_text())
+
+    def judge(changed=lambda vectors: None, *flags):
+        strict = ["-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+        program = folder / "-".join(["judge", *flags])
+        if not program.exists():
+            subprocess.run([compiler, *strict, *flags, EXAMPLES / "vectors.c", "-o", program, "-lm"], check=True)
+        whole = json.loads(json.dumps(vectors))
+        changed(whole)
+        (folder / "changed.json").write_text(json.dumps(whole, indent=3))  # in another layout
+        done = subprocess.run([program, folder / "changed.json"], capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    return judge
+
+
+def test_vectors_in_c_accepts_its_own_functions(judge_in_c):
+    """All rows that the vectors say are judged, as Python counts them."""
+    judged = []
+    status, text = judge_in_c(lambda vectors: judged.extend(sum(c["judged"] or ()) for c in vectors["cases"]))
+    assert (status, text) == (0, f"0 of {len(judged)} cases are wrong, {sum(judged)} rows judged\n")
+
+
+def test_vectors_in_c_refuses_a_planted_fault(judge_in_c):
+    """Without 1/temp, by the bound that the vectors hold."""
+    status, text = judge_in_c(lambda vectors: None, "-DWRONG")
+    assert status == 1
+    assert re.search(r"^[1-9]\d of \d+ cases are wrong", text, re.MULTILINE)
+    assert '"float32/digits/1797x10[:25]", row 0, choice 0: mask 1, expected 1; gradient ' in text
+
+
+def first(vectors, name):
+    return next(entry for entry in vectors["cases"] if entry["id"].startswith(f"float32/{name}"))
+
+
+def bits(value):
+    return f"f32:{np.float32(value).view(np.uint32):08x}"
+
+
+ANOTHER_ANSWER = {
+    "a mask": lambda vectors: first(vectors, "edge/ties")["mask"].__setitem__(slice(3), map(bits, (0, 0, 1))),
+    "a gradient": lambda vectors: first(vectors, "edge/K=1")["grad_logits"].__setitem__(2, bits(1e-30)),
+    "along an axis": lambda vectors: first(vectors, "axis/")["grad_logits"].__setitem__(5, bits(9)),
+    "where": lambda vectors: first(vectors, "where/").__setitem__("where", None),
+    "a bound": lambda vectors: first(vectors, "random/K=10")["bound"].__setitem__(
+        slice(0, None), ["f64:" + 16 * "0"] * 250
+    ),
+    "an error": lambda vectors: first(vectors, "random/K=10").__setitem__("error", "ValueError"),
+    "no error": lambda vectors: first(vectors, "edge/temp=0.0").__setitem__("temp", "f32:3f800000"),
+}
+
+
+@pytest.mark.parametrize("name", ANOTHER_ANSWER)
+def test_vectors_in_c_reads_what_it_judges_by(judge_in_c, name):
+    """With another answer in the place of the right one, one case is wrong."""
+    status, text = judge_in_c(ANOTHER_ANSWER[name])
+    assert status == 1, text
+    assert re.search(r"^1 of \d+ cases are wrong", text, re.MULTILINE)
+
+
+UNREADABLE = {
+    "no vectors/1": lambda vectors: vectors.__setitem__("schema", "npselect-vectors/2"),
+    "float32": lambda vectors: vectors.__setitem__("dtype", "float16"),
+    "reinmax": lambda vectors: vectors.__setitem__("operator", "reinmax"),
+    "shape says: bound": lambda vectors: first(vectors, "edge/ties")["bound"].pop(),
+    "no grad_mask": lambda vectors: first(vectors, "edge/ties").pop("grad_mask"),
+    "0 rows judged": lambda vectors: vectors["cases"].clear(),
+}
+
+
+@pytest.mark.parametrize("says", UNREADABLE)
+def test_vectors_in_c_says_what_it_cannot_read(judge_in_c, says):
+    status, text = judge_in_c(UNREADABLE[says])
+    assert status == 2
+    assert says in text

@@ -1,0 +1,205 @@
+"""What `npselect.testing.strategies` draws, part by part: rows, cotangents, long rows, options, noise.
+
+The first alternative is everywhere the simplest, to which Hypothesis shrinks the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+
+from npselect.testing.aliases import Array, Dtype
+from npselect.testing.case import Case
+from npselect.testing.dtypes import rounded
+from npselect.testing.families import Family
+from npselect.testing.tolerance import Format, ulp
+
+__all__ = ["cotangents_row", "draw_case", "logits_row", "scales", "temperatures"]
+
+
+def temperatures(form: Dtype) -> SearchStrategy[float]:
+    """Usual ones; others; and powers of two far from 1."""
+    far = {"float16": 12, "float64": 500}.get(form.name, 60)
+    return st.one_of(
+        st.sampled_from([1.0, 0.5, 2.0, 0.6, 0.1, 5.0]),
+        st.floats(-10, 10).map(lambda power: 2.0**power),
+        st.integers(-far, far).map(lambda power: 2.0**power),
+    ).map(lambda temp: rounded(temp, form))
+
+
+@st.composite
+def logits_row(draw: DrawFn, form: Dtype, choices: int, temp: float) -> Array:
+    """One row, none of which is NaN, +inf or -inf alone."""
+    return _row(draw, form, choices, temp)
+
+
+def _limit(form: Dtype, temp: float) -> float:
+    """Of logits, so that they have room for noise, and for a division by temp."""
+    return Format.of(form).largest / 64 * min(1.0, temp)
+
+
+def _row(draw: DrawFn, form: Dtype, choices: int, temp: float) -> Array:
+    def entries(low: int, high: int) -> Array:
+        return np.asarray(draw(st.lists(st.integers(low, high), min_size=choices, max_size=choices)), np.float64)
+
+    kind, limit = draw(st.integers(0, 8)), _limit(form, temp)
+    match kind:
+        case 0:  # equal
+            w = temp * np.full(choices, draw(st.integers(-8, 8)) / 2)
+        case 1:
+            w = temp * entries(-16, 16) / 4
+        case 2:  # ties
+            w = np.array([0.0, -0.0, -1.0, -2.0])[entries(0, 3).astype(np.intp)]
+        case 3:  # neighbours
+            base = rounded(temp * draw(st.sampled_from([1.0, -1.0, 3.0, -0.75, 40.0])), form)
+            w = base + float(ulp(np.asarray(base), form)) * entries(-2, 2)
+        case 4:  # saturated
+            w = temp * entries(-240, 0) / 2
+            w[draw(st.integers(0, choices - 1))] = 0.0
+        case 5:
+            w = np.where(entries(0, 1) > 0, -np.inf, temp * entries(-16, 16) / 4)
+            w[draw(st.integers(0, choices - 1))] = temp
+        case 6:  # far from 0
+            w = temp * (draw(st.sampled_from([100.0, -100.0, 1e3, -1e3, 1e4])) - entries(0, 16) / 4)
+        case 7:  # subnormal
+            w = Format.of(form).tiny * entries(-7, 7) / 8
+        case _:
+            ends = (
+                float(np.asarray(sign * limit).astype(np.float32 if form.itemsize < 8 else form)) for sign in (-1, 1)
+            )
+            numbers = st.floats(*ends, width=32 if form.itemsize < 8 else 64)
+            w = np.asarray(draw(st.lists(numbers, min_size=choices, max_size=choices)))
+    return np.asarray(np.where(np.isneginf(w), w, np.clip(w, -limit, limit)).astype(form))
+
+
+def cotangents_row(form: Dtype, choices: int) -> SearchStrategy[Array]:
+    """One row in float64, of numbers up to 8."""
+
+    def entries(some: SearchStrategy[int] | SearchStrategy[float]) -> SearchStrategy[Array]:
+        return st.lists(some, min_size=choices, max_size=choices).map(lambda found: np.asarray(found, np.float64))
+
+    return st.one_of(
+        entries(st.integers(-8, 8)),
+        st.integers(0, choices - 1).map(lambda place: np.eye(choices)[place]),
+        entries(st.integers(-2, 2)).map(lambda steps: 3 + steps * 2 * Format.of(form).unit),  # nearly equal
+        entries(st.floats(-8, 8, width=16)),
+    )
+
+
+def scales(form: Dtype) -> SearchStrategy[float]:
+    """Of cotangents."""
+    span = 8 if form.name == "float16" else 12
+    return st.integers(-span, span).map(lambda power: 2.0**power)
+
+
+def draw_case(
+    draw: DrawFn, form: Dtype, family: Family, options: Collection[str], largest: tuple[int, int, int]
+) -> Case:
+    """A small case, or one that is made of a small one: of more rows, or of longer ones."""
+    rows, choices, longest = largest
+    temp, size = draw(temperatures(form)), draw(st.integers(0, 7)) if longest > choices else 0
+    lead: tuple[int, ...] | None = None
+    if size < 6 and "axis" in options and draw(st.booleans()):
+        lead = draw(st.sampled_from([(), (2,), (2, 3), (3, 2), (2, 2)]))
+    fewest, most = (1, rows) if lead is None else (math.prod(lead), math.prod(lead))
+    length = draw(st.integers(1, choices))
+    pair = st.tuples(logits_row(form, length, temp), cotangents_row(form, length))
+    pairs = draw(st.lists(pair, min_size=fewest, max_size=most))  # a list loses what does not matter when it shrinks
+    if lead is None:
+        lead = (len(pairs),)
+    w = np.stack([row for row, _ in pairs])
+    g = np.asarray(np.stack([row for _, row in pairs]) * min(1.0, temp) * draw(scales(form))).astype(form)
+    if size == 6:
+        count = draw(st.sampled_from([17, 100, 1025, 1100]))
+        w, g = (array[np.arange(count) % len(array)] for array in (w, g))
+    elif size == 7:
+        w, g = _longer(draw, w, g, temp, (choices, longest))
+    where = None
+    if "where" in options and draw(st.booleans()):
+        w, g, where = _some_excluded(draw, w, g, temp)
+    noise = index = None
+    if "noise" in family.given:
+        w, noise = _with_noise(draw, w)
+    if "index" in family.given:
+        index = _index(draw, w if where is None else np.where(where, w, w.dtype.type(-np.inf)))
+    flags = ("ties", *["again"] * (size < 6 and draw(st.integers(0, 5)) == 5))
+    axis = -1
+    if size < 6:
+        lead_axes = len(lead)
+        place = draw(st.integers(0, lead_axes)) if "axis" in options else lead_axes
+        axis = place - (lead_axes + 1) * draw(st.booleans()) if lead_axes != 1 or place != 1 else -1
+        if lead_axes != 1 and axis == -1:
+            axis = lead_axes  # given as an option, without which arrays have two axes
+
+        def placed(array: Array) -> Array:
+            return np.ascontiguousarray(np.moveaxis(array.reshape((*lead, array.shape[-1])), -1, place))
+
+        w, g = placed(w), placed(g)
+        where, noise = (None if array is None else placed(array) for array in (where, noise))
+        index = None if index is None else index.reshape(lead)
+    order = draw(st.integers(0, 5))
+    w, g = (np.asfortranarray(w) if order == 4 else w), (np.asfortranarray(g) if order == 5 else g)
+    return Case("random/drawn", "drawn by Hypothesis", w, g, temp, axis, where, noise, flags, operator=family.name,
+                index=index)  # fmt: skip
+
+
+def _longer(draw: DrawFn, w: Array, g: Array, temp: float, lengths: tuple[int, int]) -> tuple[Array, Array]:
+    """The first rows among many entries more: excluded, or as good as nothing, or as small as the smallest."""
+    shortest, longest = lengths
+    edges = [n for power in range(4, 18) for n in (2**power - 1, 2**power, 2**power + 1) if shortest < n <= longest]
+    length = draw(
+        st.one_of(st.integers(shortest + 1, min(80, longest)), st.sampled_from([*edges, longest]), st.just(longest))
+    )
+    w, g = w[:2], g[:2]
+    places = draw(st.lists(st.integers(0, length - 1), min_size=w.shape[1], max_size=w.shape[1], unique=True))
+    if length - 1 not in places and draw(st.booleans()):
+        places[-1] = length - 1
+    wide = w.astype(np.float64)
+    smallest = np.min(np.where(np.isfinite(wide), wide, np.inf), axis=-1, keepdims=True)
+    others = draw(st.sampled_from([-np.inf, 0.0, -200.0]))
+    filler = np.maximum(smallest + others * temp, -_limit(w.dtype, temp)) if others > -np.inf else smallest - np.inf
+    long_w, long_g = np.broadcast_to(filler, (len(w), length)).astype(w.dtype), np.resize(g, (len(g), length))
+    long_w[:, places], long_g[:, places] = w, g
+    return long_w, long_g
+
+
+def _some_excluded(draw: DrawFn, w: Array, g: Array, temp: float) -> tuple[Array, Array, Array]:
+    """One candidate is left in each row, at least; the others hold what they had, or what is larger, or NaN."""
+    pattern = draw(st.lists(st.booleans(), min_size=7, max_size=7))
+    where = np.resize(np.array(pattern), w.shape)
+    where[np.arange(len(w)), np.argmax(np.isfinite(w), axis=-1)] = True
+    there = draw(st.sampled_from(["as before", "larger", "NaN"]))
+    if there == "larger":
+        w = np.where(where, w, np.max(w, axis=-1, keepdims=True).astype(w.dtype) + w.dtype.type(rounded(temp, w.dtype)))
+    elif there == "NaN":
+        w, g = (np.where(where, array, array.dtype.type(np.nan)) for array in (w, g))
+    return w, g, where
+
+
+def _with_noise(draw: DrawFn, w: Array) -> tuple[Array, Array]:
+    """Logits and noise whose sum has no rounding error, and is about w.
+
+    Both are multiples of twice the unit in the last place of the row's largest, 2**e > |w|, and so is their sum; it is
+    less than 2**(e + 1), and all such multiples are numbers of the dtype. The noise is at most 2**e / 8.
+    """
+    pattern = np.asarray(draw(st.lists(st.integers(-3, 8), min_size=11, max_size=11)), np.float64)
+    wide = w.astype(np.float64)
+    finite = np.isfinite(wide)
+    largest = np.max(np.where(finite, np.abs(wide), 0.0), axis=-1, keepdims=True)
+    _, exponent = np.frexp(largest)
+    step = 2 * ulp(largest, w.dtype)
+    noise = np.maximum(np.ldexp(1.0, exponent - 6), step) * np.resize(pattern, w.shape)
+    with np.errstate(invalid="ignore"):
+        logits = np.where(finite, np.round((wide - noise) / step) * step, wide)
+    return logits.astype(w.dtype), noise.astype(w.dtype)
+
+
+def _index(draw: DrawFn, w: Array) -> Array:
+    """A candidate of each row, likely or not."""
+    picks = np.resize(np.asarray(draw(st.lists(st.integers(0, 2**17), min_size=3, max_size=3))), len(w))
+    candidates = [np.flatnonzero(np.isfinite(row)) for row in w]
+    return np.array([some[pick % len(some)] for some, pick in zip(candidates, picks, strict=True)], np.int64)
