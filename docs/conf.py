@@ -41,11 +41,10 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["generated/examples/**", "gallery_header.rst"]
+exclude_patterns = ["generated/examples/**", "gallery_header.rst", "survey.md"]  # which is copied, if it is there
 templates_path = ["_templates"]
 default_role = "py:obj"
 highlight_language = "text"  # in docstrings, formulas; examples are marked as what they are
-suppress_warnings = ["toc.empty_glob"]  # the survey, until there is one
 
 autosummary_generate = [f"reference/api/{name}.rst" for name in api_pages.write(DOCS / "reference" / "api")]
 autodoc_typehints = "none"  # numpydoc's sections have them, with shapes
@@ -115,7 +114,13 @@ PAGES = {
     "bench/cuda.md": "cuda.md",
     "docs/architecture.md": "../architecture.md",
     "docs/new_operator.md": "../new_operator.md",
+    "docs/survey.md": "survey.md",
 }
+NO_SURVEY = """\
+# Survey
+
+No survey is committed yet. `npselect survey` judges every op that npselect knows of in the packages that are installed.
+"""
 
 
 def relinked(text: str, page: Path) -> str:
@@ -138,7 +143,8 @@ def copy_pages() -> None:
     """The pages that live elsewhere in the repository, and the examples, which write beside themselves."""
     GENERATED.mkdir(exist_ok=True)
     for page in (ROOT / name for name, target in PAGES.items() if Path(target).parent == Path()):
-        (GENERATED / page.name.lower()).write_text(relinked(page.read_text(encoding="utf-8"), page), encoding="utf-8")
+        text = page.read_text(encoding="utf-8") if page.exists() else NO_SURVEY
+        (GENERATED / page.name.lower()).write_text(relinked(text, page), encoding="utf-8")
     examples = GENERATED / "examples"
     shutil.rmtree(examples, ignore_errors=True)
     examples.mkdir()
@@ -178,17 +184,19 @@ def draw_thumbnail(path: Path, name: str, picture: Path | None) -> None:
 
 
 class CommandHelp(SphinxDirective):
-    """What ``npselect NAME --help`` prints: ``{command-help} NAME``; without a name, of the command itself."""
-
-    optional_arguments = 1
+    """What ``npselect --help`` prints, and a section for each of its commands."""
 
     def run(self) -> list[nodes.Node]:
-        """One literal block."""
+        """Literal blocks."""
         parser = cli._parser()
-        if self.arguments:
-            (commands,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
-            parser = commands.choices[self.arguments[0]]
-        return [nodes.literal_block(text := parser.format_help(), text, language="text")]
+        (commands,) = (each for each in parser._actions if isinstance(each, argparse._SubParsersAction))
+        blocks: list[nodes.Node] = [nodes.literal_block(text := parser.format_help(), text, language="text")]
+        for name, command in commands.choices.items():
+            section = nodes.section(ids=[f"npselect-{name}"], names=[f"npselect {name}"])
+            section += nodes.title(text=f"npselect {name}")
+            section += nodes.literal_block(text := command.format_help(), text, language="text")
+            blocks.append(section)
+        return blocks
 
 
 class Mermaid(SphinxDirective):
