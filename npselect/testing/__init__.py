@@ -16,6 +16,9 @@ from npselect.testing.adapters import (
     layer_from_jax,
     layer_from_tensorflow,
     layer_from_torch,
+    sampling_from_jax,
+    sampling_from_tensorflow,
+    sampling_from_torch,
 )
 from npselect.testing.case import Case
 from npselect.testing.cases import cases, find_case
@@ -27,6 +30,9 @@ from npselect.testing.profile import PROFILES
 from npselect.testing.report import Report
 from npselect.testing.sampler import check_sampler
 from npselect.testing.sampler_report import SamplerReport, SamplerTest
+from npselect.testing.sampling.check import check_sampling_op
+from npselect.testing.sampling.op import SamplingOp
+from npselect.testing.sampling.report import SamplingReport, SamplingTest
 from npselect.testing.selection_case import SelectionCase
 from npselect.testing.selection_cases import selection_cases
 from npselect.testing.selection_check import check_selection
@@ -46,11 +52,15 @@ __all__ = [
     "Report",
     "SamplerReport",
     "SamplerTest",
+    "SamplingOp",
+    "SamplingReport",
+    "SamplingTest",
     "SelectionCase",
     "assert_conforms",
     "cases",
     "check",
     "check_sampler",
+    "check_sampling_op",
     "check_selection",
     "find_case",
     "from_array_functions",
@@ -61,6 +71,9 @@ __all__ = [
     "layer_from_tensorflow",
     "layer_from_torch",
     "load_vectors",
+    "sampling_from_jax",
+    "sampling_from_tensorflow",
+    "sampling_from_torch",
     "selection_cases",
     "write_vectors",
 ]

@@ -19,6 +19,7 @@ __all__ = [
     "Options",
     "Progress",
     "Sampler",
+    "SamplingFunctions",
     "SelectionFunctions",
     "Temp",
     "Tensor",
@@ -72,3 +73,15 @@ class LayerFunctions(Protocol):
     @property
     def backward(self) -> Function:
         """``backward(grad_chosen, x, logits, temp, **options) -> (grad_x, grad_logits)``."""
+
+
+class SamplingFunctions(Protocol):
+    """An object that is checked as an op that draws its own noise: `SamplingOp` says what the two are."""
+
+    @property
+    def sample(self) -> Function:
+        """``sample(logits, temp, hard, seed) -> sample``."""
+
+    @property
+    def backward(self) -> Function:
+        """``backward(grad_sample, logits, temp, hard, seed) -> grad_logits``."""

@@ -297,7 +297,7 @@ def _taken(implementation: SelectionFunctions, name: str, arguments: tuple[str, 
         raise TypeError(f"{name_of(implementation)} cannot be called as {call}: {error}{hint}") from None
 
 
-def name_of(implementation: SelectionFunctions) -> str:
+def name_of(implementation: object) -> str:
     """What a report calls somebody's function, object or module."""
     return str(getattr(implementation, "__name__", type(implementation).__name__))
 

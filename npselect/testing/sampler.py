@@ -13,7 +13,7 @@ from numbers import Real
 import numpy as np
 import numpy.typing as npt
 
-from npselect.testing.aliases import Sampler, Tensor
+from npselect.testing.aliases import Dtype, Sampler, Tensor
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.sampler_independence import fifths_of, neighbouring_rows, neighbouring_seeds, pairs_of, position
@@ -30,7 +30,7 @@ from npselect.testing.sampler_statistics import (
     same_seed,
 )
 
-__all__ = ["check_sampler"]
+__all__ = ["TESTS", "check_sampler", "each_choices", "integer", "probability", "size_of", "tests_of"]
 
 _ORDERS = ("index", "probability")
 _AFTER_FORM = (
@@ -45,6 +45,8 @@ _AFTER_FORM = (
     "far seeds",
     "repeated rows",
 )
+TESTS = ("form", *_AFTER_FORM)
+"""The names of the tests, in order."""
 _TOLD = 96  # bits, by the rows of a call with a far seed: of 512, two are alike by chance once in 2**79 checks
 _STREAM = 0x6E7073656C656374  # keeps the numbers drawn here apart from those of a sampler that uses default_rng(seed)
 
@@ -152,30 +154,23 @@ def check_sampler(
     if not callable(sample):
         raise TypeError(f"sample is {sample!r}; it takes a function sample(logits, seed)")
     form = floating_dtype(dtype)
-    asked = _each_choices(choices)
-    vectors, seeds = _integer(vectors, "vectors", 1), _integer(seeds, "seeds", 2)
-    seed = _integer(seed, "seed", 0)
-    if not isinstance(false_alarm, Real):
-        raise TypeError(f"false_alarm is {false_alarm!r}; it takes a number")
-    if not 0 < false_alarm < 1:
-        raise ValueError(f"false_alarm is {false_alarm}; it must lie between 0 and 1")
+    asked = each_choices(choices)
+    vectors, seeds = integer(vectors, "vectors", 1), integer(seeds, "seeds", 2)
+    seed = integer(seed, "seed", 0)
+    false_alarm = probability(false_alarm, "false_alarm")
     least = max(16, vectors)
-    sizes = [max(least, _size(k)) if rows is None else _integer(rows, "rows", least) for k in asked]
+    sizes = [max(least, size_of(k)) if rows is None else integer(rows, "rows", least) for k in asked]
     last = seed + seeds - 1
     if max_seed is not None:
-        max_seed = _integer(max_seed, "max_seed", last)
+        max_seed = integer(max_seed, "max_seed", last)
 
     results: list[SamplerTest] = []
     taken: list[int] = []
     for k, size in zip(asked, sizes, strict=True):
-        rng = np.random.default_rng([_STREAM, seed, k])
-        question = question_of(vectors, size, k, form, rng)
-        few = equal_logits(k, min(size, rows_that_tell(_TOLD, k)), form)
-        largest, negative = taken_seeds(sample, few, last) if max_seed is None else (max_seed, ())
+        many = max(size, size_of(k, 20)) if rows is None else size
+        tests, largest = tests_of(sample, k, form, vectors, size, many, range(seed, seed + seeds), max_seed)
+        results += tests
         taken.append(largest)
-        far = [*negative, *far_seeds(largest, negative, rng)]
-        many = equal_logits(k, max(size, _size(k, 20)) if rows is None else size, form)
-        results += _tests(sample, question, range(seed, seed + seeds), few, far, many, rng)
     chances = sum(result.p_value is not None for result in results)
     return SamplerReport(
         name_of(sample),
@@ -191,25 +186,49 @@ def check_sampler(
     )
 
 
-def _each_choices(choices: Sequence[int]) -> tuple[int, ...]:
+def tests_of(
+    sample: Sampler, k: int, form: Dtype, vectors: int, rows: int, many_rows: int, seeds: range, max_seed: int | None
+) -> tuple[list[SamplerTest], int]:
+    """All the tests of one K, their p-values corrected for the comparisons of each alone; and the largest seed."""
+    rng = np.random.default_rng([_STREAM, seeds[0], k])
+    question = question_of(vectors, rows, k, form, rng)
+    few = equal_logits(k, min(rows, rows_that_tell(_TOLD, k)), form)
+    largest, negative = taken_seeds(sample, few, seeds[-1]) if max_seed is None else (max_seed, ())
+    far = [*negative, *far_seeds(largest, negative, rng)]
+    many = equal_logits(k, many_rows, form)
+    return list(_tests(sample, question, seeds, few, far, many, rng)), largest
+
+
+def each_choices(choices: Sequence[int]) -> tuple[int, ...]:
+    """Each K once, if they are integers of at least 2."""
     try:
         asked = tuple(choices)
     except TypeError:
         raise TypeError(f"choices is {choices!r}; it takes a sequence of integers, such as ({choices!r},)") from None
     if not asked:
         raise ValueError("choices is empty: there is nothing to test; give at least one K")
-    asked = tuple(_integer(k, "each of choices", 2) for k in asked)
+    asked = tuple(integer(k, "each of choices", 2) for k in asked)
     if len(set(asked)) < len(asked):
         raise ValueError(f"choices is {asked}; each K may be given once")
     return asked
 
 
-def _size(choices: int, most: int = 17) -> int:
+def size_of(choices: int, most: int = 17, numbers: float = 6e6) -> int:
     """Rows in a call: a third of a power of two, so that blocks of a power of two leave a third or two thirds over."""
-    return next(rows for n in range(most, -1, -1) if (rows := round((1 << n) / 3)) * choices <= 6e6)
+    return next(rows for n in range(most, -1, -1) if (rows := round((1 << n) / 3)) * choices <= numbers)
 
 
-def _integer(value: Tensor, name: str, least: int) -> int:
+def probability(value: Tensor, name: str) -> float:
+    """The number, if it is a probability that is neither 0 nor 1."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} is {value!r}; it takes a number")
+    if not 0 < float(value) < 1:
+        raise ValueError(f"{name} is {value}; it must lie between 0 and 1")
+    return float(value)
+
+
+def integer(value: Tensor, name: str, least: int) -> int:
+    """The integer, if it is one and large enough."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -26,12 +26,15 @@ float64, but keep them in float16. Where that is otherwise, say so with ``flushe
 A layer is ``fn(x, logits, temp) -> chosen``, with the keywords ``where`` and ``noise``, if any: `x` and the logits are
 handed over as tensors of their own, of which the framework's autodiff takes the gradients. What a module holds as a
 parameter, such as a codebook, is given it, for instance by `torch.func.functional_call`.
+
+An op that draws its own noise is ``fn(logits, temp, hard) -> sample``, of JAX ``fn(logits, temp, hard, key)``: the
+adapters ``sampling_from_...`` seed the framework's generator before each call, and put it back after it.
 """
 
-from npselect.testing.adapters.by_jax import from_jax, layer_from_jax
+from npselect.testing.adapters.by_jax import from_jax, layer_from_jax, sampling_from_jax
 from npselect.testing.adapters.by_numpy import from_array_functions
-from npselect.testing.adapters.by_tensorflow import from_tensorflow, layer_from_tensorflow
-from npselect.testing.adapters.by_torch import from_torch, layer_from_torch
+from npselect.testing.adapters.by_tensorflow import from_tensorflow, layer_from_tensorflow, sampling_from_tensorflow
+from npselect.testing.adapters.by_torch import from_torch, layer_from_torch, sampling_from_torch
 from npselect.testing.adapters.layer import Layer
 
 __all__ = [
@@ -43,4 +46,7 @@ __all__ = [
     "layer_from_jax",
     "layer_from_tensorflow",
     "layer_from_torch",
+    "sampling_from_jax",
+    "sampling_from_tensorflow",
+    "sampling_from_torch",
 ]

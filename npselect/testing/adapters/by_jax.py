@@ -18,10 +18,12 @@ from npselect.testing.adapters.common import (
     options_taken,
 )
 from npselect.testing.adapters.layer import Layer, layer
+from npselect.testing.adapters.sampling import sampling_op
 from npselect.testing.aliases import Array, Function, Option, Options, Temp, Tensor
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation
+from npselect.testing.sampling.op import SamplingOp
 
-__all__ = ["from_jax", "layer_from_jax"]
+__all__ = ["from_jax", "layer_from_jax", "sampling_from_jax"]
 
 
 def from_jax(
@@ -119,6 +121,55 @@ def layer_from_jax(
             return tuple(np.array(grad) for grad in pullback(cotangent))
 
     return layer(fn, name, forward, backward, x_axes, flushes_subnormals)
+
+
+def sampling_from_jax(
+    fn: Function,
+    *,
+    name: str | None = None,
+    hard_and_soft: bool = True,
+    flushes_subnormals: bool = True,
+    normalises_logits: bool = False,
+) -> SamplingOp:
+    """The adapter of an op of JAX that draws its own noise, for `npselect.testing.check_sampling_op`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp, hard, key) -> sample`` over arrays of shape (rows, K); `temp` is a float, `hard` a bool
+        (``static_argnames`` of `jax.jit` may name it), `key` is ``jax.random.key(seed)``. float64 arrays are handed
+        over under ``jax.enable_x64``. The gradient is that of `jax.vjp`.
+    name, hard_and_soft, flushes_subnormals, normalises_logits : optional
+        As for `sampling_from_torch`; so are the result and the errors.
+    """
+    jax = framework("jax", "sampling_from_jax")
+    jnp = import_module("jax.numpy")
+
+    def run(logits: Tensor, temp: float, hard: bool, seed: int) -> Tensor:
+        return of_type((jax.Array, np.ndarray), fn(logits, temp, hard, jax.random.key(seed)), fn)
+
+    def sample(logits: Array, temp: float, hard: bool, seed: int) -> Array:
+        with _around(jax, logits):
+            return np.array(run(jnp.array(logits), temp, hard, seed))
+
+    def backward(grad_sample: Array, logits: Array, temp: float, hard: bool, seed: int) -> Array:
+        with _around(jax, grad_sample, logits):
+            drawn, pullback = jax.vjp(lambda leaf: run(leaf, temp, hard, seed), jnp.array(logits))
+            if not jnp.issubdtype(drawn.dtype, jnp.inexact):
+                return np.zeros_like(logits)
+            (grad,) = pullback(jnp.array(of_shape(grad_sample, drawn, fn, "grad_sample"), drawn.dtype))
+            return np.array(grad)
+
+    return sampling_op(
+        fn,
+        sample,
+        backward,
+        name=name,
+        hard_and_soft=hard_and_soft,
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
+        takes=("logits", "temp", "hard", "key"),
+    )
 
 
 def _around(jax: Tensor, *arrays: Option) -> AbstractContextManager[object]:

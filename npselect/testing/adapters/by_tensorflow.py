@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 
 import numpy as np
 
@@ -17,10 +19,12 @@ from npselect.testing.adapters.common import (
     options_taken,
 )
 from npselect.testing.adapters.layer import Layer, layer
+from npselect.testing.adapters.sampling import sampling_op
 from npselect.testing.aliases import Array, Function, Option, Options, Temp, Tensor
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation
+from npselect.testing.sampling.op import SamplingOp
 
-__all__ = ["from_tensorflow", "layer_from_tensorflow"]
+__all__ = ["from_tensorflow", "layer_from_tensorflow", "sampling_from_tensorflow"]
 
 
 def from_tensorflow(
@@ -108,6 +112,82 @@ def layer_from_tensorflow(
         )
 
     return layer(fn, name, forward, backward, x_axes, flushes_subnormals)
+
+
+def sampling_from_tensorflow(
+    fn: Function,
+    *,
+    name: str | None = None,
+    hard_and_soft: bool = True,
+    flushes_subnormals: bool = True,
+    normalises_logits: bool = False,
+) -> SamplingOp:
+    """The adapter of an op of TensorFlow that draws its own noise, for `npselect.testing.check_sampling_op`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp, hard) -> sample`` over tensors of shape (rows, K); `temp` is a float, `hard` a bool. It draws
+        by `tf.random` functions without a seed of their own, or from ``tf.random.get_global_generator()``: both are
+        seeded before the call. After it the global seed and that generator are as they were; counters of functions
+        with a seed of their own start again, as after any `tf.random.set_seed`. A `tf.function` draws by the seed with
+        which it was traced, so it must take its numbers from the global generator. The gradient is that of
+        `tf.GradientTape`.
+    name, hard_and_soft, flushes_subnormals, normalises_logits : optional
+        As for `sampling_from_torch`; so are the result and the errors.
+    """
+    tf = framework("tensorflow", "sampling_from_tensorflow")
+
+    def run(logits: Tensor, temp: float, hard: bool, seed: int) -> Tensor:
+        with _seeded(tf, seed):
+            return of_type(tf.Tensor, fn(logits, temp, hard), fn)
+
+    def sample(logits: Array, temp: float, hard: bool, seed: int) -> Array:
+        _needs_eager_execution(tf, "sampling_from_tensorflow")
+        return _array(tf, run(_tensor(tf, logits), temp, hard, seed))
+
+    def backward(grad_sample: Array, logits: Array, temp: float, hard: bool, seed: int) -> Array:
+        _needs_eager_execution(tf, "sampling_from_tensorflow")
+        (grad,) = _gradients(
+            tf,
+            "sampling_from_tensorflow",
+            lambda leaf: run(leaf, temp, hard, seed),
+            (_tensor(tf, logits),),
+            lambda drawn: of_shape(grad_sample, drawn, fn, "grad_sample"),
+        )
+        return grad
+
+    return sampling_op(
+        fn,
+        sample,
+        backward,
+        name=name,
+        hard_and_soft=hard_and_soft,
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
+        max_seed=2**31 - 1,
+    )
+
+
+@contextmanager
+def _seeded(tf: Tensor, seed: int) -> Iterator[None]:
+    """The global seed and the global generator, set within, and as they were after it.
+
+    TensorFlow has no public name for what its global seed was.
+    """
+    context = import_module("tensorflow.python.eager.context").context()
+    before = {name: getattr(context, name) for name in ("_seed", "_rng") if hasattr(context, name)}
+    generator = tf.random.get_global_generator()
+    state = tf.identity(generator.state)
+    tf.random.set_seed(seed)
+    generator.reset_from_seed(seed)
+    try:
+        yield
+    finally:
+        tf.random.set_seed(before.get("_seed"))
+        for name, value in before.items():
+            setattr(context, name, value)
+        generator.reset(state)
 
 
 # ------------------------------------------------------------------------------------------------ what they share

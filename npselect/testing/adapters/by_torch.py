@@ -20,11 +20,13 @@ from npselect.testing.adapters.common import (
     options_taken,
 )
 from npselect.testing.adapters.layer import Layer, layer
+from npselect.testing.adapters.sampling import sampling_op
 from npselect.testing.aliases import Array, Function, Option, Options, Temp, Tensor
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation
 from npselect.testing.layouts import memory
+from npselect.testing.sampling.op import SamplingOp
 
-__all__ = ["from_torch", "layer_from_torch"]
+__all__ = ["from_torch", "layer_from_torch", "sampling_from_torch"]
 
 
 def from_torch(
@@ -192,6 +194,95 @@ def layer_from_torch(
         return tuple(_array(torch.zeros_like(leaf) if grad is None else grad) for grad, leaf in pairs)
 
     return layer(fn, name, forward, backward, x_axes, flushes_subnormals)
+
+
+def sampling_from_torch(
+    fn: Function,
+    *,
+    name: str | None = None,
+    device: Tensor = None,
+    hard_and_soft: bool = True,
+    flushes_subnormals: bool = False,
+    normalises_logits: bool = False,
+) -> SamplingOp:
+    """The adapter of an op of PyTorch that draws its own noise, for `npselect.testing.check_sampling_op`.
+
+    Parameters
+    ----------
+    fn : callable
+        ``fn(logits, temp, hard) -> sample`` over tensors of shape (rows, K), such as
+        `torch.nn.functional.gumbel_softmax`; `temp` is a float, `hard` a bool. It draws from the default generator of
+        the device, which is seeded before the call, and is as it was after it. The gradient is that of
+        `torch.autograd.grad`.
+    name : str, optional
+        For the report; by default that of `fn`.
+    device : optional
+        Where tensors are put, as in ``tensor.to(device)``; by default the CPU.
+    hard_and_soft, flushes_subnormals, normalises_logits : bool, optional
+        See `SamplingOp`.
+
+    Returns
+    -------
+    SamplingOp
+
+    Raises
+    ------
+    TypeError
+        `fn` cannot be called as above.
+    ModuleNotFoundError
+        The framework is not installed.
+
+    Examples
+    --------
+    >>> from npselect import testing
+    >>> import torch  # doctest: +SKIP
+    >>> op = testing.sampling_from_torch(torch.nn.functional.gumbel_softmax)  # doctest: +SKIP
+    >>> testing.check_sampling_op(op).ok  # doctest: +SKIP
+    True
+    """
+    torch = framework("torch", "sampling_from_torch")
+    recorded = partial(_recorded, torch)
+
+    def run(logits: Array, temp: float, hard: bool, seed: int) -> tuple[Tensor, Tensor]:
+        leaf = _tensor(torch, np.array(logits, order="C"), device).requires_grad_()
+        with _seeded(torch, seed, device), _grads_of_others():
+            return of_type(torch.Tensor, fn(leaf.clone(), temp, hard), fn), leaf
+
+    @recorded
+    def sample(logits: Array, temp: float, hard: bool, seed: int) -> Array:
+        return _array(run(logits, temp, hard, seed)[0].detach())
+
+    @recorded
+    def backward(grad_sample: Array, logits: Array, temp: float, hard: bool, seed: int) -> Array:
+        drawn, leaf = run(logits, temp, hard, seed)
+        if not drawn.requires_grad:
+            return _array(torch.zeros_like(leaf))
+        given = np.array(of_shape(grad_sample, drawn, fn, "grad_sample"), order="C")
+        (grad,) = torch.autograd.grad(drawn, leaf, _tensor(torch, given, device).to(drawn.dtype), allow_unused=True)
+        return _array(torch.zeros_like(leaf) if grad is None else grad)
+
+    return sampling_op(
+        fn,
+        sample,
+        backward,
+        name=name,
+        hard_and_soft=hard_and_soft,
+        flushes_subnormals=flushes_subnormals,
+        normalises_logits=normalises_logits,
+    )
+
+
+@contextmanager
+def _seeded(torch: Tensor, seed: int, device: Tensor) -> Iterator[None]:
+    """The default generators of the host and of the device, seeded within, and as they were after it."""
+    place = torch.device("cpu" if device is None else device)
+    on_gpu = place.type == "cuda"
+    number = (torch.cuda.current_device() if place.index is None else place.index) if on_gpu else None
+    with torch.random.fork_rng(devices=[number] if on_gpu else []):
+        torch.default_generator.manual_seed(seed)
+        if on_gpu:
+            torch.cuda.default_generators[number].manual_seed(seed)
+        yield
 
 
 # ------------------------------------------------------------------------------------------------ what they share
