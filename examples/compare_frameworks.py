@@ -1,4 +1,7 @@
-"""What npselect, PyTorch, JAX and TensorFlow answer to the same inputs, as a Markdown table.
+"""Where frameworks differ
+=======================
+
+What npselect, PyTorch, JAX and TensorFlow answer to the same inputs, as a Markdown table.
 
 The frameworks compute the textbook: ``probs = softmax(logits / temp)``, the one-hot of the argmax of `probs`, and the
 straight-through idiom ``probs + stop_gradient(mask - probs)``; what `where` excludes is -inf. Of PyTorch, the row that

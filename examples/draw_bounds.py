@@ -1,4 +1,7 @@
-"""Draw the README's picture of the bounds, examples/bounds.png: how much of them honest implementations use up.
+"""How much of the bounds honest code uses
+=======================================
+
+Draw the README's picture of the bounds, examples/bounds.png: how much of them honest implementations use up.
 
 Run ``python examples/draw_bounds.py`` from anywhere; it needs matplotlib and ml_dtypes (``pip install '.[dev,test]'``).
 Each point is an entry of a gradient: its error, measured from the oracle's, over what `npselect.testing` allows there.

@@ -1,4 +1,7 @@
-"""Draw the README's picture, examples/selection.png: the hard forward and the soft backward at several temperatures.
+"""Hard forward, soft backward, in one picture
+===========================================
+
+Draw the README's picture, examples/selection.png: the hard forward and the soft backward at several temperatures.
 
 Run ``python examples/draw_selection.py`` from anywhere; it needs matplotlib (``pip install '.[dev]'``). Every curve and
 bar is what `npselect.straight_through` returns: on the left for two candidates, on the right for one of the handwritten

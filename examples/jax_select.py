@@ -1,4 +1,7 @@
-"""Straight-through selection in JAX, by the `stop_gradient` idiom and with a `jax.custom_vjp`.
+"""Straight-through selection in JAX
+=================================
+
+Straight-through selection in JAX, by the `stop_gradient` idiom and with a `jax.custom_vjp`.
 
 Check them with ``npselect check examples/jax_select.py:stop_gradient`` and ``examples/jax_select.py:custom_vjp``. With
 ``noise=`` both are straight-through Gumbel-softmax; `gumbel_noise` draws it.

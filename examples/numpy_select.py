@@ -1,4 +1,7 @@
-"""Straight-through selection by hand: choose hard in the forward pass, differentiate soft in the backward pass.
+"""Straight-through selection in NumPy
+===================================
+
+Straight-through selection by hand: choose hard in the forward pass, differentiate soft in the backward pass.
 
 Check it with ``npselect check examples/numpy_select.py``.
 """

@@ -1,4 +1,7 @@
-"""ReinMax by hand: a sampled mask forward, a second-order gradient backward (Liu et al. 2023, arXiv:2304.08612).
+"""ReinMax in NumPy and PyTorch
+============================
+
+ReinMax by hand: a sampled mask forward, a second-order gradient backward (Liu et al. 2023, arXiv:2304.08612).
 
 `forward` and `backward` are NumPy's. In PyTorch, `function_select` has the gradient as a `Function`, measured from the
 drawn entry, which keeps its digits on saturated rows; `published_select` leaves it to autograd, as the authors do. All

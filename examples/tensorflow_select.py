@@ -1,4 +1,7 @@
-"""Straight-through selection in TensorFlow, by the `tf.stop_gradient` idiom and with a `tf.custom_gradient`.
+"""Straight-through selection in TensorFlow
+========================================
+
+Straight-through selection in TensorFlow, by the `tf.stop_gradient` idiom and with a `tf.custom_gradient`.
 
 Check them with ``npselect check examples/tensorflow_select.py:stop_gradient`` and
 ``examples/tensorflow_select.py:custom_gradient``. With ``noise=`` both are straight-through Gumbel-softmax;

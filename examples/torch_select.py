@@ -1,4 +1,7 @@
-"""Straight-through selection in PyTorch, by the `detach` idiom and as a `Function` with a backward pass of its own.
+"""Straight-through selection in PyTorch
+=====================================
+
+Straight-through selection in PyTorch, by the `detach` idiom and as a `Function` with a backward pass of its own.
 
 Check them with ``npselect check examples/torch_select.py:detach`` and ``examples/torch_select.py:function``; the latter
 passes ``--profile strict`` too. With ``noise=`` both are straight-through Gumbel-softmax; `gumbel_noise` draws it.

@@ -1,4 +1,7 @@
-"""Where the straight-through gradient leads: toy problems of the literature, by gradient descent without a framework.
+"""Where the straight-through gradient leads
+=========================================
+
+Where the straight-through gradient leads: toy problems of the literature, by gradient descent without a framework.
 
 One choice between the values 1 and 0 is drawn from softmax(logits), and E|z - c|**p is to be made small. The sample is
 hard (`gumbel_softmax.forward`), the gradient that of the probabilities at temp 1 (`straight_through.backward`): the

@@ -1,4 +1,7 @@
-"""The same as numpy_select.py, with a mistake that is easily made: the backward pass forgets 1 / temp.
+"""The same with a mistake
+=======================
+
+The same as numpy_select.py, with a mistake that is easily made: the backward pass forgets 1 / temp.
 
 See it found with ``npselect check examples/wrong_select.py``.
 """

@@ -279,15 +279,16 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _show(report: testing.Report) -> None:
-    """Lines of any length; in colours on a terminal, if rich is installed."""
+    """Lines of any length; in colours on a terminal, if rich is installed. The verdict comes again at the end."""
+    text = "\n".join([str(report), "", *report.verdict])
     if not sys.stdout.isatty():
-        print(report)
+        print(text)
         return
     try:
         from rich.console import Console
         from rich.text import Text
     except ImportError:
-        print(report)
+        print(text)
         return
     verdict = "bold green" if report.ok else "bold red"
     styles = {
@@ -298,8 +299,8 @@ def _show(report: testing.Report) -> None:
         "differs": "dim",
         "first": "bold",
     }
-    lines = str(report).splitlines()
+    lines = text.splitlines()
     console = Console()
-    for text in lines:
-        style = verdict if text == lines[0] else styles.get(next(iter(text.split()), ""), "")
-        console.print(Text(text, style), soft_wrap=True)
+    for each in lines:
+        style = verdict if each == lines[0] else styles.get(next(iter(each.split()), ""), "")
+        console.print(Text(each, style), soft_wrap=True)

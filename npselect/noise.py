@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -25,13 +25,44 @@ from npselect._places import names_on_gpu
 
 __all__ = ["gumbel"]
 
+Float = TypeVar("Float", np.float32, np.float64)
 
+
+@overload
 def gumbel(
     shape: SupportsIndex | Sequence[SupportsIndex],
     seed: SupportsIndex,
     *,
     offset: SupportsIndex = 0,
-    dtype: npt.DTypeLike = np.float32,
+    out: Array | None = None,
+    backend: str | None = None,
+) -> npt.NDArray[np.float32]: ...
+@overload
+def gumbel(
+    shape: SupportsIndex | Sequence[SupportsIndex],
+    seed: SupportsIndex,
+    *,
+    offset: SupportsIndex = 0,
+    dtype: type[Float],
+    out: Array | None = None,
+    backend: str | None = None,
+) -> npt.NDArray[Float]: ...
+@overload
+def gumbel(
+    shape: SupportsIndex | Sequence[SupportsIndex],
+    seed: SupportsIndex,
+    *,
+    offset: SupportsIndex = 0,
+    dtype: npt.DTypeLike | None = np.float32,
+    out: Array | None = None,
+    backend: str | None = None,
+) -> Array: ...
+def gumbel(
+    shape: SupportsIndex | Sequence[SupportsIndex],
+    seed: SupportsIndex,
+    *,
+    offset: SupportsIndex = 0,
+    dtype: npt.DTypeLike | None = np.float32,
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:

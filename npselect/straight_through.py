@@ -126,10 +126,11 @@ def backward(
 
     Notes
     -----
-    Sums over a row of differences of the cotangent's entries must be finite in the type of the computation: |grad_mask|
-    up to the largest number divided by ``4 K`` is safe; beyond, the kernels may return NaN where the reference does
-    not. In the kernels a probability or a mean below the smallest normal number keeps only the digits of a subnormal,
-    which a tiny `temp` then enlarges: an error of the smallest subnormal over `temp` is part of their bound.
+    Sums over a row of differences of the cotangent's entries must be finite in the type of the computation:
+    ``|grad_mask|`` up to the largest number divided by ``4 K`` is safe; beyond, the kernels may return NaN where the
+    reference does not. In the kernels a probability or a mean below the smallest normal number keeps only the digits of
+    a subnormal, which a tiny `temp` then enlarges: an error of the smallest subnormal over `temp` is part of their
+    bound.
 
     Examples
     --------

@@ -9,7 +9,7 @@ before; the others recompute what they need), "forward+backward" both, as a trai
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 
 import numpy as np
@@ -49,9 +49,9 @@ class Calls:
     """
 
     prepare: Callable[[str], Timed]
-    array: Callable[[Tensor], Array] = np.asarray
+    array: Callable[[Tensor], Array] = field(default_factory=lambda: np.asarray)
     noise: Callable[[], Array] | None = None
-    restart: Callable[[], object] = _nothing
+    restart: Callable[[], object] = field(default_factory=lambda: _nothing)
     flushes_subnormals: bool = False
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
@@ -293,7 +292,8 @@ def _taken(implementation: SelectionFunctions, name: str, arguments: tuple[str, 
     try:
         return options_of(function, arguments)
     except TypeError as error:
-        hint = "; it is a class, give an instance" if inspect.isclass(implementation) else ""
+        is_class = isinstance(implementation, type)
+        hint = "; it is a class, give an instance" if is_class else ""
         raise TypeError(f"{name_of(implementation)} cannot be called as {call}: {error}{hint}") from None
 
 

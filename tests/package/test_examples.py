@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import runpy
 import shutil
@@ -49,6 +50,42 @@ def test_wrong_select_is_found_out(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["likely_cause"] == "backward: 1/temp is missing"
     assert not report["ok"]
+
+
+def told(lines):
+    """What a quotation holds, by lines; numbers as numbers, as their last digits are the processor's."""
+
+    def token(text):
+        try:
+            value = float(text.rstrip(",;"))
+        except ValueError:
+            return text
+        return value if math.isfinite(value) else text
+
+    return [[token(text) for text in line.split()] for line in lines]
+
+
+@pytest.mark.parametrize(("page", "lines"), [("README.md", 10), ("docs/index.md", 5), ("docs/start/report.md", 20)])
+def test_what_is_quoted_of_wrong_select_is_what_it_prints(page, lines):
+    """In its order, `...` where it is cut; the README's ends with the likely cause."""
+    blocks = re.findall(r"^```text\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if "likely cause" in block)
+    block = block.removeprefix("$ npselect check examples/wrong_select.py\n")
+    quoted = [line for line in block.splitlines() if line.strip()]
+    assert len(quoted) >= lines
+    printed = iter(told(check("wrong_select.py").stdout.splitlines()))
+    for line in told(line for line in quoted if line != "..."):
+        assert any(same(line, other) for other in printed), line
+    if page == "README.md":
+        assert len(quoted) == lines
+        assert quoted[-1] == "likely cause: backward: 1/temp is missing"
+
+
+def same(line, other):
+    return len(line) == len(other) and all(
+        a == b or (isinstance(a, float) and isinstance(b, float) and abs(a - b) <= 0.01 * abs(b))
+        for a, b in zip(line, other, strict=True)
+    )
 
 
 def test_the_two_differ_in_the_forgotten_factor_alone():

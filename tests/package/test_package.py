@@ -286,8 +286,12 @@ def test_readme_has_two_commands_in_its_quick_start():
     assert "python -m pytest" in blocks[1][1]
 
 
-def test_readme_has_a_profile_for_hypothesis(monkeypatch):
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_readme_fits_a_screen_or_two():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 130
+
+
+def test_docs_have_a_profile_for_hypothesis(monkeypatch):
+    readme = (ROOT / "docs" / "howto" / "properties.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"^```python\n(import npselect\nfrom hypothesis .*?)^```", readme, re.DOTALL | re.MULTILINE)
     warmed = []
     monkeypatch.setattr(npselect, "warm_up", lambda *asked: warmed.append(asked))
@@ -304,19 +308,29 @@ def test_readme_has_a_profile_for_hypothesis(monkeypatch):
     assert all(hasattr(npselect, name) for name in signature["operators"])
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
 def test_only_files_that_exist_are_named(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)\)", text):
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+PAGES = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "generated" not in page.parts]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT / "docs").as_posix())
 def test_docs_name_only_files_that_exist(page):
-    targets = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-    assert targets
-    for target in targets:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[\w-]*)?\)", text):
         assert (page.parent / target).exists(), target
+    for target in re.findall(r"\{doc\}`(?:[^`<]*<)?([^`>]+)>?`", text):
+        if not target.removeprefix("../").startswith(("generated/", "gallery/")):
+            assert (page.parent / f"{target}.md").exists(), target
+
+
+def test_docs_are_all_there():
+    """Fewer would mean that a folder has moved, and that the two tests before ask nothing."""
+    assert len(PAGES) > 30
 
 
 def test_the_picture_of_the_house_shows_its_walls():
