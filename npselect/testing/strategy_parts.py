@@ -103,6 +103,8 @@ def draw_case(
 ) -> Case:
     """A small case, or one that is made of a small one: of more rows, or of longer ones."""
     rows, choices, longest = largest
+    if form.name == "float16":
+        longest = min(longest, 2**15)  # a sum of 65,505 equal weights is beyond its range, and so of no textbook
     temp, size = draw(temperatures(form)), draw(st.sampled_from(_SIZES)) if longest > choices else _SMALL
     lead: tuple[int, ...] | None = None
     if size == _SMALL and "axis" in options and draw(st.booleans()):
