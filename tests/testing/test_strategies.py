@@ -157,7 +157,7 @@ def test_mutants_are_found(name):
         subject.case = case
         return refused(subject, case)
 
-    assert len(subjects) > 10
+    assert len(subjects) > 3
     assert unfound(strategies.cases("float32"), made(subjects), refuses) == set()
 
 
