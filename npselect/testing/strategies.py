@@ -142,7 +142,8 @@ def cases(
         The largest shape of most cases.
     longest : int, optional
         Some cases have rows of up to so many choices, of which a few count, or some 1,000 rows, which repeat a few.
-        Where it is no more than `choices`, none has.
+        Where it is no more than `choices`, none has. In float16 it is 2**15 at most: the softmax of more equal entries
+        overflows there, if its sum is kept in float16.
 
     Returns
     -------
