@@ -85,7 +85,7 @@ def check_sampling_op(
         With ``sample(logits, temp, hard, seed) -> sample`` and ``backward(grad_sample, logits, temp, hard, seed) ->
         grad_logits`` over NumPy arrays of shape (rows, K), such as `SamplingOp`, or what `sampling_from_torch` returns;
         `temp` is a float. The same seed gives the same noise. An attribute ``hard_and_soft = False`` declares that
-        there is no soft form: then `hard` is always True, the gradient is asked for three cotangents more, from which
+        there is no soft form: then `hard` is always True, the gradient is asked for two cotangents more, from which
         the soft sample behind it follows (`npselect.testing.sampling.recovered`), and the report says what was not
         asked. Other attributes are those of `SamplingOp`.
     dtypes : dtype or sequence of dtypes, optional
@@ -129,12 +129,12 @@ def check_sampling_op(
     >>> def backward(grad_sample, logits, temp, hard, seed):
     ...     return gumbel_softmax.backward(grad_sample, logits, temp, seed=seed)
     >>> op = testing.SamplingOp("npselect", sample, backward)
-    >>> testing.check_sampling_op(op, choices=(2, 10)).ok
+    >>> testing.check_sampling_op(op, choices=(10,), temps=(0.6,)).ok
     True
     >>> def forgets_temp(grad_sample, logits, temp, hard, seed):
     ...     return temp * backward(grad_sample, logits, temp, hard, seed)
     >>> op = testing.SamplingOp("without temp", sample, forgets_temp)
-    >>> testing.check_sampling_op(op, choices=(2, 10)).likely_cause
+    >>> testing.check_sampling_op(op, choices=(10,), temps=(0.6,)).likely_cause
     '1/temp is missing'
     """
     for name, call in (("sample", "logits"), ("backward", "grad_sample, logits")):
