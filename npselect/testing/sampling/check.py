@@ -119,9 +119,14 @@ def check_sampling_op(
     Exception
         Whatever `op` raises, with a note that says in which call.
 
+    Notes
+    -----
+    By default the noise of 160 thousand candidates is judged for each temperature, as the soft samples tell it, and 87
+    thousand hard samples for each K up to 10. A law that ends at G = 8 or before is found, one that ends later is not:
+    uniform numbers of 24 bits, which end at 16.6, show in float64 only, where they are equal too often.
+
     Examples
     --------
-    >>> import numpy as np
     >>> from npselect import gumbel_softmax, testing
     >>> def sample(logits, temp, hard, seed):
     ...     form = gumbel_softmax.forward if hard else gumbel_softmax.soft
@@ -149,8 +154,9 @@ def check_sampling_op(
 
     central = min(temps, key=lambda temp: abs(math.log(temp)))
     everything = [
-        _Asked(form, rounded(temp, form), k, temp == central, traits.hard_and_soft)
-        for form, temp, k in product(forms, dict.fromkeys(temps), asked_choices)
+        _Asked(form, temp, k, temp == rounded(central, form), traits.hard_and_soft)
+        for form in forms
+        for temp, k in product(dict.fromkeys(rounded(temp, form) for temp in temps), asked_choices)
     ]
     known = known_failures(known, [name for asked in everything for name in asked.ids])
     chance = _CHANCE * false_alarm / sum(_rows(asked.choices) for asked in everything)
