@@ -122,9 +122,9 @@ def check_sampling_op(
     Notes
     -----
     By default the noise of 100 thousand candidates is judged for each temperature, as the soft samples tell it, and 87
-    thousand hard samples for each K up to 10, 22 thousand for K = 1000. Noise that ends at G = 7 or before is found, and
-    so is any other law that is not nearly Gumbel's. Noise that ends later is not: uniform numbers of 24 bits, which end
-    at 16.6, show in float64 only, where they are equal too often.
+    thousand hard samples for each K up to 10, 22 thousand for K = 1000. Noise that ends at G = 7 or before is found,
+    and so is any other law that is not nearly Gumbel's. Noise that ends later is not: uniform numbers of 24 bits, which
+    end at 16.6, show in float64 only, where they are equal too often.
 
     Examples
     --------
