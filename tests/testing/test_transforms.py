@@ -55,7 +55,10 @@ def asked(operator=straight_through):
 
 
 def report_of(adapter, fn, transforms, *, operator=straight_through, **options):
-    return testing.check(adapter(fn, transforms=transforms, **options), operator=operator, cases=asked(operator))
+    cases = asked(operator)
+    if adapter is testing.from_jax:  # which compiles each operation for each shape
+        cases = [case for case in cases if case.name in ("rows", "axis=1", "no rows")]
+    return testing.check(adapter(fn, transforms=transforms, **options), operator=operator, cases=cases)
 
 
 def cause_of(adapter, fn, *transforms):
@@ -89,7 +92,7 @@ def test_torch_idiom_passes_compiled(transforms):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("transforms", [("jit",), ("vmap",), "remat", ("vmap", "remat", "jit")])
+@pytest.mark.parametrize("transforms", ["jit", ("vmap", "jit"), ("remat", "jit"), ("vmap", "remat", "jit")])
 def test_jax_examples_pass(transforms):
     pairs = ((straight_through, "stop_gradient_select"), (gumbel_softmax, "custom_vjp_select"))
     for operator, select in pairs:
