@@ -36,8 +36,7 @@ PACKAGE = Package(
             "the noise of tinygrad.llm.model, on its formula",
             gumbel,
             noise(),
-            "Of uniforms held above 1e-12. (The wheel of 0.14.0 cannot import that module: tinygrad.llm.kernels is not in "
-            "it.)",
+            "Of uniforms held above 1e-12. (The module cannot be imported: tinygrad.llm.kernels is not in the wheel.)",
             (f"{_SOURCE}/llm/model.py",),
         ),
     ),
