@@ -131,7 +131,9 @@ def test_text_json_and_page(report):
     assert "documented \\| here" in text
     assert "```python\n1\n2\n3\n```" in text
     assert text.endswith(f"{BY_HAND}\nby hand\n")
-    assert page(report, "npselect survey", text) == page(report, "npselect survey", page(report, "npselect survey", text))
+    assert page(report, "npselect survey", text) == page(
+        report, "npselect survey", page(report, "npselect survey", text)
+    )
 
 
 def test_an_earlier_survey_is_added(report, registry):
@@ -159,7 +161,9 @@ def test_the_command_refuses(capsys, tmp_path):
     assert "invalid choice: 'torhc'" in cannot_run(capsys, "survey", "--only", "torhc")
     wrong = tmp_path / "wrong.json"
     wrong.write_text("{}", encoding="utf-8")
-    assert "no npselect-survey/1; it takes a file that --json wrote" in cannot_run(capsys, "survey", "--add", str(wrong))
+    assert "no npselect-survey/1; it takes a file that --json wrote" in cannot_run(
+        capsys, "survey", "--add", str(wrong)
+    )
     assert "No such file" in cannot_run(capsys, "survey", "--add", str(tmp_path / "none.json"))
 
 

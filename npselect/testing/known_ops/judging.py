@@ -35,7 +35,6 @@ def sampling(*, temps: Sequence[float] = (0.1, 1.0), choices: Sequence[int] = (1
             f"samples and gradients, {forms}; temp {temperatures}",
             None if report.ok else report.likely_cause or f"failed: {names}",
             next((f"{test.id}: {test.finding}" for test in failed if test.finding), None),
-            report.remarks,
         )
 
     return judge
