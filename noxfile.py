@@ -1,8 +1,13 @@
+#!/usr/bin/env -S uv run
+# /// script
+# dependencies = ["nox"]
+# ///
 """The commands of CONTRIBUTING.md, each in an environment of its own: ``nox -l`` lists them. CI is .ci/run."""
 
 import nox
 
-nox.options.sessions = ["lint", "tests"]
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv|virtualenv"
 
 
 @nox.session
@@ -21,9 +26,13 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)
 def docs(session: nox.Session) -> None:
     """The site, and its links."""
     session.install("-e", ".[docs]")
     session.run("sphinx-build", "-W", "docs", "site")
     session.run("python", "docs/check_site.py", "site")
+
+
+if __name__ == "__main__":
+    nox.main()
