@@ -105,8 +105,7 @@ def cotangents(draw: DrawFn, shape: tuple[int, int], dtype: npt.DTypeLike = "flo
     dtype : dtype
         float16, bfloat16, float32 or float64.
     scale : float, optional
-        Of the largest; they are a power of two between ``2**-12`` and ``2**12`` of it, or in float16 between
-        ``2**-8`` and ``2**8``.
+        By which they are multiplied: by that, by 2**14 or 2**5 times as much, or as little; in float16, 2**8 or 2**4.
 
     Returns
     -------
@@ -143,7 +142,8 @@ def cases(
         The largest shape of most cases.
     longest : int, optional
         Some cases have rows of up to so many choices, of which a few count, or some 1,000 rows, which repeat a few.
-        Where it is no more than `choices`, none has.
+        Where it is no more than `choices`, none has. In float16 it is 2**15 at most: the softmax of more equal entries
+        overflows there, if its sum is kept in float16.
 
     Returns
     -------

@@ -176,6 +176,7 @@ def test_import_loads_neither_numba_nor_a_framework():
     assert "npselect" in loaded
     assert "npselect.bench" not in loaded_modules
     assert not loaded & {"numba", "llvmlite", "numba_cuda", "torch", "jax", "tensorflow", "ml_dtypes", "rich"}
+    assert not loaded & {"hypothesis", "pytest"}
 
 
 def test_the_bench_and_the_command_load_no_framework_before_they_are_asked():

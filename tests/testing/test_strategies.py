@@ -18,7 +18,6 @@ import test_faults
 import test_mutants
 from honest import HONEST, hard, implementation, soft_gradient, with_options
 from hypothesis import HealthCheck, Phase, find, given, settings
-from hypothesis.errors import NoSuchExample
 
 from npselect import gumbel_softmax, reinmax, testing
 from npselect.testing import strategies
@@ -33,12 +32,6 @@ FIXED = settings(
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-
-# Planted for the cases that `check` asks, and seen by no other.
-UNSEEN = {
-    "CachedByShape": "it is wrong in the shape (16, 6) alone",
-    "WornOut": "it is wrong in the shape (16, 6) alone",
-}
 
 
 def refused(subject, case, **options):
@@ -71,6 +64,25 @@ def made(subjects):
 # ------------------------------------------------------------------------------------------------ faults
 
 
+FEW = (
+    "backward: 1/temp missing",
+    "backward: no mean",
+    "backward: probs clamped at 1e-8",
+    "backward: NaN at -inf",
+    "backward: exp overflows",
+    "backward: sum over the batch",
+    "forward: last of equals",
+    "forward: of float16",
+)
+
+
+def test_some_faults_are_found():
+    subjects = {name: implementation(fault.forward, fault.backward) for name, fault in test_faults.FAULTS.items()}
+    some = {name: subject for name, subject in subjects.items() if name in FEW}
+    assert unfound(strategies.cases("float32", longest=0), made(some)) == set()
+
+
+@pytest.mark.slow
 def test_faults_are_found():
     subjects = {name: implementation(fault.forward, fault.backward) for name, fault in test_faults.FAULTS.items()}
     assert len(subjects) > 70
@@ -79,9 +91,13 @@ def test_faults_are_found():
 
 def test_faults_with_options_are_found():
     subjects = {name: subject for name, (subject, *_) in test_faults.OPTIONS.items()}
-    assert unfound(strategies.cases("float32", options=["axis", "where"]), made(subjects)) == set()
+    axis_alone = {name: subject for name, subject in subjects.items() if name.startswith("axis:")}
+    both = {name: subject for name, subject in subjects.items() if name not in axis_alone}
+    assert unfound(strategies.cases("float32", options="axis", longest=0), made(axis_alone)) == set()
+    assert unfound(strategies.cases("float32", options=["axis", "where"], longest=0), made(both)) == set()
 
 
+@pytest.mark.slow
 def test_faults_with_noise_are_found():
     subjects = {}
     for name, (change, _) in test_faults.NOISE_MISTAKES.items():
@@ -92,6 +108,7 @@ def test_faults_with_noise_are_found():
     assert unfound(strategies.cases("float32", operator=gumbel_softmax), made(subjects)) == set()
 
 
+@pytest.mark.slow
 def test_faults_of_reinmax_are_found():
     def with_index(function):
         return lambda g, w, temp, *, index: np.asarray(function(g.astype(float), w.astype(float), index, temp)).astype(
@@ -112,11 +129,12 @@ def test_faults_of_reinmax_are_found():
     assert unfound(strategies.cases("float32", operator=reinmax), made(subjects)) == set()
 
 
+@pytest.mark.slow
 def test_state_between_calls_and_layouts_are_found():
-    subjects = {f"one buffer for {sorted(shared)}": functools.partial(test_faults.OneBuffer, shared)
-                for shared in ({"forward"}, {"backward"}, {"forward", "backward"})}  # fmt: skip
-    for subject in (test_faults.Remembering, test_faults.CachedByShape, test_faults.WornOut):
-        subjects[subject.__name__] = subject
+    """Not the two that are wrong in one of `check`'s shapes alone, `CachedByShape` and `WornOut`."""
+    buffers = {f"one buffer for {sorted(shared)}": functools.partial(test_faults.OneBuffer, shared)
+               for shared in ({"forward"}, {"backward"}, {"forward", "backward"})}  # fmt: skip
+    subjects = {**buffers, "Remembering": test_faults.Remembering}
 
     def of_columns(g, logits, temp):
         if logits.flags.f_contiguous and not logits.flags.c_contiguous:
@@ -124,15 +142,7 @@ def test_state_between_calls_and_layouts_are_found():
         return soft_gradient(g, logits, temp)
 
     subjects |= made({"Fortran order": implementation(hard, of_columns)})
-    assert unfound(strategies.cases("float32"), subjects) == set(UNSEEN)
-
-
-def judged_alone(function, direction):
-    def refuses(subject, case):
-        subject.case = case
-        return refused(subject, case)
-
-    return refuses
+    assert unfound(strategies.cases("float32"), subjects) == set()
 
 
 @pytest.mark.slow
@@ -147,7 +157,7 @@ def test_mutants_are_found(name):
         subject.case = case
         return refused(subject, case)
 
-    assert len(subjects) > 10
+    assert len(subjects) > 3
     assert unfound(strategies.cases("float32"), made(subjects), refuses) == set()
 
 
@@ -157,7 +167,7 @@ def test_mutants_are_found(name):
 @pytest.mark.parametrize(
     "dtype", ["float32", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float16", "bfloat16", "float64"))]
 )
-@pytest.mark.parametrize("operator", [None, gumbel_softmax])
+@pytest.mark.parametrize("operator", [None, gumbel_softmax], ids=["straight_through", "gumbel_softmax"])
 def test_honest_code_is_accepted(dtype, operator):
     """Of rows as they are drawn here there are none among the cases of `check`; the bound holds for these too."""
     chosen = {} if operator is None else {"operator": operator}
@@ -208,14 +218,13 @@ def test_a_fault_shrinks_to_a_small_case():
     case = smallest(strategies.cases("float32"), lambda case: refused(forgotten, case))
     assert case.logits.shape == (1, 2)
     assert case.logits.tolist() == [[0.0, 0.0]]
-    assert sorted(case.grad_mask[0].tolist()) == [0.0, 1.0]
     assert case.temp == 0.5
+    assert sorted(case.grad_mask[0].tolist()) == [0.0, case.temp]
 
 
 def test_rows_shrink_to_the_shortest_that_fails():
-    case = smallest(strategies.cases("float32"), lambda case: case.logits.shape[1] > 1000)
-    assert case.logits.shape[0] == 1
-    assert case.logits.shape[1] in (1023, 1024)
+    case = smallest(strategies.cases("float32", longest=600), lambda case: case.logits.shape[1] > 200)
+    assert case.logits.shape == (1, 255)
 
 
 def test_kinds_of_rows_are_drawn():
@@ -226,14 +235,9 @@ def test_kinds_of_rows_are_drawn():
     is_drawn(lambda w: np.any(np.isneginf(w)) and np.any(np.isfinite(w)))
     is_drawn(lambda w: np.any((np.abs(w) > 0) & (np.abs(w) < 2.0**-126)))
     is_drawn(lambda w: np.any(np.diff(w) == np.spacing(np.abs(w[:, 1:]))) and np.all(np.abs(w) > 0.5))
-    is_drawn(lambda w: np.any((np.max(w, axis=1) - np.min(w, axis=1)) > 100) and np.all(np.abs(w) < 200), temp=0.5)
+    is_drawn(lambda w: np.any((np.max(w, axis=1) - np.min(w, axis=1)) > 100) and np.all(np.abs(w) < 200))
     is_drawn(lambda w: np.max(w) < -90)
     is_drawn(lambda w: np.max(w) > 1e30)
-    for condition in (np.isnan, np.isposinf):
-        with pytest.raises(NoSuchExample):
-            is_drawn(lambda w, condition=condition: np.any(condition(w)))
-    with pytest.raises(NoSuchExample):
-        is_drawn(lambda w: np.any(np.all(np.isneginf(w), axis=1)))
 
 
 @pytest.mark.parametrize("dtype", testing.DTYPES)
@@ -247,6 +251,8 @@ def test_numbers_are_of_the_dtype(dtype):
         assert float(np.asarray(temp).astype(form)) == temp
         assert (w.dtype, g.dtype, g.shape) == (form, form, (2, 3))
         assert np.all(np.isfinite(g.astype(float)))
+        assert not np.any(np.isnan(w) | np.isposinf(w))
+        assert np.all(np.any(np.isfinite(w), axis=1))
 
     ask()
 
