@@ -35,6 +35,9 @@ With ``delta_i p_i`` in the place of ``pi_i p_i``, B is the bound.
 delta_i) / (1 - delta_i)`` for ``p_i`` in B, and ``delta_i p_i / (1 - delta_i)`` for ``delta_i p_i``. Where delta_i
 reaches 1, nothing is known but that probabilities lie between 0 and 1.
 
+**A single candidate** has the probability 1, and a gradient of 0. But a quotient may be taken by the reciprocal, of few
+digits and then refined, so the bound is as elsewhere: ``fl(1 * fl(1 / 1))`` is not 1 everywhere.
+
 **The sample itself** is as far from y as any softmax, ``pi_i``; one by its logarithm, whose L is ``u |w_m| / temp + u
 log K`` off and has a logarithm in it, by ``u |log y_i| + (2 eps + 2) u log K`` more.
 
@@ -107,6 +110,9 @@ class Sampled:
         """Which entries are not excluded."""
         return self.row.candidates
 
+    def _at_candidates(self, values: Array) -> Array:
+        return np.where(self.candidates, values, 0.0)
+
     @np.errstate(all="ignore")
     def gradient(self, grad_sample: Array) -> Array:
         """``p (g - <p, g>) / temp``, of the cotangent as measured from the largest entry."""
@@ -125,10 +131,10 @@ class Sampled:
         bound = worst.over_temp(worst.product(size, error), scale) + worst.floor(size, entering, scale, worst.temp)
         computed = self.row._replace(form=_BINARY64, p_pi=self.row.p * 4 * _BINARY64.unit)
         _, error, _, _ = computed.centred(grad_sample)
-        bound = worst.only(bound + computed.over_temp(computed.product(size, error), scale))
+        bound = self._at_candidates(bound + computed.over_temp(computed.product(size, error), scale))
         if self.row.arithmetic.normalises_logits:
-            gradient = worst.only(worst.over_temp(grown * np.abs(size), scale)) + bound
-            bound = also_through_logsumexp(worst, bound, gradient, self.logits, None)
+            gradient = self._at_candidates(worst.over_temp(grown * np.abs(size), scale)) + bound
+            bound = self._at_candidates(also_through_logsumexp(worst, bound, gradient, self.logits, None))
         return bound
 
 
@@ -172,13 +178,12 @@ def sampled(
             arithmetic = replace(arithmetic, exp_ulp=min(1.0, arithmetic.exp_ulp))
         plain = replace(arithmetic, normalises_logits=False)
         row = row_of(w, temp, logits.dtype, plain)._replace(p=y / sum_of_row(y))
-        several = candidates & (sum_of_row(candidates) > 1)
         unit, eps, log_k = form.unit, 2 * arithmetic.exp_ulp, np.log(np.maximum(sum_of_row(candidates), 1))
         log_p = np.abs(np.log(np.where(candidates, row.p, 1.0)))
         size = np.where(candidates, np.abs(w), 0.0)
         own = unit * (3 * np.abs(row.t) + log_p + eps + 1)
         apart = 2 * own + 2 * min(unit, _BINARY32) * (size + np.max(size, axis=-1, keepdims=True)) / temp
-        apart = np.expm1(np.where(several, apart, 0.0))
+        apart = np.expm1(np.where(candidates, apart, 0.0))
         apart = apart + sum_of_row(row.p * (apart + row.rho)) + off_sum + row.summed(row.p)
         relative = np.where(candidates, row.p_pi / row.p, 0.0) + np.expm1(unit * (log_p + (eps + 2) * log_k))
         if recovered is not None:
@@ -187,8 +192,8 @@ def sampled(
             row._replace(arithmetic=arithmetic),
             w,
             given,
-            np.where(several, relative, 0.0),
-            np.where(several, apart, 0.0),
+            np.where(candidates, relative, 0.0),
+            np.where(candidates, apart, 0.0),
             underflown,
         )
 

@@ -20,3 +20,12 @@ def remembered_selections(monkeypatch):
         return _cases(dtype, temp, operator=operator, options=options, x_axes=x_axes)
 
     monkeypatch.setattr(sys.modules["npselect.testing.selection_check"], "selection_cases", remembered)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """check_sampling_op with fewer rows and seeds than a user gets."""
+    sizes = {"gradients": (13, 5e4), "samples": (11, 2e5), "many": (13, 3e5), "equal": (9, 1e5)}
+    monkeypatch.setattr("npselect.testing.sampling.check._SIZES", sizes)
+    monkeypatch.setattr("npselect.testing.sampling.check._SEEDS", 4)
+    monkeypatch.setattr("npselect.testing.sampler_questions._FAR_SEEDS", 64)

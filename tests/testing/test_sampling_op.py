@@ -16,15 +16,6 @@ from npselect import testing
 QUICK = {"choices": (2, 30), "temps": (0.1, 0.6, 5.0)}
 
 
-@pytest.fixture
-def small(monkeypatch):
-    """Fewer rows and seeds than a user gets."""
-    sizes = {"gradients": (13, 5e4), "samples": (11, 2e5), "many": (13, 3e5), "equal": (9, 1e5)}
-    monkeypatch.setattr("npselect.testing.sampling.check._SIZES", sizes)
-    monkeypatch.setattr("npselect.testing.sampling.check._SEEDS", 4)
-    monkeypatch.setattr("npselect.testing.sampler_questions._FAR_SEEDS", 64)
-
-
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("hard_and_soft", [True, False])
 def test_honest_ops_are_accepted(small, name, hard_and_soft, record):
@@ -34,6 +25,27 @@ def test_honest_ops_are_accepted(small, name, hard_and_soft, record):
     assert report.likely_cause is None
     fractions = [test.fraction for test in report.tests if test.fraction is not None]
     record(f"error/bound, {'both forms' if hard_and_soft else 'hard form'}, of NumPy", max(fractions))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("softmax", "float16"), ("softmax", "bfloat16"), ("softmax", "float64"), ("own", "float64")]
+)
+def test_honest_ops_are_accepted_in_other_dtypes(small, name, dtype, record):
+    for hard_and_soft in (True, False):
+        subject = dataclasses.replace(HONEST[name], hard_and_soft=hard_and_soft)
+        report = testing.check_sampling_op(subject, dtypes=dtype, **QUICK)
+        assert report.ok, str(report)
+        fractions = [test.fraction for test in report.tests if test.fraction is not None]
+        record(f"error/bound, {dtype}, {'both forms' if hard_and_soft else 'hard form'}, of NumPy", max(fractions))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("name", ["paddle", "gradient, without the noise", "mask off"])
+def test_faults_in_other_dtypes(small, name, dtype):
+    subject, cause = FAULTS[name]
+    report = testing.check_sampling_op(subject, dtypes=dtype, choices=(2, 30), temps=(1.0, 5.0))
+    assert not report.ok
+    assert report.likely_cause == cause, str(report)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -129,6 +141,7 @@ def test_noise_of_24_bits_in_float64():
     assert report.likely_cause == "uniforms of 24 bits"
 
 
+@pytest.mark.slow
 def test_the_whole_check_of_our_own(record):
     start = time.process_time()
     report = testing.check_sampling_op(own())
@@ -212,10 +225,12 @@ def test_errors_of_an_op_say_where():
 
 
 @pytest.mark.slow
-def test_false_alarms_are_as_promised(small):
-    """200 honest checks at a rate of 0.05: more than 24 alarms have a probability below 1e-4."""
-    alarms = [
-        not testing.check_sampling_op(own(), choices=(2, 10), temps=(0.6,), seed=1000 * i, false_alarm=0.05).ok
-        for i in range(200)
-    ]
+def test_false_alarms_are_as_promised(small, monkeypatch, record):
+    """200 honest checks at a rate of 0.05, of few rows: more than 24 alarms have a probability below 1e-4."""
+    sizes = {"gradients": (11, 2e4), "samples": (9, 2e4), "many": (9, 2e4), "equal": (9, 1e5)}
+    monkeypatch.setattr("npselect.testing.sampling.check._SIZES", sizes)
+    subject = dataclasses.replace(HONEST["softmax"], max_seed=2**32 - 1)
+    asked = {"choices": (2, 10), "temps": (0.6,), "false_alarm": 0.05}
+    alarms = [not testing.check_sampling_op(subject, seed=1000 * i, **asked).ok for i in range(200)]
+    record("false alarms in 200 checks at a rate of 0.05", sum(alarms))
     assert sum(alarms) <= 24

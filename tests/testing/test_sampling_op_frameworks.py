@@ -17,7 +17,13 @@ def torch():
     return pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
-def test_gumbel_softmax_of_pytorch(torch, record):
+def test_gumbel_softmax_of_pytorch(small, torch):
+    report = testing.check_sampling_op(testing.sampling_from_torch(torch.nn.functional.gumbel_softmax))
+    assert report.ok, str(report)
+
+
+@pytest.mark.slow
+def test_the_whole_check_of_gumbel_softmax_of_pytorch(torch, record):
     start = time.process_time()
     report = testing.check_sampling_op(testing.sampling_from_torch(torch.nn.functional.gumbel_softmax))
     record("processor seconds, check_sampling_op of F.gumbel_softmax", time.process_time() - start)
@@ -25,7 +31,7 @@ def test_gumbel_softmax_of_pytorch(torch, record):
     record("error/bound, F.gumbel_softmax", max(test.fraction for test in report.tests if test.fraction is not None))
 
 
-def test_one_of_jax():
+def test_one_of_jax(small):
     jax = pytest.importorskip("jax", reason="JAX is not installed")
 
     def fn(logits, temp, hard, key):
@@ -35,11 +41,11 @@ def test_one_of_jax():
         mask = jax.nn.one_hot(y.argmax(-1), y.shape[-1], dtype=y.dtype)
         return y + jax.lax.stop_gradient(mask - y)
 
-    report = testing.check_sampling_op(testing.sampling_from_jax(fn), choices=(2, 10), temps=(0.6, 5.0))
+    report = testing.check_sampling_op(testing.sampling_from_jax(fn), choices=(2, 10), temps=(0.6,))
     assert report.ok, str(report)
 
 
-def test_the_idiom_of_tensorflow():
+def test_the_idiom_of_tensorflow(small):
     tf = pytest.importorskip("tensorflow", reason="TensorFlow is not installed")
 
     def fn(logits, temp, hard):
@@ -50,7 +56,7 @@ def test_the_idiom_of_tensorflow():
         mask = tf.one_hot(tf.argmax(y, -1), tf.shape(y)[-1], dtype=y.dtype)
         return y + tf.stop_gradient(mask - y)
 
-    report = testing.check_sampling_op(testing.sampling_from_tensorflow(fn), choices=(2, 10), temps=(0.6, 5.0))
+    report = testing.check_sampling_op(testing.sampling_from_tensorflow(fn), choices=(2, 10), temps=(0.6,))
     assert report.ok, str(report)
 
 
@@ -159,7 +165,7 @@ def vector_quantize_132(torch):
 
 
 @pytest.mark.parametrize("shipped", [paddle_331, pyro_192, vector_quantize_132])
-def test_formulas_of_shipped_ops(torch, shipped, record):
+def test_formulas_of_shipped_ops(small, torch, shipped):
     fn, declared, cause = shipped(torch)
     op = testing.sampling_from_torch(fn, **declared)
     report = testing.check_sampling_op(op, choices=(2, 10), temps=(0.1, 1.0, 5.0))

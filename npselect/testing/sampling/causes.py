@@ -114,18 +114,19 @@ def _explains(mistake: Mistake, item: _Wrong) -> bool:
     one, tells, gradient, right, bound, at = item
     actual, guess = gradient.actual.astype(np.float64), mistake(one, tells, gradient)
     top = np.max(np.abs(np.where(one.candidates, guess, 0.0)), axis=-1, keepdims=True)
-    near = np.abs(actual - guess) <= 4 * bound * max(1.0, one.temp, 1 / one.temp) + 1e-5 * top
+    size = 16 * tells.row.form.unit * np.max(np.abs(_g(gradient)), axis=-1, keepdims=True) * max(1.0, 1 / one.temp)
+    rounding = size * _probs_without_noise(one) if mistake in _OF_LOGITS.values() else 0.0
+    off = np.abs(actual - guess)
+    near = off <= 4 * bound * max(1.0, one.temp, 1 / one.temp) + 1e-5 * top + rounding
     if one.soft is not None:
-        near &= np.abs(actual - guess) <= _NEARER * np.abs(actual - right)
+        near &= off <= np.maximum(_NEARER * np.abs(actual - right), rounding)
     return bool(np.sum(near & at) >= _EXPLAINED * np.sum(at))
 
 
 def _mistakes() -> Iterator[tuple[str, Mistake]]:
     yield _WITHOUT_TEMP, lambda one, tells, gradient: one.temp * tells.gradient(gradient.cotangent)
     yield _TWICE, lambda one, tells, gradient: tells.gradient(gradient.cotangent) / one.temp
-    yield "gradient without the noise", partial(_without_noise, 1.0, 1.0)
-    yield "gradient without the noise, and 1/temp is missing", partial(_without_noise, 1.0, 0.0)
-    yield "gradient without the noise and without the temperature", partial(_without_noise, 0.0, 0.0)
+    yield from _OF_LOGITS.items()
     yield "the cotangent is handed on, as though the sample were the logits", lambda _, __, gradient: _g(gradient)
     yield "the sign is wrong", lambda _, tells, gradient: -tells.gradient(gradient.cotangent)
     yield "the mean of the cotangent is not subtracted", _no_mean
@@ -145,13 +146,27 @@ def _product(p: Array, g: Array, temp: float) -> Array:
     return np.asarray(p * (g - sum_of_row(p * g)) / temp)
 
 
-def _without_noise(power: float, factor: float, one: Observation, _: Sampled, gradient: Gradient) -> Array:
-    """Of ``softmax(logits / temp**power)``, divided by ``temp**factor``."""
+def _probs_without_noise(one: Observation) -> Array:
+    """Of ``softmax(logits)`` and ``softmax(logits / temp)`` the larger entries."""
     from scipy import special  # type: ignore[import-untyped]
 
-    return _product(
-        special.softmax(one.logits.astype(np.float64) / one.temp**power, axis=-1), _g(gradient), one.temp**factor
-    )
+    logits = one.logits.astype(np.float64)
+    return np.maximum(special.softmax(logits, axis=-1), special.softmax(logits / one.temp, axis=-1))
+
+
+def _without_noise(power: float, factor: float, one: Observation, _: Sampled, gradient: Gradient) -> Array:
+    """Of ``softmax(logits / temp**power)``, divided by ``temp**factor``."""
+    from scipy import special
+
+    p = special.softmax(one.logits.astype(np.float64) / one.temp**power, axis=-1)
+    return _product(p, _g(gradient), one.temp**factor)
+
+
+_OF_LOGITS: dict[str, Mistake] = {
+    "gradient without the noise": partial(_without_noise, 1.0, 1.0),
+    "gradient without the noise, and 1/temp is missing": partial(_without_noise, 1.0, 0.0),
+    "gradient without the noise and without the temperature": partial(_without_noise, 0.0, 0.0),
+}
 
 
 def _no_mean(one: Observation, tells: Sampled, gradient: Gradient) -> Array:
@@ -200,12 +215,8 @@ def _of_two(seen: Sequence[Observation]) -> str | None:
     for name, power in ((_WITHOUT_TEMP, 0), (_TWICE, 2)):
         if pairs and all(_law_holds(one, one.temp**power) for one in pairs):
             return name
-    free = [(one, gradient) for one in pairs for gradient in one.gradients]
-    if free and all(
-        np.allclose(_without_noise(1.0, 1.0, one, one.sampled, gradient), _g_actual(gradient), rtol=0.01, atol=1e-6)
-        for one, gradient in free
-        if one.sampled is not None
-    ):
+    told = [item for one in pairs for item in _wrong(one, True)]
+    if told and all(_explains(_OF_LOGITS["gradient without the noise"], item) for item in told):
         return "gradient without the noise"
     return None
 
@@ -218,12 +229,13 @@ def _law_holds(one: Observation, factor: float) -> bool:
     """Whether ``y (1 - y)`` is the gradient's, times `factor`, with y of Gumbel noise."""
     assert one.sampled is not None
     gradient = next(gradient for gradient in one.gradients if not gradient.constant)
-    g = gradient.cotangent.astype(np.float64)
-    v = np.clip(factor * _g_actual(gradient)[:, 0] / (g[:, 0] - g[:, 1]), 0.0, None)
+    g, mask = _g(gradient), _selected(one)
+    of_other = np.where(mask[:, 0], _g_actual(gradient)[:, 1], -_g_actual(gradient)[:, 0])  # which has all its digits
+    v = np.clip(factor * of_other / (g[:, 1] - g[:, 0]), 0.0, None)
     if np.mean(v > 0.25 * 1.01) > 0.01:
         return False
     small = smaller_of(np.minimum(v, 0.25))[:, None]
-    y = np.where(_selected(one), 1 - small, small)
+    y = np.where(mask, 1 - small, small)
     y = np.where(one.candidates, y, 0.0)
     tells = sampled(y, one.logits, one.temp, one.sampled.row.arithmetic, 1e-12, np.full_like(y, 1e-3))
     p_value = law_of_noise(shares_of(tells)).p_value

@@ -85,7 +85,7 @@ def check_sampling_op(
         With ``sample(logits, temp, hard, seed) -> sample`` and ``backward(grad_sample, logits, temp, hard, seed) ->
         grad_logits`` over NumPy arrays of shape (rows, K), such as `SamplingOp`, or what `sampling_from_torch` returns;
         `temp` is a float. The same seed gives the same noise. An attribute ``hard_and_soft = False`` declares that
-        there is no soft form: then `hard` is always True, the gradient is asked for three cotangents more, from which
+        there is no soft form: then `hard` is always True, the gradient is asked for two cotangents more, from which
         the soft sample behind it follows (`npselect.testing.sampling.recovered`), and the report says what was not
         asked. Other attributes are those of `SamplingOp`.
     dtypes : dtype or sequence of dtypes, optional
@@ -119,9 +119,15 @@ def check_sampling_op(
     Exception
         Whatever `op` raises, with a note that says in which call.
 
+    Notes
+    -----
+    By default the noise of 100 thousand candidates is judged for each temperature, as the soft samples tell it, and 87
+    thousand hard samples for each K up to 10, 22 thousand for K = 1000. Noise that ends at G = 7 or before is found,
+    and so is any other law that is not nearly Gumbel's. Noise that ends later is not: uniform numbers of 24 bits, which
+    end at 16.6, show in float64 only, where they are equal too often.
+
     Examples
     --------
-    >>> import numpy as np
     >>> from npselect import gumbel_softmax, testing
     >>> def sample(logits, temp, hard, seed):
     ...     form = gumbel_softmax.forward if hard else gumbel_softmax.soft
@@ -129,12 +135,12 @@ def check_sampling_op(
     >>> def backward(grad_sample, logits, temp, hard, seed):
     ...     return gumbel_softmax.backward(grad_sample, logits, temp, seed=seed)
     >>> op = testing.SamplingOp("npselect", sample, backward)
-    >>> testing.check_sampling_op(op, choices=(2, 10)).ok
+    >>> testing.check_sampling_op(op, choices=(10,), temps=(0.6,)).ok
     True
     >>> def forgets_temp(grad_sample, logits, temp, hard, seed):
     ...     return temp * backward(grad_sample, logits, temp, hard, seed)
     >>> op = testing.SamplingOp("without temp", sample, forgets_temp)
-    >>> testing.check_sampling_op(op, choices=(2, 10)).likely_cause
+    >>> testing.check_sampling_op(op, choices=(10,), temps=(0.6,)).likely_cause
     '1/temp is missing'
     """
     for name, call in (("sample", "logits"), ("backward", "grad_sample, logits")):
@@ -149,8 +155,9 @@ def check_sampling_op(
 
     central = min(temps, key=lambda temp: abs(math.log(temp)))
     everything = [
-        _Asked(form, rounded(temp, form), k, temp == central, traits.hard_and_soft)
-        for form, temp, k in product(forms, dict.fromkeys(temps), asked_choices)
+        _Asked(form, temp, k, temp == rounded(central, form), traits.hard_and_soft)
+        for form in forms
+        for temp, k in product(dict.fromkeys(rounded(temp, form) for temp in temps), asked_choices)
     ]
     known = known_failures(known, [name for asked in everything for name in asked.ids])
     chance = _CHANCE * false_alarm / sum(_rows(asked.choices) for asked in everything)

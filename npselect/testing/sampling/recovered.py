@@ -78,7 +78,7 @@ def recovered_sample(
         ratio = at(by_k, r) / at(by_s, r)
         told = (r[:, None] != k[:, None]) & (at(others, r) > 0) & np.isfinite(ratio) & (ratio > 0)
 
-        v = np.clip(-temp * at(by_s, k), 0.0, 0.25)
+        v = np.clip(np.abs(temp * at(by_s, k)), 0.0, 0.25)  # a wrong sign shows in what is judged
         small = smaller_of(v)
         ratio = np.where(told, ratio, small / (1 - small))
         largest = at(others, k)
