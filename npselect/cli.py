@@ -1,4 +1,4 @@
-"""The command ``npselect``: it loads, asks `npselect.testing`, `npselect.bench` or `npselect.tiers`, and prints.
+"""The command ``npselect``: it loads, asks `npselect.testing`, `bench`, `survey` or `tiers`, and prints.
 
 Exit status: 0 all is well, 1 an implementation is wrong, 2 it could not be run, 130 interrupted.
 """
@@ -17,6 +17,7 @@ import npselect
 from npselect import testing
 from npselect._commands import CannotRunError, Parser, ended, line, load, progress_bar, writable
 from npselect.bench import command as bench_command
+from npselect.survey import command as survey_command
 from npselect.testing.families import FAMILIES
 from npselect.testing.vectors import WRITTEN
 
@@ -174,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     vectors.set_defaults(run=_vectors)
 
     bench_command.add_to(commands)
+    survey_command.add_to(commands)
 
     warm_up = commands.add_parser(
         "warm-up",

@@ -40,7 +40,15 @@ OPERATORS = {
 }
 ROOMS = {
     "npselect.__main__": {"npselect.cli"},
-    "npselect.cli": {"npselect", "npselect._commands", "npselect.bench", "npselect.testing", "npselect.tiers.cpu"},
+    "npselect.cli": {
+        "npselect",
+        "npselect._commands",
+        "npselect.bench",
+        "npselect.survey",
+        "npselect.testing",
+        "npselect.tiers.cpu",
+    },
+    "npselect.survey": {"npselect._commands", "npselect.testing"},
     "npselect.bench": {
         "npselect",
         "npselect._commands",

@@ -23,6 +23,8 @@ Subnormal numbers, as measured on x86-64 with PyTorch 2.13, JAX 0.10 and TensorF
 or not. JAX and TensorFlow, compiled or not, read them as 0 and return 0 instead of them in bfloat16, float32 and
 float64, but keep them in float16. Where that is otherwise, say so with ``flushes_subnormals=``.
 
+Those of PaddlePaddle, MLX and tinygrad hand over copies in C order. MLX on Linux reads subnormal numbers as 0.
+
 A layer is ``fn(x, logits, temp) -> chosen``, with the keywords ``where`` and ``noise``, if any: `x` and the logits are
 handed over as tensors of their own, of which the framework's autodiff takes the gradients. What a module holds as a
 parameter, such as a codebook, is given it, for instance by `torch.func.functional_call`.
@@ -32,8 +34,11 @@ adapters ``sampling_from_...`` seed the framework's generator before each call, 
 """
 
 from npselect.testing.adapters.by_jax import from_jax, layer_from_jax, sampling_from_jax
+from npselect.testing.adapters.by_mlx import from_mlx, sampling_from_mlx
 from npselect.testing.adapters.by_numpy import from_array_functions
+from npselect.testing.adapters.by_paddle import from_paddle, sampling_from_paddle
 from npselect.testing.adapters.by_tensorflow import from_tensorflow, layer_from_tensorflow, sampling_from_tensorflow
+from npselect.testing.adapters.by_tinygrad import from_tinygrad, sampling_from_tinygrad
 from npselect.testing.adapters.by_torch import from_torch, layer_from_torch, sampling_from_torch
 from npselect.testing.adapters.layer import Layer
 
@@ -41,12 +46,18 @@ __all__ = [
     "Layer",
     "from_array_functions",
     "from_jax",
+    "from_mlx",
+    "from_paddle",
     "from_tensorflow",
+    "from_tinygrad",
     "from_torch",
     "layer_from_jax",
     "layer_from_tensorflow",
     "layer_from_torch",
     "sampling_from_jax",
+    "sampling_from_mlx",
+    "sampling_from_paddle",
     "sampling_from_tensorflow",
+    "sampling_from_tinygrad",
     "sampling_from_torch",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from importlib import import_module
@@ -19,6 +20,7 @@ from npselect.testing.adapters.common import (
 )
 from npselect.testing.adapters.layer import Layer, layer
 from npselect.testing.adapters.sampling import sampling_op
+from npselect.testing.adapters.transforms import jax_transforms, transformed
 from npselect.testing.aliases import Array, Function, Option, Options, Temp, Tensor
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation
 from npselect.testing.sampling.op import SamplingOp
@@ -34,6 +36,7 @@ def from_jax(
     normalises_logits: bool = False,
     row_temp: bool = False,
     learned_temp: bool = False,
+    transforms: str | Sequence[str] = (),
 ) -> Implementation:
     """The adapter for JAX; the gradient is that of `jax.vjp`.
 
@@ -44,15 +47,20 @@ def from_jax(
         is run, under ``jax.enable_x64``. A mask of integers or bools has the gradient 0.
     name, flushes_subnormals, normalises_logits, row_temp, learned_temp : optional
         As for `from_torch`; so are the result and the errors.
+    transforms : sequence of str, optional
+        What `fn` is wrapped in, the first next to it: of "jit" (`jax.jit`; the temperature is then a traced number),
+        "vmap" (`jax.vmap` over rows: `fn` is given logits of one axis, and ``axis=-1`` where it takes one) and "remat"
+        (`jax.remat`: `fn` is run again for the backward pass).
     """
     jax = framework("jax", "from_jax")
+    call = transformed(fn, transforms, jax_transforms(jax))
     jnp = import_module("jax.numpy")
 
     around = partial(_around, jax)
 
     def select(logits: Tensor, temp: Tensor, options: Options) -> Tensor:
         temp = temp if isinstance(temp, jax.Array) else given_temp(temp, jnp.array)
-        return of_type((jax.Array, np.ndarray), fn(logits, temp, **given_options(options, jnp.array)), fn)
+        return of_type((jax.Array, np.ndarray), call(logits, temp, **given_options(options, jnp.array)), fn)
 
     def gradient(function: Function, leaf: Tensor, grad_mask: Tensor) -> Array:
         mask, pullback = jax.vjp(function, leaf)

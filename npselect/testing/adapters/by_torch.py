@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 
@@ -21,6 +21,7 @@ from npselect.testing.adapters.common import (
 )
 from npselect.testing.adapters.layer import Layer, layer
 from npselect.testing.adapters.sampling import sampling_op
+from npselect.testing.adapters.transforms import torch_transforms, transformed
 from npselect.testing.aliases import Array, Function, Option, Options, Temp, Tensor
 from npselect.testing.implementation import Implementation, function_name, guarded_implementation
 from npselect.testing.layouts import memory
@@ -38,6 +39,7 @@ def from_torch(
     normalises_logits: bool = False,
     row_temp: bool = False,
     learned_temp: bool = False,
+    transforms: str | Sequence[str] = (),
 ) -> Implementation:
     """The adapter for PyTorch; the gradient is that of `torch.autograd.grad`.
 
@@ -56,6 +58,12 @@ def from_torch(
         See `Implementation`.
     learned_temp : bool, optional
         Whether the gradient of `temp` counts, too: then the result has `Implementation.backward_temp`.
+    transforms : sequence of str, optional
+        What `fn` is wrapped in, the first next to it: of "compile" (`torch.compile`, for as many shapes as there are),
+        "vmap" (`torch.vmap` over rows: `fn` is given logits of one axis, and ``axis=-1`` where it takes one),
+        "autocast" (`torch.autocast` to the device's default, bfloat16 on a CPU; the mask is still to have the dtype of
+        the logits) and "checkpoint" (`torch.utils.checkpoint.checkpoint`, not reentrant: `fn` is run again for the
+        backward pass). What then goes wrong in a case, an error too, counts against `fn`.
 
     Returns
     -------
@@ -65,10 +73,19 @@ def from_torch(
     ------
     TypeError
         `fn` cannot be called as above.
+    ValueError
+        `transforms` names one that is not listed.
     ModuleNotFoundError
         The framework is not installed.
+
+    Examples
+    --------
+    >>> from npselect import testing
+    >>> subject = testing.from_torch(my_select, transforms=["vmap", "compile"])  # doctest: +SKIP
+    >>> testing.assert_conforms(subject)  # torch.compile(torch.vmap(my_select))  # doctest: +SKIP
     """
     torch = framework("torch", "from_torch")
+    call = transformed(fn, transforms, torch_transforms(torch))
     recorded = partial(_recorded, torch)
 
     def tensor(values: Tensor) -> Tensor:
@@ -89,7 +106,7 @@ def from_torch(
 
     def select(logits: Tensor, temp: Tensor, options: Options) -> Tensor:
         with _grads_of_others():
-            return of_type(torch.Tensor, fn(logits, temp, **given_options(options, tensor)), fn)
+            return of_type(torch.Tensor, call(logits, temp, **given_options(options, tensor)), fn)
 
     def gradient(mask: Tensor, leaf: Tensor, grad_mask: Tensor) -> Array:
         if not mask.requires_grad:
