@@ -151,7 +151,7 @@ def _probs_without_noise(one: Observation) -> Array:
     from scipy import special  # type: ignore[import-untyped]
 
     logits = one.logits.astype(np.float64)
-    return np.maximum(special.softmax(logits, axis=-1), special.softmax(logits / one.temp, axis=-1))
+    return np.asarray(np.maximum(special.softmax(logits, axis=-1), special.softmax(logits / one.temp, axis=-1)))
 
 
 def _without_noise(power: float, factor: float, one: Observation, _: Sampled, gradient: Gradient) -> Array:
