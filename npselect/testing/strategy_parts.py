@@ -111,7 +111,8 @@ def draw_case(
         lead = draw(st.sampled_from([(), (2,), (2, 3), (3, 2), (2, 2)]))
     fewest, most = (1, rows) if lead is None else (math.prod(lead), math.prod(lead))
     length = draw(st.integers(min(2, choices) if size == _LONG else 1, choices))
-    digits = temp / (2 * Format.of(form).unit)  # beyond, a quotient by temp has none behind the point, nor a bound
+    least = min(1.0, temp) if "index" in family.given else temp  # ReinMax has a softmax at temperature 1 too
+    digits = least / (2 * Format.of(form).unit)  # beyond, a quotient by temp has none behind the point, nor a bound
     pair = st.tuples(logits_row(form, length, temp, digits), cotangents_row(form, length))
     pairs = draw(st.lists(pair, min_size=fewest, max_size=most))  # a list loses what does not matter when it shrinks
     if lead is None:
