@@ -30,7 +30,7 @@ from npselect.testing.sampler_statistics import (
     same_seed,
 )
 
-__all__ = ["TESTS", "check_sampler", "each_choices", "integer", "probability", "size_of", "tests_of"]
+__all__ = ["TESTS", "check_sampler", "each_choices", "integer", "probability", "size_of", "sampler_tests"]
 
 _ORDERS = ("index", "probability")
 _AFTER_FORM = (
@@ -168,7 +168,7 @@ def check_sampler(
     taken: list[int] = []
     for k, size in zip(asked, sizes, strict=True):
         many = max(size, size_of(k, 20)) if rows is None else size
-        tests, largest = tests_of(sample, k, form, vectors, size, many, range(seed, seed + seeds), max_seed)
+        tests, largest = sampler_tests(sample, k, form, vectors, size, many, range(seed, seed + seeds), max_seed)
         results += tests
         taken.append(largest)
     chances = sum(result.p_value is not None for result in results)
@@ -186,7 +186,7 @@ def check_sampler(
     )
 
 
-def tests_of(
+def sampler_tests(
     sample: Sampler, k: int, form: Dtype, vectors: int, rows: int, many_rows: int, seeds: range, max_seed: int | None
 ) -> tuple[list[SamplerTest], int]:
     """All the tests of one K, their p-values corrected for the comparisons of each alone; and the largest seed."""

@@ -21,6 +21,7 @@ __all__ = ["likely_cause"]
 
 Mistake = Callable[[Observation, Sampled, Gradient], Array]
 _EXPLAINED = 0.995  # of the entries that are wrong
+_EXPLAINED_IN_16_BITS = 0.9  # where small differences are mostly rounding
 _NEARER = 0.2  # how near a mistake must be to what was seen, compared with what is right
 _CLAMPS = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-10, 1e-2)
 _WITHOUT_TEMP, _TWICE = "1/temp is missing", "1/temp is there twice"
@@ -120,7 +121,8 @@ def _explains(mistake: Mistake, item: _Wrong) -> bool:
     near = off <= 4 * bound * max(1.0, one.temp, 1 / one.temp) + 1e-5 * top + rounding
     if one.soft is not None:
         near &= off <= np.maximum(_NEARER * np.abs(actual - right), rounding)
-    return bool(np.sum(near & at) >= _EXPLAINED * np.sum(at))
+    enough = _EXPLAINED if tells.row.form.precision > 16 else _EXPLAINED_IN_16_BITS
+    return bool(np.sum(near & at) >= enough * np.sum(at))
 
 
 def _mistakes() -> Iterator[tuple[str, Mistake]]:

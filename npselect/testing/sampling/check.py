@@ -15,7 +15,7 @@ from npselect.testing.aliases import Array, Dtype, SamplingFunctions, Tensor
 from npselect.testing.check import name_of, versions
 from npselect.testing.dtypes import floating_dtype, rounded
 from npselect.testing.known import known_failures, reason_for
-from npselect.testing.sampler import TESTS, each_choices, integer, probability, size_of, tests_of
+from npselect.testing.sampler import TESTS, each_choices, integer, probability, sampler_tests, size_of
 from npselect.testing.sampler_questions import FormError, draw, equal_logits, question_of
 from npselect.testing.sampler_report import SamplerTest
 from npselect.testing.sampler_statistics import all_frequencies, each_frequency, judged, mean_logit
@@ -236,7 +236,7 @@ def _ask(op: SamplingFunctions, traits: Traits, asked: _Asked, seed: int, chance
     if asked.central:
         rows = _size("samples", k)
         many = max(rows, _size("many", k))
-        found, _ = tests_of(hard, k, form, _VECTORS, rows, many, range(seed, seed + _SEEDS), traits.max_seed)
+        found, _ = sampler_tests(hard, k, form, _VECTORS, rows, many, range(seed, seed + _SEEDS), traits.max_seed)
     else:
         found = list(_frequencies(hard, k, form, seed, rng))
     asked.raw += [Raw(test.name, test.verdict, test.comparisons, test.p_value, None, test.finding) for test in found]
