@@ -49,7 +49,7 @@ def test_the_judge_of_samplers():
     assert judge(sample).ok
     found = judge(lambda logits, seed: sample(logits, seed, 0.7))
     assert not found.ok
-    assert "each frequency" in found.cause
+    assert "mean logit" in found.cause
     assert found.detail.startswith("K=10, ")
 
 

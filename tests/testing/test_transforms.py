@@ -16,6 +16,7 @@ from npselect.testing.adapters.transforms import jax_transforms, transformed
 EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.frameworks
 of_a_function = "ignore:.*should not be instantiated:DeprecationWarning"  # torch.compile does, of a Function
+of_all = functools.partial(pytest.param, marks=pytest.mark.slow)  # a smaller one stands beside it
 of_script = "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"  # in torch's own modules
 
 
@@ -55,7 +56,10 @@ def asked(operator=straight_through):
 
 
 def report_of(adapter, fn, transforms, *, operator=straight_through, **options):
-    return testing.check(adapter(fn, transforms=transforms, **options), operator=operator, cases=asked(operator))
+    cases = asked(operator)
+    if adapter is testing.from_jax:  # which compiles each operation for each shape
+        cases = [case for case in cases if case.name in ("rows", "axis=1", "no rows")]
+    return testing.check(adapter(fn, transforms=transforms, **options), operator=operator, cases=cases)
 
 
 def cause_of(adapter, fn, *transforms):
@@ -80,7 +84,7 @@ def test_torch_idiom_passes(transforms):
 
 
 @pytest.mark.filterwarnings(of_script)
-@pytest.mark.parametrize("transforms", [("compile",), ("vmap", "compile")])
+@pytest.mark.parametrize("transforms", [("compile",), of_all(("vmap", "compile"))])
 def test_torch_idiom_passes_compiled(transforms):
     torch = needs("torch")
     torch._dynamo.reset()
@@ -89,7 +93,7 @@ def test_torch_idiom_passes_compiled(transforms):
     assert report.ok, str(report)
 
 
-@pytest.mark.parametrize("transforms", [("jit",), ("vmap",), "remat", ("vmap", "remat", "jit")])
+@pytest.mark.parametrize("transforms", ["jit", ("vmap", "jit"), of_all(("vmap", "remat", "jit"))])
 def test_jax_examples_pass(transforms):
     pairs = ((straight_through, "stop_gradient_select"), (gumbel_softmax, "custom_vjp_select"))
     for operator, select in pairs:
@@ -211,10 +215,10 @@ def test_a_detach_that_is_lost_in_a_checkpoint():
     seen = []
 
     def select(logits, temp):  # a cache by identity, which the second run of a checkpoint hits
-        probs, hard = idiom(torch, logits, temp)
         if seen and seen[-1] is logits:
-            return probs * hard
+            return logits.detach()
         seen.append(logits)
+        probs, hard = idiom(torch, logits, temp)
         return probs + (hard - probs).detach()
 
     assert "CheckpointError" in cause_of(testing.from_torch, select, "checkpoint")
@@ -231,7 +235,7 @@ def test_a_second_run_of_a_checkpoint_that_comes_out_otherwise():
         probs, hard = idiom(torch, logits, temp)
         return probs + (hard - probs).detach()
 
-    assert "gradient" in cause_of(testing.from_torch, select, "checkpoint")
+    assert "backward" in cause_of(testing.from_torch, select, "checkpoint")
 
 
 @pytest.mark.filterwarnings(of_script)

@@ -47,7 +47,7 @@ PACKAGE = Package(
         KnownOp(
             "vector_quantize_pytorch.gumbel_sample(stochastic=True, straight_through=True)",
             stochastic,
-            sampling(temps=(1.0,)),
+            sampling(temps=(1.0,), choices=(2, 10)),
             "The noise is added to logits / temperature; the gradient is that of the softmax without it.",
             _LINKS,
             _REPRODUCE,

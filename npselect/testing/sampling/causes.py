@@ -82,7 +82,9 @@ def _of_form(seen: Sequence[Observation], hard: bool) -> str | None:
     telling = [item for item in wrong if item.one.soft is not None or item.one.logits.shape[-1] > 2]
     if not telling:
         return None  # any gradient of two entries is that of some sample
-    return next((name for name, mistake in _mistakes() if all(_explains(mistake, item) for item in telling)), None)
+    scaled = any(item.one.temp != 1 for item in telling)  # at temp 1 a power of it explains nothing
+    known = ((name, mistake) for name, mistake in _mistakes() if scaled or name not in (_WITHOUT_TEMP, _TWICE))
+    return next((name for name, mistake in known if all(_explains(mistake, item) for item in telling)), None)
 
 
 class _Wrong(NamedTuple):
@@ -215,7 +217,7 @@ def _of_two(seen: Sequence[Observation]) -> str | None:
     """Of K = 2 without a soft form: what makes the noise that the gradient tells be Gumbel's."""
     pairs = [one for one in seen if one.logits.shape[-1] == 2 and one.sampled is not None and one.soft is None]
     for name, power in ((_WITHOUT_TEMP, 0), (_TWICE, 2)):
-        if pairs and all(_law_holds(one, one.temp**power) for one in pairs):
+        if any(one.temp != 1 for one in pairs) and all(_law_holds(one, one.temp**power) for one in pairs):
             return name
     told = [item for one in pairs for item in _wrong(one, True)]
     if told and all(_explains(_OF_LOGITS["gradient without the noise"], item) for item in told):
