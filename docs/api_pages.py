@@ -23,6 +23,7 @@ MODULES = {
     "npselect.testing": "The oracle for somebody else's code.",
     "npselect.testing.tolerance": "The bounds, derived in :doc:`/why/bounds`.",
     "npselect.testing.strategies": "Rows for hypothesis that are hard to get right, and shrink.",
+    "npselect.survey": "What ``npselect survey`` does: the ops of the packages that are installed, judged.",
     "npselect.bench": "What ``npselect bench`` does: judged, then timed, in turns, beside a copy.",
 }
 SECTIONS = {

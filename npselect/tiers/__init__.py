@@ -155,7 +155,7 @@ def choose(backend: str | None, on_gpu: bool = False) -> RowFunctions:
     """
     if backend is None:
         backend = "cuda" if on_gpu else "cpu"
-    if not isinstance(backend, str) or backend not in _MODULES:  # type: ignore[redundant-expr]
+    if not isinstance(backend, str) or backend not in _MODULES:
         raise ValueError(f"backend is {backend!r}; it takes None or one of {', '.join(map(repr, _MODULES))}")
     return _load(backend)
 

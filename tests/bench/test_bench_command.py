@@ -166,6 +166,7 @@ def child(*arguments, before="", **options):
     return subprocess.Popen(command, text=True, env={**environment, "TERM": "xterm", "COLUMNS": "100"}, **options)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_interrupt_prints_what_was_measured(tmp_path):
     (tmp_path / "slow.py").write_text(
         f"import runpy, time\nexample = runpy.run_path({EXAMPLE!r})\nforward = example['forward']\n"

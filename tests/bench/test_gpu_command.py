@@ -190,6 +190,7 @@ def test_a_hang_is_ended_and_followed_by_the_rest(tmp_path):
     assert found["sections"]["good"]["status"] == "ok"
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="whether a process runs is read in /proc, on Linux alone")
 def test_the_budget_is_kept(tmp_path):
     begun = time.monotonic()
     status, output, found = run(tmp_path, "endless,patient,good", "--budget", "17")
@@ -213,6 +214,8 @@ def running(process):
         return False
 
 
+@pytest.mark.skipif(not Path("/proc").exists(), reason="whether a process runs is read in /proc, on Linux alone")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(tmp_path, number):
     process = command(tmp_path, "good,endless,good")

@@ -218,6 +218,7 @@ def test_refused(capsys, monkeypatch, name, message):
     assert err.count("\n") == 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_an_interrupt_of_the_command_alone_reaches_its_process(tmp_path):
     (tmp_path / "slow.py").write_text(
         "import time\ndef forward(logits, temp):\n    print('waiting', flush=True)\n    time.sleep(60)\n"

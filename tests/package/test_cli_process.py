@@ -66,6 +66,7 @@ def test_on_a_terminal(folder, rich):
     assert b"expected" in line
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 def test_interrupt(folder):
     (folder / "slow.py").write_text(
         "import time\nfrom right import *\n"
