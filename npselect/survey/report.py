@@ -130,7 +130,7 @@ class SurveyReport:
         ValueError
             It is no survey.
         """
-        whole: dict[str, Any] = json.loads(text)
+        whole: Any = json.loads(text)
         if not isinstance(whole, dict) or whole.get("schema") != _SCHEMA:
             raise ValueError(f"no {_SCHEMA}")
         for result in whole["results"]:

@@ -38,7 +38,7 @@ def known_failures(known: Mapping[str, str] | None, ids: Sequence[str]) -> dict[
     if not isinstance(known, Mapping):
         raise TypeError(f"known is {known!r}; it takes a mapping of case ids, or patterns of them, to reasons")
     for pattern, reason in known.items():
-        if not isinstance(pattern, str) or not isinstance(reason, str):
+        if not all(isinstance(text, str) for text in (pattern, reason)):
             raise TypeError(
                 f"known holds {pattern!r}: {reason!r}; both must be str, a case id or a pattern and a reason"
             )
