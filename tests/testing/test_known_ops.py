@@ -65,6 +65,7 @@ def test_the_judge_of_selections():
     assert "temp" in found.cause
 
 
+@pytest.mark.slow  # tests of check_sampling_op stand beside it
 def test_the_judge_of_ops_that_draw_noise():
     judge = judging.sampling()
 
@@ -104,8 +105,11 @@ def test_the_judge_of_noise():
         assert found.ok
         assert found.remarks == (f"uniforms of {bits} bits: no draw beyond {end}, nothing rarer than 2**-{bits}",)
     cut = judge(lambda count, seed: gumbel(rng.uniform(1e-12, 0.999, count)))
-    assert not cut.ok
-    assert cut.cause == "not of the Gumbel distribution"
+    assert (cut.ok, cut.cause) == (False, "uniforms cut off: no draw beyond G = 6.9")
+    low = judge(lambda count, seed: gumbel(rng.uniform(1e-5, 1 - 1e-12, count)))
+    assert (low.ok, low.cause) == (False, "uniforms cut off: no draw below G = -2.4")
+    wide = judge(lambda count, seed: 1.01 * gumbel(rng.uniform(1e-12, 1 - 1e-12, count)))
+    assert (wide.ok, wide.cause) == (False, "not of the Gumbel distribution")
     infinite = judge(lambda count, seed: np.full(count, np.inf))
     assert infinite.cause == "draws that are not finite"
 
