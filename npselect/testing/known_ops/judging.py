@@ -95,9 +95,9 @@ def noise() -> Judge:
 
     The largest distance of the draws' distribution function from ``exp(-exp(-G))`` is held to the bound of Dvoretzky,
     Kiefer, Wolfowitz and Massart, ``P(distance > e) <= 2 exp(-2 n e**2)``, at 1e-9. That no draw lies beyond x, where
-    each does with probability q, has the probability ``(1 - q)**n < exp(-n q)``, held to the same. Among the largest of 2**23 draws
-    numbers that are equal tell of uniforms on a grid: independent draws with a density have hardly a pair. A grid of
-    ``2**-b`` ends at ``G = b ln 2``. That is what many generators document, so it is a remark.
+    each does with probability q, has the probability ``(1 - q)**n < exp(-n q)``, held to the same. Among the largest of
+    2**23 draws numbers that are equal tell of uniforms on a grid: independent draws with a density have hardly a pair.
+    A grid of ``2**-b`` ends at ``G = b ln 2``. That is what many generators document, so it is a remark.
     """
 
     def judge(draw: Callable[[int, int], Array]) -> Finding:
