@@ -119,8 +119,8 @@ def noise() -> Judge:
         most, least = (np.exp(-_DRAWS * tail) < _CHANCE for tail in (1 - exact[-1], exact[0]))
         if most or least:
             end = f"beyond G = {drawn[-1]:.1f}" if most else f"below G = {drawn[0]:.1f}"
-            detail = f"{_DRAWS} draws lie in [{drawn[0]:.3g}, {drawn[-1]:.3g}]"
-            return Finding(False, "noise", f"uniforms cut off: no draw {end}", detail, tuple(remarks))
+            span = f"{_DRAWS} draws lie in [{drawn[0]:.3g}, {drawn[-1]:.3g}]"
+            return Finding(False, "noise", f"uniforms cut off: no draw {end}", span, tuple(remarks))
         ok = distance <= allowed
         detail = None if ok else f"distribution function {distance:.3g} off; expected {allowed:.3g} at most"
         return Finding(ok, "noise", None if ok else "not of the Gumbel distribution", detail, tuple(remarks))
