@@ -146,3 +146,17 @@ def test_one_hots_of_any_index():
     logits = np.zeros((2, 3))
     for index in ([2, 0], [[2], [0]], np.uint32([2, 0])):
         assert judging.one_hot(index, logits).tolist() == [[False, False, True], [True, False, False]]
+
+
+def test_at_temp_1_a_missing_power_of_it_is_no_cause():
+    """Where only a hard form exists, any gradient would be explained by that."""
+
+    def drawn(logits, temp, hard, seed):
+        return sample(logits, seed).astype(logits.dtype)
+
+    def backward(grad_sample, logits, temp, hard, seed):
+        return straight_through.backward(grad_sample, logits, temp, backend="reference")
+
+    op = SamplingOp("without noise", drawn, backward, hard_and_soft=False)
+    found = judging.sampling(temps=(1.0,), choices=(2, 10))(op)
+    assert (found.ok, found.cause) == (False, "gradient without the noise")
