@@ -36,11 +36,6 @@ def samples() -> Callable[[Array, int], Tensor]:
     return lambda logits, seed: compiled(logits, jax.random.key(seed))
 
 
-def samples_eagerly() -> Callable[[Array, int], Tensor]:
-    jax = import_module("jax")
-    return lambda logits, seed: draw(jax.numpy.array(logits), jax.random.key(seed))
-
-
 _LINKS = ("https://github.com/google-deepmind/distrax",)
 PACKAGE = Package(
     "distrax",
@@ -55,17 +50,10 @@ PACKAGE = Package(
             _LINKS,
         ),
         KnownOp(
-            "distrax.straight_through_wrapper(OneHotCategorical), samples",
-            samples_eagerly,
-            sampler(max_seed=2**32 - 1),
-            "Samples unchanged: sample + (probs - stop_gradient(probs)).",
-            _LINKS,
-        ),
-        KnownOp(
             "jax.jit of distrax.straight_through_wrapper(OneHotCategorical), samples",
             samples,
             sampler(max_seed=2**32 - 1),
-            "The same, compiled.",
+            "Samples unchanged: sample + (probs - stop_gradient(probs)).",
             _LINKS,
         ),
     ),
