@@ -62,4 +62,4 @@ def _finding(result: Result) -> list[str]:
         f"- documented: {result.documented}",
         "",
     ]
-    return [*lines, "```python", *result.reproduce.splitlines(), "```", ""] if result.reproduce else lines
+    return [*lines, "```text", *result.reproduce.splitlines(), "```", ""] if result.reproduce else lines

@@ -65,6 +65,7 @@ def test_the_judge_of_selections():
     assert "temp" in found.cause
 
 
+@pytest.mark.slow  # tests of check_sampling_op stand beside it
 def test_the_judge_of_ops_that_draw_noise():
     judge = judging.sampling()
 
@@ -104,8 +105,11 @@ def test_the_judge_of_noise():
         assert found.ok
         assert found.remarks == (f"uniforms of {bits} bits: no draw beyond {end}, nothing rarer than 2**-{bits}",)
     cut = judge(lambda count, seed: gumbel(rng.uniform(1e-12, 0.999, count)))
-    assert not cut.ok
-    assert cut.cause == "not of the Gumbel distribution"
+    assert (cut.ok, cut.cause) == (False, "uniforms cut off: no draw beyond G = 6.9")
+    low = judge(lambda count, seed: gumbel(rng.uniform(1e-5, 1 - 1e-12, count)))
+    assert (low.ok, low.cause) == (False, "uniforms cut off: no draw below G = -2.4")
+    wide = judge(lambda count, seed: 1.01 * gumbel(rng.uniform(1e-12, 1 - 1e-12, count)))
+    assert (wide.ok, wide.cause) == (False, "not of the Gumbel distribution")
     infinite = judge(lambda count, seed: np.full(count, np.inf))
     assert infinite.cause == "draws that are not finite"
 
@@ -142,3 +146,17 @@ def test_one_hots_of_any_index():
     logits = np.zeros((2, 3))
     for index in ([2, 0], [[2], [0]], np.uint32([2, 0])):
         assert judging.one_hot(index, logits).tolist() == [[False, False, True], [True, False, False]]
+
+
+def test_at_temp_1_a_missing_power_of_it_is_no_cause():
+    """Where only a hard form exists, any gradient would be explained by that."""
+
+    def drawn(logits, temp, hard, seed):
+        return sample(logits, seed).astype(logits.dtype)
+
+    def backward(grad_sample, logits, temp, hard, seed):
+        return straight_through.backward(grad_sample, logits, temp, backend="reference")
+
+    op = SamplingOp("without noise", drawn, backward, hard_and_soft=False)
+    found = judging.sampling(temps=(1.0,), choices=(2, 10))(op)
+    assert (found.ok, found.cause) == (False, "gradient without the noise")

@@ -19,6 +19,7 @@ Judge = Callable[[Tensor], Finding]
 _ROWS = 2000
 _DRAWS = 1 << 23
 _TOP = 50
+_CHANCE = 1e-9  # that honest noise fails one of the tests of noise
 
 
 def sampling(*, temps: Sequence[float] = (0.1, 1.0), choices: Sequence[int] = (10,), dtypes: str = "float32") -> Judge:
@@ -93,9 +94,10 @@ def noise() -> Judge:
     """``draw(n, seed) -> array``: standard Gumbel noise by itself.
 
     The largest distance of the draws' distribution function from ``exp(-exp(-G))`` is held to the bound of Dvoretzky,
-    Kiefer, Wolfowitz and Massart, ``P(distance > e) <= 2 exp(-2 n e**2)``, at 1e-9. Among the largest of 2**23 draws
-    numbers that are equal tell of uniforms on a grid: independent draws with a density have hardly a pair. A grid of
-    ``2**-b`` ends at ``G = b ln 2``. That is what many generators document, so it is a remark.
+    Kiefer, Wolfowitz and Massart, ``P(distance > e) <= 2 exp(-2 n e**2)``, at 1e-9. That no draw lies beyond x, where
+    each does with probability q, has the probability ``(1 - q)**n < exp(-n q)``, held to the same. Among the largest of
+    2**23 draws numbers that are equal tell of uniforms on a grid: independent draws with a density have hardly a pair.
+    A grid of ``2**-b`` ends at ``G = b ln 2``. That is what many generators document, so it is a remark.
     """
 
     def judge(draw: Callable[[int, int], Array]) -> Finding:
@@ -106,7 +108,7 @@ def noise() -> Judge:
         exact = np.exp(-np.exp(-drawn))
         steps = np.arange(_DRAWS + 1) / _DRAWS
         distance = float(np.max(np.maximum(np.abs(exact - steps[1:]), np.abs(exact - steps[:-1]))))
-        allowed = float(np.sqrt(np.log(2e9) / (2 * _DRAWS)))
+        allowed = float(np.sqrt(np.log(2 / _CHANCE) / (2 * _DRAWS)))
         top = drawn[-_TOP:]
         equal = int(np.sum(np.diff(top) == 0))
         if equal >= 4:
@@ -114,6 +116,11 @@ def noise() -> Judge:
             bits = round(-np.log2(np.min(np.abs(np.diff(spacing)))))
             end = bits * np.log(2)
             remarks.append(f"uniforms of {bits} bits: no draw beyond {end:.1f}, nothing rarer than 2**-{bits}")
+        most, least = (np.exp(-_DRAWS * tail) < _CHANCE for tail in (1 - exact[-1], exact[0]))
+        if most or least:
+            end = f"beyond G = {drawn[-1]:.1f}" if most else f"below G = {drawn[0]:.1f}"
+            span = f"{_DRAWS} draws lie in [{drawn[0]:.3g}, {drawn[-1]:.3g}]"
+            return Finding(False, "noise", f"uniforms cut off: no draw {end}", span, tuple(remarks))
         ok = distance <= allowed
         detail = None if ok else f"distribution function {distance:.3g} off; expected {allowed:.3g} at most"
         return Finding(ok, "noise", None if ok else "not of the Gumbel distribution", detail, tuple(remarks))
