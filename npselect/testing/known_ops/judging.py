@@ -73,9 +73,7 @@ def _few(dtype: str) -> list[Case]:
 
     def case(name: str, logits: Array, temp: float) -> Case:
         grad_mask = rng.standard_normal(logits.shape)
-        return Case(
-            f"{dtype}/{name}", "", logits.astype(dtype), grad_mask.astype(dtype), float(np.asarray(temp, dtype))
-        )
+        return Case(name, "", logits.astype(dtype), grad_mask.astype(dtype), float(np.asarray(temp, dtype)))
 
     ordinary = [(rows, k, temp) for rows, k in ((64, 2), (64, 10), (16, 100)) for temp in (0.6, 1.0)]
     found = [case(f"K={k}, temp {temp:g}", 3 * rng.standard_normal((rows, k)), temp) for rows, k, temp in ordinary]
