@@ -65,7 +65,7 @@ def check(
     operator : module, optional
         `npselect.straight_through`; or `npselect.gumbel_softmax`: then noise is given in every case, and the
         implementation must take it; or `npselect.reinmax`: likewise an index, of int64 in the shape of the logits
-        without the axis, as frameworks draw one. (What draws its own noise is for `npselect.testing.check_sampler`.)
+        without the axis, as frameworks draw one. (What draws its own noise is for `check_sampling_op`.)
     dtypes : dtype or sequence of dtypes, optional
         Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
         or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
@@ -271,7 +271,7 @@ def _options(implementation: SelectionFunctions, family: Family) -> frozenset[st
         if option not in options:
             raise TypeError(
                 f"{name_of(implementation)} takes no {option}=, which operator={family.name} gives; what draws its own "
-                "noise is for npselect.testing.check_sampler"
+                "noise is for npselect.testing.check_sampling_op"
             )
     return options
 

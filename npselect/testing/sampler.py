@@ -30,7 +30,7 @@ from npselect.testing.sampler_statistics import (
     same_seed,
 )
 
-__all__ = ["TESTS", "check_sampler", "each_choices", "integer", "probability", "size_of", "sampler_tests"]
+__all__ = ["TESTS", "check_sampler", "each_choices", "integer", "probability", "sampler_tests", "size_of"]
 
 _ORDERS = ("index", "probability")
 _AFTER_FORM = (

@@ -167,7 +167,7 @@ def test_what_is_no_implementation_is_a_type_error(broken, message):
 
 
 def test_what_takes_no_noise_is_no_gumbel_softmax():
-    with pytest.raises(TypeError, match=r"takes no noise=.*is for npselect.testing.check_sampler"):
+    with pytest.raises(TypeError, match=r"takes no noise=.*is for npselect.testing.check_sampling_op"):
         testing.check(implementation(hard, soft_gradient), operator=gumbel_softmax)
 
 
