@@ -22,7 +22,7 @@ from npselect.testing import tolerance
 
 STATES = ["raise", "call", "warn", "print"]
 # Of these, the first two states must do: what calls nobody warns and prints no more.
-SLOW = {"check", "check_selection", "write_vectors", "run"}
+SLOW = {"check", "check_sampling_op", "check_selection", "write_vectors", "run"}
 TIERS = [*((dtype, "reference") for dtype in inputs.DTYPES), ("float32", "cpu")]
 COTANGENTS = {"backward": 1, "jvp": 1, "backward_temp": 1, "double_backward": 2}
 
@@ -144,6 +144,16 @@ def sampler():
     return str(testing.check_sampler(sample, choices=(2,), rows=1024, seeds=2))
 
 
+def sampling_op():
+    def sample(logits, temp, hard, seed):
+        return (gumbel_softmax.forward if hard else gumbel_softmax.soft)(logits, temp, seed=seed)
+
+    def backward(grad_sample, logits, temp, hard, seed):
+        return gumbel_softmax.backward(grad_sample, logits, temp, seed=seed)
+
+    return str(testing.check_sampling_op(testing.SamplingOp("own", sample, backward), temps=(1.0,), choices=(2,)))
+
+
 def bounds(function, dtype):
     logits, grad = harsh(dtype)
     cotangents = [grad[:3]] * COTANGENTS.get(function, 0)
@@ -172,6 +182,7 @@ CALLS = {
         "cases": lambda: [case.id for case in testing.cases("float16", 1e-7, options=["row_temp"])],
         "check": lambda: [check(dtype) for dtype in ("float16", "float64")],
         "check_sampler": sampler,
+        "check_sampling_op": sampling_op,
         "check_selection": lambda: [check_selection(dtype) for dtype in ("float16", "float64")],
         "find_case": lambda: [asked(dtype) for dtype in ("float16", "float64")],
         "load_vectors": lambda: None,  # by the next
@@ -180,12 +191,10 @@ CALLS = {
         "from_array_functions": lambda: testing.from_array_functions(
             straight_through.forward, textbook_backward
         ).forward(np.zeros((1, 2)), 0.6),
-        "from_torch": None,  # frameworks have no error state; what the adapters do with NumPy is to copy
-        "from_jax": None,
-        "from_tensorflow": None,
-        "layer_from_torch": None,
-        "layer_from_jax": None,
-        "layer_from_tensorflow": None,
+        # Frameworks have no error state; what the adapters do with NumPy is to copy.
+        **{f"{kind}from_{name}": None for kind in ("", "layer_") for name in ("torch", "jax", "tensorflow")},
+        **{f"from_{name}": None for name in ("paddle", "mlx", "tinygrad")},
+        **{f"sampling_from_{name}": None for name in ("torch", "jax", "tensorflow", "paddle", "mlx", "tinygrad")},
     },
     tolerance: {
         "isclose": lambda: tolerance.isclose([1e308, 1e-308], [-1e308, 0.0], [np.inf, 1e-300]),

@@ -104,6 +104,7 @@ def test_what_does_not_depend_on_the_logits_has_the_gradient_0(package):
 
 @of_each
 def test_other_dtypes(package):
+    needs(package)
     ml_dtypes = pytest.importorskip("ml_dtypes", reason="ml_dtypes is not installed")
     numbers = np.array([[1.5, -2.0, 0.25]])
     for dtype in (np.float16, np.float32, ml_dtypes.bfloat16):
