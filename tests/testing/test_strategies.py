@@ -10,10 +10,12 @@ import functools
 import subprocess
 
 import children
+import faults
 import numpy as np
 import pytest
 import test_check_reinmax
 import test_faults
+import test_faults_options
 from honest import HONEST, hard, implementation, soft_gradient, with_options
 from hypothesis import HealthCheck, Phase, find, given, settings
 
@@ -75,20 +77,20 @@ FEW = (
 
 
 def test_some_faults_are_found():
-    subjects = {name: implementation(fault.forward, fault.backward) for name, fault in test_faults.FAULTS.items()}
+    subjects = {name: implementation(fault.forward, fault.backward) for name, fault in faults.FAULTS.items()}
     some = {name: subject for name, subject in subjects.items() if name in FEW}
     assert unfound(strategies.cases("float32", longest=0), made(some)) == set()
 
 
 @pytest.mark.slow
 def test_faults_are_found():
-    subjects = {name: implementation(fault.forward, fault.backward) for name, fault in test_faults.FAULTS.items()}
+    subjects = {name: implementation(fault.forward, fault.backward) for name, fault in faults.FAULTS.items()}
     assert len(subjects) > 70
     assert unfound(strategies.cases("float32"), made(subjects)) == set()
 
 
 def test_faults_with_options_are_found():
-    subjects = {name: subject for name, (subject, *_) in test_faults.OPTIONS.items()}
+    subjects = {name: subject for name, (subject, *_) in test_faults_options.OPTIONS.items()}
     axis_alone = {name: subject for name, subject in subjects.items() if name.startswith("axis:")}
     both = {name: subject for name, subject in subjects.items() if name not in axis_alone}
     assert unfound(strategies.cases("float32", options="axis", longest=0), made(axis_alone)) == set()
@@ -98,9 +100,9 @@ def test_faults_with_options_are_found():
 @pytest.mark.slow
 def test_faults_with_noise_are_found():
     subjects = {}
-    for name, (change, _) in test_faults.NOISE_MISTAKES.items():
+    for name, (change, _) in test_faults_options.NOISE_MISTAKES.items():
         for passes in ({"forward"}, {"backward"}, {"forward", "backward"}):
-            subjects[f"{name}, {' and '.join(sorted(passes))}"] = test_faults.noise_mistaken(
+            subjects[f"{name}, {' and '.join(sorted(passes))}"] = test_faults_options.noise_mistaken(
                 **dict.fromkeys(passes, change)
             )
     assert unfound(strategies.cases("float32", operator=gumbel_softmax), made(subjects)) == set()
@@ -196,7 +198,7 @@ def smallest(strategy, condition):
 
 
 def test_a_fault_shrinks_to_a_small_case():
-    forgotten = implementation(hard, test_faults.temp_forgotten)
+    forgotten = implementation(hard, faults.temp_forgotten)
     case = smallest(strategies.cases("float32"), lambda case: refused(forgotten, case))
     assert case.logits.shape == (1, 2)
     assert case.logits.tolist() == [[0.0, 0.0]]
