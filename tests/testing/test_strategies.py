@@ -64,8 +64,8 @@ def made(subjects):
 # ------------------------------------------------------------------------------------------------ faults
 
 
-# Which examples come is for Hypothesis' version to decide: 200 of them may miss a fault or two that shows in rare rows.
-RARE = 2
+# It shows in the last few candidates of more than 16. Cases of `check` tell of it; none of the 200 examples did.
+MISSED = {"backward: last block forgotten"}
 
 FEW = (
     "backward: 1/temp missing",
@@ -89,8 +89,7 @@ def test_some_faults_are_found():
 def test_faults_are_found():
     subjects = {name: implementation(fault.forward, fault.backward) for name, fault in faults.FAULTS.items()}
     assert len(subjects) > 70
-    left = unfound(strategies.cases("float32"), made(subjects))
-    assert len(left) <= RARE, left
+    assert unfound(strategies.cases("float32"), made(subjects)) <= MISSED
 
 
 def test_faults_with_options_are_found():
@@ -109,8 +108,7 @@ def test_faults_with_noise_are_found():
             subjects[f"{name}, {' and '.join(sorted(passes))}"] = test_faults_options.noise_mistaken(
                 **dict.fromkeys(passes, change)
             )
-    left = unfound(strategies.cases("float32", operator=gumbel_softmax), made(subjects))
-    assert len(left) <= RARE, left
+    assert unfound(strategies.cases("float32", operator=gumbel_softmax), made(subjects)) == set()
 
 
 @pytest.mark.slow
@@ -131,8 +129,7 @@ def test_faults_of_reinmax_are_found():
             return fault(w, temp, index).astype(w.dtype)
 
         subjects[f"forward: {name}"] = implementation(forward, right)
-    left = unfound(strategies.cases("float32", operator=reinmax), made(subjects))
-    assert len(left) <= RARE, left
+    assert unfound(strategies.cases("float32", operator=reinmax), made(subjects)) == set()
 
 
 @pytest.mark.slow
