@@ -158,7 +158,8 @@ def _longer(draw: DrawFn, w: Array, g: Array, temp: float, lengths: tuple[int, i
     shortest, longest = lengths
     edges = [n for power in range(7, 18) for n in (2**power - 1, 2**power, 2**power + 1)]
     known = [n for n in [*range(shortest + 1, 66), *edges] if shortest < n < longest]
-    length = draw(st.sampled_from([*known, *[longest] * 60]))  # two in five are the longest: an index of 16 bits shows there
+    # Two in five are the longest: an index of 16 bits shows there alone.
+    length = draw(st.sampled_from([*known, *[longest] * 60]))
     rows = 2 if length < 4096 else 1
     w, g = w[:rows], g[:rows]
     places = draw(st.lists(st.integers(0, length - 1), min_size=w.shape[1], max_size=w.shape[1], unique=True))
