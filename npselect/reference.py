@@ -33,6 +33,7 @@ import numpy as np
 from npselect._modes import in_usual_modes
 from npselect._oracle.numbers import Digits, Wide
 from npselect._oracle.philox import words
+from npselect._oracle.rotation import rotation
 from npselect._oracle.rounding import evaluate, evaluate_sums
 from npselect._oracle.rows import INVALID, Array, Indices, Rows, choose, cotangent, finish, given
 
@@ -46,6 +47,7 @@ __all__ = [
     "mask",
     "mask_at",
     "reinmax",
+    "rotation",
     "soft",
 ]
 

@@ -20,6 +20,7 @@ from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH
 from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
+from npselect.tiers.cpu.rotation import rotation
 
 __all__ = [
     "backward",
@@ -31,6 +32,7 @@ __all__ = [
     "mask",
     "mask_at",
     "reinmax",
+    "rotation",
     "soft",
 ]
 
