@@ -31,9 +31,9 @@ from typing import Protocol, TypeAlias, TypeVar
 import numpy as np
 
 from npselect._modes import in_usual_modes
+from npselect._oracle import rotation as _rotation
 from npselect._oracle.numbers import Digits, Wide
 from npselect._oracle.philox import words
-from npselect._oracle.rotation import rotation
 from npselect._oracle.rounding import evaluate, evaluate_sums
 from npselect._oracle.rows import INVALID, Array, Indices, Rows, choose, cotangent, finish, given
 
@@ -231,6 +231,9 @@ def reinmax(grad_mask: Array, logits: Array, choice: Indices, temp: Array, where
     g, finite = cotangent(grad_mask, rows)
     (grad_logits,) = evaluate(formula, [rows, g, choice[:, None]], out.dtype, rows.candidates)
     finish(grad_logits, replace(rows, index=choice[:, None]), out, finite)
+
+
+rotation = in_usual_modes(_rotation.rotation)
 
 
 def _exponentials(number: type[Number], rows: Rows) -> tuple[Number, Number, Number]:

@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from npselect._modes import in_usual_modes
 from npselect._oracle.numbers import Digits, Wide
 from npselect._oracle.rounding import evaluate
 from npselect._oracle.rows import Array
@@ -16,7 +15,6 @@ __all__ = ["rotation"]
 Number = TypeVar("Number", Wide, Digits)
 
 
-@in_usual_modes
 def rotation(grad: Array, e: Array, q: Array, out: Array) -> None:
     """``grad_e = (|q| / |e|) (g - 2 r <r, g> + 2 e^ <q^, g>)`` of each row, of shape (rows, D), into `out`.
 

@@ -4,7 +4,7 @@ The formula of `npselect._oracle.rotation` divides by ``|e^ + q^|``, which has n
 opposite. So the rotation is taken in the plane of e and q. With the unit vectors ``e^ = e / |e|`` and n, of the plane
 and orthogonal to e, ``q^ = c e^ + s n``, and for ``a = <e^, g>`` and ``b = <n, g>``::
 
-    R e^ = c e^ + s n      R n = -s e^ + c n      R = 1 on all that is orthogonal to both
+    R e^ = c e^ + s n        R n = -s e^ + c n        R = 1 on all that is orthogonal to both
     R^T g = g + (s b - (1 - c) a) e^ - (s a + (1 - c) b) n          1 - c = s**2 / (1 + c), if c > 0
 
 n is the direction of ``v = w - e <e, w> / |e|**2``, with ``w = e_p q - q_p e`` and p the place of the largest ``|e_p|``.
@@ -93,7 +93,7 @@ def _rotate_rows(grad: Array, e: Array, q: Array, out: Array, start: Row, stop: 
         elif top_q == 0.0:
             out_r[:] = 0.0
         elif top_e == 0.0:
-            out_r[:] = g_r
+            _copy(g_r, out_r)
         else:
             exponent_g = _exponent(top_g) if top_g > 0.0 else 0
             if abs(exponent_g) < _FAR:
@@ -105,7 +105,7 @@ def _rotate_rows(grad: Array, e: Array, q: Array, out: Array, start: Row, stop: 
             along, across, ratio = _rotate(e_r, q_r, exponents[0], exponents[1], x, y, h, w, lanes)
             a, b, c = _powers(exponents[1] - exponents[0] + exponents[2])
             if along == 0.0 and across == 0.0 and ratio == 1.0 and exponents[0] == exponents[1]:
-                out_r[:] = g_r
+                _copy(g_r, out_r)
             else:
                 for j in range(features):
                     turned = ratio * (h[j] + fma(across, w[j], along * x[j]))
@@ -182,6 +182,12 @@ def _powers(exponent: Row) -> tuple[Number, Number, Number]:
     half = (exponent - third) // 2
     rest = exponent - third - half
     return float64_of((third + 1023) << 52), float64_of((half + 1023) << 52), float64_of((rest + 1023) << 52)
+
+
+@formula
+def _copy(values: Values, out: Values) -> None:
+    for j in range(len(values)):
+        out[j] = values[j]
 
 
 @formula
