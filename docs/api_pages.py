@@ -19,8 +19,8 @@ MODULES = {
     "npselect.selection": "Choose from an array, and the gradients of both; `npselect.selection.identity` and "
     "`npselect.selection.rotation` are gradients at the level of vectors.",
     "npselect.selection.identity": "The selected vector forward, its cotangent as it is backward: the VQ-VAE's copy.",
-    "npselect.selection.rotation": "The selected vector forward, its cotangent turned and scaled backward: the rotation "
-    "trick.",
+    "npselect.selection.rotation": "The selected vector forward, its cotangent turned and scaled backward: the "
+    "rotation trick.",
     "npselect.noise": "Counter-based Gumbel noise.",
     "npselect.reference": 'The oracle: row functions over arrays of shape (rows, K), which ``backend="reference"`` '
     "calls. The first file to open.",

@@ -1,7 +1,7 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``sqrt``, ``is_doubtful``, ``replace`` and ``rounded``. `Wide` says which of its results are certain; what is not is
+``sqrt``, ``least``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says which of its results are certain; what is not is
 computed again with `Digits`, with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast
 evaluation of elementary mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is
 shared with the kernels.
@@ -147,9 +147,22 @@ class Wide(NamedTuple):
         """Where the error is so large that these numbers must not be divided by."""
         return np.asarray(np.abs(self.hi) <= self.error * 2.0**20)
 
+    def least(self, other: Wide) -> Wide:
+        """The smaller of two; where their errors leave that open, the difference is part of the error."""
+        difference = self - other
+        smaller = self.where(difference.hi < 0.0, other)
+        apart = np.abs(difference.hi)
+        doubt = np.where(apart <= difference.error, apart + difference.error, 0.0)
+        zero = np.zeros_like(doubt)
+        return smaller + Wide(zero, zero, doubt, np.where(doubt > 0.0, difference.exponent, _EXPONENT_OF_ZERO))
+
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
-        return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
+        return Wide.of(value).where(condition, self)
+
+    def where(self, condition: Array, other: Wide) -> Wide:
+        """These wherever `condition` is true, the others elsewhere."""
+        return Wide(*(np.where(condition, one, two) for one, two in zip(self, other, strict=True)))
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
@@ -215,9 +228,17 @@ class Digits:
         least = Decimal(10) ** -(decimal.getcontext().prec // 2)
         return np.asarray(np.abs(self.values) <= np.abs(beside.values) * least, np.bool_)
 
+    def least(self, other: Digits) -> Digits:
+        """The smaller of two."""
+        return self.where(self.values < other.values, other)
+
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
-        return Digits(np.where(condition, np.asarray(Decimal(value), object), self.values))
+        return Digits.of(value).where(condition, self)
+
+    def where(self, condition: Array, other: Digits) -> Digits:
+        """These wherever `condition` is true, the others elsewhere."""
+        return Digits(np.where(condition, self.values, other.values))
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many.
