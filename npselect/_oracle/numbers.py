@@ -1,10 +1,10 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``sqrt``, ``least``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says which of its results are certain; what is not is
-computed again with `Digits`, with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast
-evaluation of elementary mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is
-shared with the kernels.
+``sqrt``, ``least``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says which of its results are
+certain; what is not is computed again with `Digits`, with more and more of them until nothing changes. That is Ziv's
+strategy: A. Ziv, "Fast evaluation of elementary mathematical functions with correctly rounded last bit", ACM TOMS 17,
+1991. Nothing here is shared with the kernels.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from npselect._call.arguments import promoted
 from npselect._call.memory import AnyArray, AnyMemory
@@ -43,19 +44,18 @@ def copied(name: str, given: Mapping[str, object], backend: str | None, *, commo
 def rotated(given: Mapping[str, object], backend: str | None) -> Array:
     """The gradient of the rotation trick, of `grad`, `e` and `q`."""
     on_gpu = names_on_gpu(given)
-    tier = choose(backend, bool(on_gpu))
-    rotation = getattr(tier, "rotation", None)
-    if rotation is None:
-        what = f"{on_gpu[0]} lives on a GPU: copy it to the host" if on_gpu else "give one of these"
+    if backend == "cuda" or (on_gpu and backend is None):
+        what = f"{on_gpu[0]} lives on a GPU: copy it to the host" if on_gpu else "name one of these, or none"
         raise RuntimeError(
-            f"the rotation trick has no kernel for the backend 'cuda', only 'cpu' and 'reference'; {what}"
+            f"backend 'cuda' has no kernel for the rotation trick; 'cpu' and 'reference' compute it; {what}"
         )
+    tier: Any = choose(backend)
     memory, arrays = read_pair(given, backend)
     dtype, shape = promoted(arrays), arrays["grad"].shape
     result = memory.empty(shape, dtype)
     if result.size:
         rows = (math.prod(shape[:-1]), shape[-1])
         operands = [memory.as_rows(array, dtype) for array in arrays.values()]
-        memory.run(rotation, [*operands, result.reshape(rows)])
+        memory.run(tier.rotation, [*operands, result.reshape(rows)])
     made: Array = memory.result(result)
     return made

@@ -8,9 +8,9 @@ and orthogonal to e, ``q^ = c e^ + s n``, and for ``a = <e^, g>`` and ``b = <n, 
     R^T g = g + (s b - (1 - c) a) e^ - (s a + (1 - c) b) n          1 - c = s**2 / (1 + c), if c > 0
 
 n is the direction of ``v = w - e <e, w> / |e|**2``, with ``w = e_p q - q_p e`` and p the place of the largest
-``|e_p|``. Each entry of w is a difference of two products, which two fmas give to two units of roundoff (W. Kahan's; C.-P.
-Jeannerod, N. Louvet and J.-M. Muller, "Further analysis of Kahan's algorithm for the accurate computation of 2 x 2
-determinants", Mathematics of Computation 82, 2013). So w is exactly 0 where e and q are parallel. As ``w_p = 0``, the
+``|e_p|``. Each entry of w is a difference of two products, which two fmas give to two units of roundoff (W. Kahan's;
+C.-P. Jeannerod, N. Louvet and J.-M. Muller, "Further analysis of Kahan's algorithm for the accurate computation of 2 x
+2 determinants", Mathematics of Computation 82, 2013). So w is exactly 0 where e and q are parallel. As ``w_p = 0``, the
 projection leaves at least ``|e_p| / |e|`` of w, which is ``D**-0.5`` or more; it is done twice, for the part that
 rounding leaves along e. ``s = |v| / (|e_p| |q|)``.
 
