@@ -1,4 +1,4 @@
-"""The rotation trick by reflections in many digits, pairs of vectors that are hard to rotate, and how far is too far."""
+"""The rotation trick by reflections in many digits; vectors that are hard to rotate, and how far is too far."""
 
 from __future__ import annotations
 
