@@ -176,7 +176,9 @@ def test_rotation_has_no_kernel_for_gpus() -> None:
         rotation.backward(x, x, x, backend="cuda")
 
     class OnGpu:
-        __cuda_array_interface__ = {"shape": (2, 3), "typestr": "<f8", "data": (0, False), "version": 3}
+        @property
+        def __cuda_array_interface__(self) -> dict[str, Any]:
+            return {"shape": (2, 3), "typestr": "<f8", "data": (0, False), "version": 3}
 
     with pytest.raises(RuntimeError, match="e lives on a GPU: copy it to the host"):
         rotation.backward(x, OnGpu(), x)
