@@ -32,6 +32,7 @@ import math
 import numpy as np
 
 from npselect._arithmetic.aliases import Array, Flag, Number, Row, Scratch, Values
+from npselect._arithmetic.half import stored
 from npselect._arithmetic.order import LANES
 from npselect._arithmetic.primitives import bits_of, float64_of, fma, formula
 from npselect._arithmetic.simd import WIDTH
@@ -56,6 +57,7 @@ def rotation(grad: Array, e: Array, q: Array, out: Array) -> None:
     if out.dtype.itemsize == 2:
         grad, e, q = (_widened(array) for array in (grad, e, q))
         wide = np.empty(out.shape)
+    grad, e, q = (stored(array) for array in (grad, e, q))
     padded = -(-features // WIDTH) * WIDTH
 
     def run_range(start: int, stop: int) -> None:
