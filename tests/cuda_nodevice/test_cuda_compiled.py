@@ -29,6 +29,7 @@ from ptx.program import PtxError, read
 from ptx.rounding import is_nearest
 
 from npselect import gumbel_softmax, noise, selection, straight_through
+from npselect._arithmetic.steps import ADAPTIVE
 from npselect._gpu.array import DeviceArray
 from npselect._stream import Stream, StreamNumbers
 from npselect.tiers.cpu import rows as cpu
@@ -170,7 +171,7 @@ def row_function(device, name, *arguments, shape, dtype, skew=0):
      ("bfloat16", 1, 0), ("float64", 10, 0), ("float64", 2052, 0)],
 )  # fmt: skip
 def test_choose_and_weigh(dtype, choices, skew, device):
-    """Choices that are found, drawn or given; their one-hots; and ReinMax's backward pass at them."""
+    """Choices that are found, drawn or given; one-hots; gradients at them; mixtures, and their logarithms."""
     kind = np.dtype(DTYPES[dtype])
     compute = np.dtype(np.float64 if dtype == "float64" else np.float32)
     arrays = trials(choices, kind)
@@ -185,7 +186,15 @@ def test_choose_and_weigh(dtype, choices, skew, device):
         assert choices == 1 or {-3, -2} < {*found}
         row_function(device, "mask_at", choice, shape=logits.shape, dtype=kind, skew=skew)
         at = np.where(found >= -1, found, choice)
-        row_function(device, "reinmax", grad, logits, at, temp, where, shape=logits.shape, dtype=kind, skew=skew)
+        whole = {"shape": logits.shape, "dtype": kind, "skew": skew}
+        row_function(device, "reinmax", grad, logits, at, temp, where, **whole)
+        row_function(device, "gapped", grad, logits, at, temp, where, 0.7, **whole)
+        row_function(device, "gapped", grad, logits, at, temp, where, ADAPTIVE, **whole)
+        row_function(device, "gapped_soft", logits, at, temp, where, 0.7, **whole)
+        row_function(device, "mixture", logits, temp, where, 0.3, **whole)
+        wide = row_function(device, "mixture", logits.astype(np.float64), temp.astype(np.float64), where, 0.01,
+                            shape=logits.shape, dtype=np.dtype(np.float64))  # fmt: skip
+        row_function(device, "log", wide, shape=logits.shape, dtype=compute)
 
 
 # ------------------------------------------------------------------------------------------------ copies, vectors
