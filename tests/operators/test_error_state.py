@@ -200,6 +200,7 @@ CALLS = {
         "check_sampler": sampler,
         "check_sampling_op": sampling_op,
         "check_selection": lambda: [check_selection(dtype) for dtype in ("float16", "float64")],
+        "check_vector_gradient": lambda: str(testing.check_vector_gradient(selection.rotation, dtypes="float64")),
         "find_case": lambda: [asked(dtype) for dtype in ("float16", "float64")],
         "load_vectors": lambda: None,  # by the next
         "selection_cases": lambda: [layers(dtype) for dtype in ("float16", "float64")],
