@@ -16,6 +16,9 @@ in its last bits from machine to machine, and from batch to batch. With ``backen
 Arrays on a GPU stay there, and so do the results: there g is summed in an order that only the vectors' length decides.
 
 By the chain rule; the operator's part is derived where the operator is, see `npselect.straight_through`.
+
+Where there are no logits, but a vector that was selected in the place of another, `npselect.selection.identity` and
+`npselect.selection.rotation` have the gradient of the latter.
 """
 
 from __future__ import annotations
@@ -67,19 +70,22 @@ def forward(
         `logits` as given, and selects once for all that share a row of it.
     temp : array_like, optional
         Temperature, positive and finite: a scalar, or an array that broadcasts against `logits` with length 1 along its
-        last axis. The forward pass checks it and is otherwise independent of it.
+        last axis. The forward pass checks it and is otherwise independent of it. By default 0.6, whatever the default
+        of the operator itself is (that of `npselect.reinmax` is 1).
     where : array_like of bool, optional
         Which entries are candidates; broadcasts to `logits`.
-    operator : module, optional
-        With the functions ``index`` and ``backward`` of `npselect.straight_through`; `npselect.gumbel_softmax` needs
-        ``seed=`` or ``noise=`` among the options, `npselect.reinmax` one of ``seed=``, ``noise=`` and ``index=``. These
-        modules can be pickled, so that a `functools.partial` with ``operator=`` can be sent to other processes; an
-        operator of your own can if it is no module but an object of a class.
+    operator : str or module, optional
+        How the index is selected, and differentiated: the name of one of `npselect.OPERATORS`, such as ``"reinmax"``;
+        its module; or an object with functions ``index`` and ``backward`` like those of `npselect.straight_through`.
+        Those that draw a sample need ``seed=``, ``noise=`` or ``index=`` among the options. A `functools.partial` with
+        ``operator=`` a name or a module can be pickled, and sent to other processes; one with an object of your own
+        can, if that is of a class.
     reduce : bool, optional
         If False, the result is ``x * mask``, in which the chosen vector keeps its place among zeros.
     **operator_options
-        Other options of the operator, such as ``seed``, ``noise``, ``index``, ``offset``, ``nan_policy`` and
-        ``backend``; not ``axis`` nor ``out``.
+        Other options of the operator, such as ``seed``, ``noise``, ``index``, ``offset``, ``forward_temp``, ``gap``,
+        ``nan_policy`` and ``backend``; not ``axis`` nor ``out``. Each of the operator's functions is given those that
+        it takes.
 
     Returns
     -------
@@ -90,9 +96,11 @@ def forward(
     Raises
     ------
     TypeError
-        Complex, object, string or masked arrays; an operator that is none; the options ``axis`` and ``out``.
+        Complex, object, string or masked arrays; an operator that is none; an option that the operator does not take,
+        ``axis`` and ``out`` among them.
     ValueError
-        Shapes that do not fit; `temp` not positive and finite; what the operator refuses, K = 0 among it.
+        Shapes that do not fit; a name that is no operator's; `temp` not positive and finite; what the operator refuses,
+        K = 0 among it.
 
     Examples
     --------
@@ -103,6 +111,9 @@ def forward(
     >>> selection.forward(codebook, logits)
     array([[3., 4.],
            [5., 6.]])
+    >>> selection.forward(codebook, logits, operator="reinmax", index=[0, 1])
+    array([[1., 2.],
+           [3., 4.]])
     """
     operator = operator_of(operator, operator_options, "index", "backward")
     memory, arrays = read({"x": x, "logits": logits}, {"where": where, "temp": temp}, operator_options.get("backend"))
