@@ -14,8 +14,9 @@ import children
 import pytest
 from hypothesis import settings
 
-# For a process of their own, see test_cuda.py and test_cuda_driver.py.
-collect_ignore = ["fakes"]
+# fakes are for a process of their own, see test_cuda.py and test_cuda_driver.py; types is for the checkers of types, and
+# would compile kernels in each process that collects tests.
+collect_ignore = ["fakes", "types"]
 collect_ignore_glob = ["*conftest.py"]  # several files of one name, which hold no doctests
 
 ROOT = Path(__file__).resolve().parent.parent
