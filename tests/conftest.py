@@ -14,8 +14,8 @@ import children
 import pytest
 from hypothesis import settings
 
-# fakes are for a process of their own, see test_cuda.py and test_cuda_driver.py; types is for the checkers of types, and
-# would compile kernels in each process that collects tests.
+# fakes are for a process of their own, see test_cuda.py and test_cuda_driver.py. types would compile kernels in each
+# process that collects tests; test_types.py runs what is there.
 collect_ignore = ["fakes", "types"]
 collect_ignore_glob = ["*conftest.py"]  # several files of one name, which hold no doctests
 
