@@ -17,10 +17,7 @@ _FRAMEWORKS = re.compile(r"torch|jax|tensorflow|tf(?=[._])")
 _VECTORS = "tests/testing/test_vectors"
 _DTYPES = re.compile(r"(?<![a-z])(?:b?float16|float32|float64)")
 # By themselves, the dearest first. A test that is missing here costs time, no more.
-_LONG = (
-    "tests/cpu/test_cpu.py::test_processors",
-    "tests/testing/test_strategies.py::test_faults_are_found",
-)
+_LONG = ("tests/cpu/test_cpu.py::test_processors",)
 
 
 def group(nodeid: str) -> str:
