@@ -50,7 +50,7 @@ def all_cases_of(dtype, operator):
     return remembered_cases(np.dtype(dtype), 0.6, operator, learned_temp=False)
 
 
-IN_LARGE_CASES = [  # long sums come out worst in the shortest dtype; where errors stay below the bound, others say little
+IN_LARGE_CASES = [  # long sums come out worst in the shortest dtype, which is asked of all; others say little more
     *(("divide first", dtype) for dtype in DTYPES),
     *((name, "float32") for name in HONEST if name != "divide first"),
     *(pytest.param(name, "bfloat16", marks=pytest.mark.slow) for name in HONEST if name != "divide first"),
