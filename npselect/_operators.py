@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
@@ -17,6 +17,11 @@ __all__ = [
     "BACKWARD_TEMP",
     "CHOICE",
     "DOUBLE_BACKWARD",
+    "GUMBEL_RAO",
+    "GUMBEL_RAO_INDEX",
+    "GUMBEL_RAO_JVP",
+    "GUMBEL_RAO_MASK",
+    "GUMBEL_RAO_SOFT",
     "INDEX",
     "JVP",
     "MASK",
@@ -59,6 +64,8 @@ class RowFunction:
         How many of them weigh the cotangents, at temperatures of their own.
     formula : str
         One line, which the docstrings and the reference quote.
+    on_gpu : bool
+        Whether the tier "cuda" has it for the operator.
     """
 
     name: str
@@ -67,6 +74,7 @@ class RowFunction:
     reads: tuple[str, ...] = ("logits", "noise", "temp", "where")
     softmaxes: int = 1
     formula: str = ""
+    on_gpu: bool = True
 
     @cached_property
     def takes_temp(self) -> bool:
@@ -77,6 +85,11 @@ class RowFunction:
     def takes_choice(self) -> bool:
         """Whether the candidates are selected first, by the row function `CHOICE`."""
         return "choice" in self.reads
+
+    @cached_property
+    def takes_draws(self) -> bool:
+        """Whether noise is drawn once more, for samples given the choice."""
+        return "draws" in self.reads
 
     @cached_property
     def per_temp(self) -> bool:
@@ -100,6 +113,8 @@ class Operator:
         Its public functions, and what each computes.
     unsampled : tuple of str
         Those that take none of the options, as they do not depend on the sample.
+    more : mapping of str to tuple of str
+        What some of the functions take before the options.
     """
 
     name: str
@@ -107,10 +122,11 @@ class Operator:
     temp: float
     functions: Mapping[str, RowFunction]
     unsampled: tuple[str, ...] = ()
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def options_of(self, function: str) -> tuple[str, ...]:
         """The options that one of the functions takes."""
-        return () if function in self.unsampled else self.options
+        return () if function in self.unsampled else (*self.more.get(function, ()), *self.options)
 
 
 _WITHOUT_TEMP = ("logits", "noise", "where")
@@ -142,6 +158,17 @@ REINMAX = RowFunction(
     formula="grad_logits_i = ((2 q_i - p_i) h_i - (q_i a - p_i b) - D_i a) / 2",
 )
 REINMAX_JVP = replace(REINMAX, cotangents=("tangent",))  # it is a symmetric map
+GUMBEL_RAO = RowFunction(
+    "gumbel_rao",
+    ("grad_mask",),
+    reads=("logits", "choice", "draws", "temp", "where"),
+    formula="grad_logits_i = mean_s p_i (h_i - d) / temp",
+    on_gpu=False,
+)
+GUMBEL_RAO_JVP = replace(GUMBEL_RAO, cotangents=("tangent",))
+GUMBEL_RAO_MASK, GUMBEL_RAO_INDEX, GUMBEL_RAO_SOFT = (
+    replace(function, on_gpu=False) for function in (MASK_AT, INDEX, SOFT)
+)
 
 _SURROGATE = MappingProxyType(
     {
@@ -157,6 +184,16 @@ _SURROGATE = MappingProxyType(
 
 _REINMAX = MappingProxyType({"forward": MASK_AT, "backward": REINMAX, "jvp": REINMAX_JVP, "index": INDEX, "soft": SOFT})
 
+_GUMBEL_RAO = MappingProxyType(
+    {
+        "forward": GUMBEL_RAO_MASK,
+        "backward": GUMBEL_RAO,
+        "jvp": GUMBEL_RAO_JVP,
+        "index": GUMBEL_RAO_INDEX,
+        "soft": GUMBEL_RAO_SOFT,
+    }
+)
+
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         operator.name: operator
@@ -164,6 +201,14 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
             Operator("straight_through", (), 0.6, _SURROGATE),
             Operator("gumbel_softmax", ("seed", "noise", "offset"), 0.6, _SURROGATE),
             Operator("reinmax", ("seed", "noise", "index", "offset"), 1.0, _REINMAX, unsampled=("soft",)),
+            Operator(
+                "gumbel_rao",
+                ("seed", "noise", "index", "offset"),
+                1.0,
+                _GUMBEL_RAO,
+                unsampled=("soft",),
+                more=MappingProxyType(dict.fromkeys(("backward", "jvp"), ("samples",))),
+            ),
         )
     }
 )

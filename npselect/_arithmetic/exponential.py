@@ -26,6 +26,7 @@ from npselect._arithmetic.primitives import (
 
 __all__ = [
     "Temperature",
+    "divided",
     "divided_difference",
     "exp",
     "exp_constants",
@@ -243,6 +244,12 @@ def divided_difference(logit: Number, top: Number, temp: Temperature) -> tuple[N
     """
     a, b = fma(logit, temp.prescale, temp.zero), fma(top, temp.prescale, temp.zero)  # products that meet sums
     z, z_tail = two_sum(a, -b)
+    return divided(z, z_tail, temp)
+
+
+@formula
+def divided(z: Number, z_tail: Number, temp: Temperature) -> tuple[Number, Number]:
+    """``t + tail = (z + z_tail) / temp`` likewise, of numbers that were multiplied with the temperature's prescale."""
     return _divided(z * temp.postscale, z_tail * temp.postscale, temp)
 
 

@@ -17,15 +17,26 @@ from __future__ import annotations
 import numpy as np
 
 from npselect._arithmetic.aliases import Choices, Constants, Flag, Index, Number
-from npselect._arithmetic.exponential import Temperature, divided_difference, exp, exp_normal, near_difference
-from npselect._arithmetic.primitives import fma, formula, inlined, select
+from npselect._arithmetic.exponential import (
+    Temperature,
+    divided,
+    divided_difference,
+    exp,
+    exp_normal,
+    near_difference,
+)
+from npselect._arithmetic.primitives import fast_two_sum, fma, formula, inlined, select, two_sum
+from npselect._arithmetic.softplus import softplus
 
 __all__ = [
+    "AT_SELECTED",
     "EMPTY",
     "INVALID",
     "REFUSED",
     "canonical_nan",
     "checked_index",
+    "conditional_distance",
+    "conditional_weight",
     "curvature",
     "double_entry",
     "exponent",
@@ -37,6 +48,7 @@ __all__ = [
     "reinmax_cross",
     "reinmax_entry",
     "reinmax_selected",
+    "sample_entry",
     "soft_entry",
     "temp_share",
     "temp_term",
@@ -193,3 +205,44 @@ def checked_index(given: Index, choices: Choices, found: Index, is_candidate: Fl
     if found == EMPTY:
         return EMPTY if given == EMPTY else REFUSED
     return given if given >= 0 and is_candidate else REFUSED
+
+
+# ------------------------------------------------------------------------------------------------ gumbel_rao
+
+# Of the noisy logits, given that the largest is m's, one sample is made of the noise G (see `npselect.reference`):
+#
+#     t_j = -log(1 + exp(v_j + G_m - G_j)) / temp        v_j = log(sum_i exp(logits_i - top)) - (logits_j - top)
+#
+# and t_m = 0. v_j and the logarithm are kept as two words, and multiplied with the temperature's prescale.
+
+AT_SELECTED = -1024.0  # v_m, as good as -inf: exp(v_m) vanishes, so that t_m is 0
+
+
+@inlined
+def conditional_distance(
+    logit: Number, top: Number, log_sum: Number, log_sum_tail: Number, temp: Temperature
+) -> tuple[Number, Number]:
+    """v_j, never below 0; inf for a logit of -inf."""
+    a, b = fma(logit, temp.prescale, temp.zero), fma(top, temp.prescale, temp.zero)  # products that meet sums
+    z, z_tail = two_sum(b, -a)
+    v, v_tail = two_sum(z, fma(log_sum, temp.prescale, temp.zero))
+    return v, v_tail + fma(log_sum_tail, temp.prescale, z_tail)
+
+
+@inlined
+def conditional_weight(
+    v: Number, v_tail: Number, selected: Number, noise: Number, temp: Temperature, up: Number, constants: Constants
+) -> Number:
+    """``exp(t_j)``, of ``selected = G_m`` and ``noise = G_j``; 0 for v = inf. ``up = 1 / prescale``."""
+    difference, tail = two_sum(fma(selected, temp.prescale, temp.zero), -fma(noise, temp.prescale, temp.zero))
+    u, u_tail = two_sum(v, difference)
+    u, u_tail = fast_two_sum(u, u_tail + (v_tail + tail))
+    s, s_tail = softplus(u, u_tail, temp.prescale, up, constants)
+    t, t_tail = divided(-s, -s_tail, temp)
+    return exp(t, t_tail)
+
+
+@inlined
+def sample_entry(e: Number, centred: Number, q: Number, before: Number) -> Number:
+    """``before + p_i (h_i - d) / (samples temp)`` as in `grad_entry`, of ``centred = h_i - d``."""
+    return fma(e * centred, q, before)

@@ -11,6 +11,8 @@ dtype float32.
 - `where`: bool, (rows, K) or (1, K), or None.
 - `index`: int64, (rows,), the choice that a caller gave, with `noise` None; or None.
 - `choice`: int64, (rows,), what the row function `choice` filled: the selected column or, below 0, why there is none.
+- `draws`: noise of several samples, in the logits' compute type: an array in that type, (samples, rows, K), finite at the
+  candidates of rows with a choice; or `npselect._stream.SampleNumbers`.
 - `out`: an array for each result, which is filled.
 
 The function `gumbel` takes a seed and the first number's position in the stream, and fills an array of one axis.
@@ -28,12 +30,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from npselect._forks import check, loading
 from npselect._modes import in_usual_modes
-from npselect._stream import StreamNumbers
+from npselect._stream import SampleNumbers, StreamNumbers
 
 __all__ = ["RowFunctions", "Tier", "backends", "choose"]
 
 Rows: TypeAlias = Any  # numpy.ndarray or, on the tier "cuda", DeviceArray
 Noise: TypeAlias = Rows | StreamNumbers | None
+Draws: TypeAlias = Rows | SampleNumbers
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
 
@@ -79,6 +82,11 @@ class RowFunctions(Protocol):
 
     def reinmax(self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, out: Rows) -> None:
         """The gradient of ReinMax at each row's choice."""
+
+    def gumbel_rao(
+        self, grad_mask: Rows, logits: Rows, choice: Rows, draws: Draws, temp: Rows, where: Rows | None, out: Rows
+    ) -> None:
+        """The gradient of Gumbel-Rao at each row's choice: the mean over the samples. Not on the tier "cuda"."""
 
     def gumbel(self, seed: int, first: int, out: Rows) -> None:
         """The noise from number `first` on, into an array of one axis."""

@@ -48,6 +48,7 @@ from npselect.tiers.cpu.long_passes import (
     temperature,
     weighted,
 )
+from npselect.tiers.cpu.long_rao import gumbel_rao_rows
 from npselect.tiers.cpu.sums import padded_dot, padded_sums, padded_total, total
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "backward_temp_rows",
     "choice_rows",
     "double_backward_rows",
+    "gumbel_rao_rows",
     "index_rows",
     "mask_at_rows",
     "mask_rows",

@@ -61,6 +61,7 @@ from npselect.tiers.cpu.short_passes import (
     temperature,
     total,
 )
+from npselect.tiers.cpu.short_rao import gumbel_rao_rows
 
 __all__ = [
     "MAX_SHORT_ROW",
@@ -69,6 +70,7 @@ __all__ = [
     "backward_temp_rows",
     "choice_rows",
     "double_backward_rows",
+    "gumbel_rao_rows",
     "index_rows",
     "mask_at_rows",
     "mask_rows",
