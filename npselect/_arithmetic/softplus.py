@@ -11,7 +11,18 @@ from numba import types
 from npselect._arithmetic.aliases import Chosen, Constants, NumbaType, Number
 from npselect._arithmetic.exponential import exp_normal
 from npselect._arithmetic.logarithm import log_triple_word
-from npselect._arithmetic.primitives import compiles, element, fast_two_sum, fma, formula, rounded32, select
+from npselect._arithmetic.primitives import (
+    bits_of,
+    compiles,
+    element,
+    fast_two_sum,
+    float32_of,
+    float64_of,
+    fma,
+    formula,
+    rounded32,
+    select,
+)
 
 __all__ = ["log1p", "log_two_words", "softplus"]
 
@@ -107,34 +118,44 @@ def _log1p(x: NumbaType) -> Chosen:
 # What is not a number has the softplus NaN.
 
 _LEAST32, _LEAST64 = np.float32(-87.0), np.float64(-708.0)
+_SIGN32, _SIGN64 = np.int32(-(2**31)), np.int64(-(2**63))
 
 
 @formula
-def _softplus(
-    u: Number, tail: Number, down: Number, up: Number, constants: Constants, least: Number, zero: Number
-) -> tuple[Number, Number]:
-    is_positive, is_negative = u > zero, u <= zero
-    t = select(is_positive, -u, u) * up
-    x = select(t >= least, exp_normal(t, select(is_positive, -tail, tail) * up, constants), zero)
-    s, low = fast_two_sum(select(is_negative, zero, u), log1p(x) * down)
-    return s, low + select(is_negative, zero, tail)
+def _softplus32(u: Number, tail: Number, down: Number, up: Number, constants: Constants) -> tuple[Number, Number]:
+    bits, is_negative = bits_of(u), u <= _ZERO32
+    t = float32_of(bits | _SIGN32) * up
+    t_tail = float32_of(bits_of(tail) ^ (~bits & _SIGN32)) * up
+    x = select(t >= _LEAST32, exp_normal(t, t_tail, constants), _ZERO32)
+    s, low = fast_two_sum(select(is_negative, _ZERO32, u), _log1p32(x) * down)
+    return s, low + select(is_negative, _ZERO32, tail)
+
+
+@formula
+def _softplus64(u: Number, tail: Number, down: Number, up: Number, constants: Constants) -> tuple[Number, Number]:
+    bits, is_negative = bits_of(u), u <= _ZERO64
+    t = float64_of(bits | _SIGN64) * up
+    t_tail = float64_of(bits_of(tail) ^ (~bits & _SIGN64)) * up
+    x = select(t >= _LEAST64, exp_normal(t, t_tail, constants), _ZERO64)
+    s, low = fast_two_sum(select(is_negative, _ZERO64, u), _log1p64(x) * down)
+    return s, low + select(is_negative, _ZERO64, tail)
 
 
 def softplus(u: Number, tail: Number, down: Number, up: Number, constants: Constants) -> tuple[Number, Number]:
     """``down * log(1 + exp((u + tail) / down))`` as two words, within 6 u; `down` is a power of two.
 
-    ``up = 1 / down``. |tail| is at most a unit in the last place of u. The constants are those of `exp_constants`.
+    ``up = 1 / down``. |tail| is at most half a unit in the last place of u. The constants are those of `exp_constants`.
     """
     if isinstance(u, np.float32):
-        return _softplus(u, tail, down, up, constants, _LEAST32, _ZERO32)
-    return _softplus(u, tail, down, up, constants, _LEAST64, _ZERO64)
+        return _softplus32(u, tail, down, up, constants)
+    return _softplus64(u, tail, down, up, constants)
 
 
 @compiles(softplus)
-def _softplus_(u: NumbaType, tail: NumbaType, down: NumbaType, up: NumbaType, constants: NumbaType) -> Chosen:
+def _softplus(u: NumbaType, tail: NumbaType, down: NumbaType, up: NumbaType, constants: NumbaType) -> Chosen:
     if element(u) == types.float32:
-        return lambda u, tail, down, up, constants: _softplus(u, tail, down, up, constants, _LEAST32, _ZERO32)
-    return lambda u, tail, down, up, constants: _softplus(u, tail, down, up, constants, _LEAST64, _ZERO64)
+        return lambda u, tail, down, up, constants: _softplus32(u, tail, down, up, constants)
+    return lambda u, tail, down, up, constants: _softplus64(u, tail, down, up, constants)
 
 
 # ------------------------------------------------------------------------------------------------ log, in two words

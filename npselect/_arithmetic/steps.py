@@ -23,9 +23,10 @@ from npselect._arithmetic.exponential import (
     divided_difference,
     exp,
     exp_normal,
+    exp_sooner,
     near_difference,
 )
-from npselect._arithmetic.primitives import fast_two_sum, fma, formula, inlined, select, two_sum
+from npselect._arithmetic.primitives import fma, formula, inlined, select, two_sum
 from npselect._arithmetic.softplus import softplus
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "soft_entry",
     "temp_share",
     "temp_term",
+    "unscaled",
     "weight",
     "weight_and_exponent",
 ]
@@ -230,16 +232,23 @@ def conditional_distance(
 
 
 @inlined
+def unscaled(temp: Temperature, one: Number) -> Temperature:
+    """A temperature whose scale is 1, as the compiler then knows."""
+    return Temperature(temp.scaled, one, one, one, temp.reciprocal_hi, temp.reciprocal_lo, temp.zero)
+
+
+@inlined
 def conditional_weight(
     v: Number, v_tail: Number, selected: Number, noise: Number, temp: Temperature, up: Number, constants: Constants
 ) -> Number:
-    """``exp(t_j)``, of ``selected = G_m`` and ``noise = G_j``; 0 for v = inf. ``up = 1 / prescale``."""
-    difference, tail = two_sum(fma(selected, temp.prescale, temp.zero), -fma(noise, temp.prescale, temp.zero))
-    u, u_tail = two_sum(v, difference)
-    u, u_tail = fast_two_sum(u, u_tail + (v_tail + tail))
+    """``exp(t_j)``, of ``selected = G_m`` and ``noise = G_j``; 0 for v = inf. ``up = 1 / prescale``.
+
+    The difference of the two is rounded, and once more with the second word of v; their sum with v has two words.
+    """
+    u, u_tail = two_sum(v, (selected - noise) * temp.prescale + v_tail)
     s, s_tail = softplus(u, u_tail, temp.prescale, up, constants)
     t, t_tail = divided(-s, -s_tail, temp)
-    return exp(t, t_tail)
+    return exp_sooner(t, t_tail, constants)
 
 
 @inlined

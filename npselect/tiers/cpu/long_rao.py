@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from npselect._arithmetic.aliases import (
     Choices,
+    Constants,
     GradMask,
     Index,
     Indices,
@@ -29,6 +30,7 @@ from npselect._arithmetic.steps import (
     conditional_weight,
     per_weight,
     sample_entry,
+    unscaled,
 )
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row, fill_nan_at_candidates
@@ -73,6 +75,26 @@ def _fill_sums(before: Out, r: Row, n: Choices, mean: Values) -> None:
             store(mean, i, load_vector(before, r, i, mean))
 
 
+@inlined
+def _fill_conditional(
+    v: Values,
+    v_tail: Values,
+    noise: Logits,
+    r: Row,
+    m: Index,
+    temp: Temperature,
+    up: Number,
+    constants: Constants,
+    e: Values,
+) -> None:
+    """Weights of a row of noise."""
+    n, selected = noise.shape[1], noise[r, m]
+    for j in range(0, n, WIDTH):
+        i = min(j, n - WIDTH)
+        g = load_vector(noise, r, i, e)
+        store(e, i, conditional_weight(load(v, i), load(v_tail, i), selected, g, temp, up, constants))
+
+
 @row_kernel(buffers=5)
 def gumbel_rao_rows(
     logits: Logits,
@@ -114,17 +136,16 @@ def gumbel_rao_rows(
             continue
         row = weighted(logits, where, r, top, least, unit, constants)
         divisor = temperature(temp, r, shared)
-        up = one / divisor.prescale
+        up, known = one / divisor.prescale, unscaled(divisor, one)
         size = fill_weights(row, 0, n, e)
         fill_from_selected(grad_mask, row, 0, n, widen(grad_mask[r, m]), h)
         _fill_distances(row, padded_total(subarray(e, 0, size), zero, lanes), m, divisor, v, v_tail)
         _fill_sums(before, r, n, mean)
         for behind in range(0, len(noise), apart):
-            selected = noise[behind + r, m]
-            for j in range(0, n, WIDTH):
-                i = min(j, n - WIDTH)
-                g = load_vector(noise, behind + r, i, e)
-                store(e, i, conditional_weight(load(v, i), load(v_tail, i), selected, g, divisor, up, constants))
+            if divisor.scale == one:
+                _fill_conditional(v, v_tail, noise, behind + r, m, known, one, constants, e)
+            else:
+                _fill_conditional(v, v_tail, noise, behind + r, m, divisor, up, constants, e)
             s, d = padded_sums(subarray(e, 0, size), subarray(h, 0, size), zero, zero, lanes)
             d, q = d / s, per_weight(s * samples, divisor, one)
             for j in range(0, size, WIDTH):

@@ -7,6 +7,7 @@ import numpy as np
 from npselect._arithmetic.aliases import (
     Choices,
     Columns,
+    Constants,
     GradMask,
     Indices,
     Logits,
@@ -21,7 +22,7 @@ from npselect._arithmetic.aliases import (
 from npselect._arithmetic.exponential import Temperature, exp_constants, prepared
 from npselect._arithmetic.half import narrow_vector
 from npselect._arithmetic.primitives import fma, inlined, select
-from npselect._arithmetic.simd import WIDTH, broadcast, lane, load, store, subarray
+from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, lane, load, store, subarray
 from npselect._arithmetic.softplus import log_two_words
 from npselect._arithmetic.steps import (
     AT_SELECTED,
@@ -31,6 +32,7 @@ from npselect._arithmetic.steps import (
     conditional_weight,
     per_weight,
     sample_entry,
+    unscaled,
 )
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.loads import gather_lanes, load_clamped
@@ -63,6 +65,16 @@ def _fill_distances(
         v, v_tail = conditional_distance(load(x, j * WIDTH), top, log_sum, log_sum_tail, temp)
         store(x, j * WIDTH, select(m == j, at_selected, v))
         store(tails, j * WIDTH, select(m == j, zero, v_tail))
+
+
+@inlined
+def _fill_conditional(
+    v: Tile, v_tail: Tile, selected: Number, temp: Temperature, up: Number, constants: Constants, choices: Choices, e: Tile
+) -> None:
+    """Weights in the place of the noise e."""
+    for j in range(choices):
+        i = j * WIDTH
+        store(e, i, conditional_weight(load(v, i), load(v_tail, i), selected, load(e, i), temp, up, constants))
 
 
 @row_kernel(buffers=5)
@@ -105,7 +117,7 @@ def gumbel_rao_rows(
         fill_from_selected(grad_mask, first, last, v, m, near, h)
         fill_weights(v, top, unit, near, constants, choices, e)
         divisor = temperature(temp, first, last, shared)
-        up = one / divisor.prescale
+        up, plain, known = one / divisor.prescale, not any_lane(divisor.scale != one), unscaled(divisor, one)
         _fill_distances(v, top, total(e, choices, sums), m, divisor, choices, v_tail, sums)
         if len(before) > 0:
             load_tile(before, first, last, mean)
@@ -116,13 +128,10 @@ def gumbel_rao_rows(
         for behind in range(0, len(noise), apart):
             load_tile(noise, behind + first, behind + last, e)
             selected = gather_lanes(e, at_selected)
-            for j in range(choices):
-                i = j * WIDTH
-                store(
-                    e,
-                    i,
-                    conditional_weight(load(v, i), load(v_tail, i), selected, load(e, i), divisor, up, constants),
-                )
+            if plain:
+                _fill_conditional(v, v_tail, selected, known, one, constants, choices, e)
+            else:
+                _fill_conditional(v, v_tail, selected, divisor, up, constants, choices, e)
             pad(e, choices)
             s = total(e, choices, sums)
             d = dot(e, h, choices, sums) / s
