@@ -1,7 +1,7 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``replace`` and ``rounded``. `Wide` says which of its results are certain; what is not is computed again with `Digits`,
+``log1p``, ``replace``, ``is_positive`` and ``rounded``. `Wide` says which of its results are certain; what is not is computed again with `Digits`,
 with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary
 mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
 """
@@ -131,9 +131,20 @@ class Wide(NamedTuple):
         d = self * Wide.of(-y).exp() - Wide.of(1.0)
         return Wide.of(y) + d * (Wide.of(1.0) + d * (Wide.of(-0.5) + d * _THIRD))
 
+    def log1p(self) -> Wide:
+        """``log(1 + x)`` for x >= 0; of small x by four terms of the series, whose rest is below 2**-160 of it."""
+        small = np.ldexp(self.hi, np.maximum(self.exponent, -2000).astype(np.int32)) < 2.0**-40
+        series = self * (Wide.of(1.0) - self * (Wide.of(0.5) - self * (_THIRD - self * Wide.of(0.25))))
+        rest = (Wide.of(1.0) + self.replace(small, 0.0)).log()
+        return Wide(*(np.where(small, one, other) for one, other in zip(series, rest, strict=True)))
+
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
         return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
+
+    def is_positive(self) -> Array:
+        """Whether a number is above 0, as far as its error lets one say."""
+        return self.hi > 0.0
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
@@ -190,9 +201,26 @@ class Digits:
         """Of positive numbers, correctly rounded by the decimal module."""
         return Digits(np.frompyfunc(lambda x: x.ln(), 1, 1)(self.values))
 
+    def log1p(self) -> Digits:
+        """``log(1 + x)`` for x >= 0, of which no digit is lost: by the series where x is small, else with more digits."""
+
+        def log1p(x: Decimal) -> Decimal:
+            digits = decimal.getcontext().prec
+            if x < Decimal(10) ** -(digits // 3 + 1):
+                return x * (1 - x * (Decimal(1) / 2 - x * (Decimal(1) / 3 - x / 4)))
+            with Digits.precision(digits + digits // 3 + 5):
+                result = (1 + x).ln()
+            return +result
+
+        return Digits(np.frompyfunc(log1p, 1, 1)(self.values))
+
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
         return Digits(np.where(condition, np.asarray(Decimal(value), object), self.values))
+
+    def is_positive(self) -> Array:
+        """Whether a number is above 0."""
+        return np.asarray(self.values > 0, np.bool_)
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many."""
