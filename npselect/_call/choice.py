@@ -11,17 +11,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npselect._call.arguments import stream_unless_given
+from npselect._call.arguments import computed_in, stream_of, stream_unless_given, whole
 from npselect._call.memory import AnyArray, AnyMemory
-from npselect._dtypes import Shape
+from npselect._dtypes import Array, DType, Shape
 from npselect._operators import CHOICE
-from npselect._stream import StreamNumbers
+from npselect._stream import SampleNumbers, Stream, StreamNumbers
 from npselect.tiers import RowFunctions
 
-__all__ = ["EMPTY", "GivenIndex", "choose_rows", "drawn_by", "fit_index"]
+__all__ = [
+    "EMPTY",
+    "Conditional",
+    "GivenIndex",
+    "choose_rows",
+    "drawn_by",
+    "drawn_given",
+    "fit_draws",
+    "fit_index",
+    "refuse_noise",
+]
 
 # As in npselect._arithmetic.steps, which loads numba; here it is not loaded before a tier is chosen.
 EMPTY = -1  # nothing is offered: a row of zeros
+INVALID = -2  # a row of NaN
 REFUSED = -3  # an index that names no candidate
 
 
@@ -42,6 +53,65 @@ def drawn_by(seed: object, noise: object, index: object, offset: object) -> obje
     if stream is not None:
         return stream
     return noise if index is None else GivenIndex(index)
+
+
+class Conditional(NamedTuple):
+    """The choice, and noise of so many samples given it: an array, or what follows the choice's numbers in a stream."""
+
+    choice: Stream | GivenIndex
+    noise: object
+    samples: int | None
+
+
+def drawn_given(samples: object, seed: object, noise: object, index: object, offset: object, default: int) -> object:
+    """The choice by `index` or, without one, by the seed; the noise of the samples by the seed, or as given."""
+    count = None if samples is None else whole(samples, "samples")
+    if count is not None and count < 1:
+        raise ValueError(f"samples is {count}; there must be at least one")
+    if (seed is None) == (noise is None):
+        given = "neither was" if seed is None else "both were"
+        raise TypeError(f"exactly one of seed= and noise= must be given, for the samples given the choice; {given}")
+    if noise is not None:
+        stream_unless_given(None, offset, "noise=")
+        if index is None:
+            raise TypeError(
+                "noise= is that of the samples given the choice, and does not make it; give the choice too, as index="
+            )
+        return Conditional(GivenIndex(index), noise, count)
+    stream = stream_of(seed, offset)
+    return Conditional(stream if index is None else GivenIndex(index), stream, default if count is None else count)
+
+
+def fit_draws(
+    memory: AnyMemory, drawn: Conditional, logits: AnyArray, order: Shape, own: DType
+) -> AnyArray | SampleNumbers:
+    """The noise of the samples: (samples, rows, K), in the type that noise is added in, or numbers of a stream."""
+    if isinstance(drawn.noise, Stream):
+        assert drawn.samples is not None
+        numbers = StreamNumbers(*drawn.noise, logits.shape, order, computed_in(own))
+        return SampleNumbers.behind(numbers, drawn.samples)
+    noise = memory.floating(drawn.noise, "noise")
+    if noise.shape[1:] != logits.shape or noise.ndim != len(logits.shape) + 1 or len(noise) == 0:
+        raise ValueError(
+            f"noise has shape {noise.shape} and logits has shape {logits.shape}; noise must have the shape of logits "
+            "behind an axis of samples"
+        )
+    if drawn.samples is not None and len(noise) != drawn.samples:
+        raise ValueError(f"samples is {drawn.samples}, and noise has {len(noise)} samples; leave samples out")
+    moved = noise.astype(computed_in(own), copy=False).transpose((0, *(axis + 1 for axis in order)))
+    rows = math.prod(moved.shape[1:-1])
+    return memory.as_rows(moved, computed_in(own)).reshape((len(noise), rows, moved.shape[-1]))
+
+
+def refuse_noise(draws: Array, logits: Array, where: Array | None, choice: Array, nan_policy: str) -> None:
+    """A row whose candidates have noise that is not finite is INVALID; a ValueError, if nothing is to be propagated."""
+    spoilt = ~np.isfinite(draws) & (logits.astype(draws.dtype) > -np.inf) & (choice >= 0)[:, None]
+    if where is not None:
+        spoilt &= where
+    rows = np.any(spoilt, axis=(0, -1))
+    if nan_policy == "raise" and np.any(rows):
+        raise ValueError(f"noise is {draws[spoilt][0]} at a candidate, and nan_policy is 'raise'")
+    choice[rows] = INVALID
 
 
 def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyArray:

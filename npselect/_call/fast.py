@@ -50,7 +50,7 @@ def fast_call(
         return None
     forms = function.results
     form = forms[0]
-    if form is _PER_TEMP or function.takes_choice:
+    if form is _PER_TEMP or function.takes_choice or not function.on_gpu and (on_gpu or backend == "cuda"):
         return None
     memory: AnyFastMemory = on_host
     tier = choose(backend, on_gpu)

@@ -27,13 +27,13 @@ from npselect._call.arguments import (
     temperatures,
     whole,
 )
-from npselect._call.choice import EMPTY, GivenIndex, choose_rows, fit_index
+from npselect._call.choice import EMPTY, Conditional, GivenIndex, choose_rows, fit_draws, fit_index, refuse_noise
 from npselect._call.memory import AnyArray, AnyMemory, Fill
 from npselect._dtypes import Array, DType, Shape
 from npselect._modes import in_usual_modes
 from npselect._operators import INDEX, Result, RowFunction
 from npselect._places import names_on_gpu
-from npselect._stream import Stream, StreamNumbers
+from npselect._stream import SampleNumbers, Stream, StreamNumbers
 from npselect.tiers import RowFunctions, choose
 
 __all__ = ["Batch", "Form", "fill_results", "lay_out", "tier_and_memory"]
@@ -64,6 +64,7 @@ class Batch:
     order: Shape  # of the logits' axes: those of the rows, then that of the choices
     dtype: DType  # of the results
     temp_shape: Shape  # of the temperatures as given
+    draws: AnyArray | SampleNumbers | None  # (samples, rows, K): noise of samples given the choice
 
     def form(self, result: Result) -> Form:
         """What a result is like."""
@@ -81,9 +82,10 @@ class Batch:
         fill: Fill = partial(getattr(self.tier, function.name), *operands)
         if not self.logits.size:
             fill = partial(self.memory.fill_with, 0)
-        elif function is INDEX and self.choice is not None:  # an index that was given, and is right
+        elif function.name == INDEX.name and self.choice is not None:  # an index that was given, and is right
             fill = partial(self.memory.fill_with, np.maximum(self.memory.to_host(self.choice), EMPTY))
-        read = [array for array in operands if array is not None and not isinstance(array, StreamNumbers)]
+        numbers = type(None), StreamNumbers, SampleNumbers
+        read = [array for array in operands if not isinstance(array, numbers)]
         forms = [self.form(result) for result in function.results]
         results = fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
         return results[0] if len(results) == 1 else tuple(results)
@@ -166,13 +168,19 @@ def lay_out(
     temperatures. Where noise is added, the logits keep their own dtype, and the sum has its compute type: the choice
     must not depend on the dtype of a cotangent.
     """
+    conditional = noise if isinstance(noise, Conditional) else None
+    noise = noise if conditional is None else conditional.choice
     stream = noise if isinstance(noise, Stream) else None
     index = noise.values if isinstance(noise, GivenIndex) else None
     noise = None if stream is not None or index is not None else noise
     data = {"logits": arrays[-1], **dict(zip(function.cotangents, arrays[:-1], strict=True))}
-    beside = {"noise": noise, "where": where, "temp": temp, "index": index}
+    added_later = None if conditional is None or isinstance(conditional.noise, Stream) else conditional.noise
+    beside = {"noise": noise if added_later is None else added_later, "where": where, "temp": temp, "index": index}
     others = {name: values for name, values in {**data, **beside}.items() if name != "logits"}
     on_gpu = ["logits"] * logits_on_gpu + names_on_gpu(others)
+    if not function.on_gpu and (on_gpu or backend == "cuda"):
+        what = f"{on_gpu[0]} lives on a GPU" if on_gpu else 'backend is "cuda"'
+        raise RuntimeError(f"{what}; npselect.gumbel_rao runs on the host alone, by 'cpu' and 'reference'")
     tier, memory = tier_and_memory(backend, data, beside, on_gpu)
     read = {name: memory.floating(values, name) for name, values in data.items()}
     logits = read["logits"]
@@ -206,11 +214,14 @@ def lay_out(
     row_dtype = own if added is not None and not function.takes_choice else dtype
     rows = memory.as_rows(logits.transpose(order), row_dtype)
     rows_where = None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis])
+    draws = None if conditional is None else fit_draws(memory, conditional, logits, order, own)
     choice = None
     if function.takes_choice or indices is not None:
         choose_from = rows if own == row_dtype else memory.as_rows(logits.transpose(order), own)
         lead_shape = tuple(shape[i] for i in lead)
         choice = choose_rows(tier, memory, choose_from, added, indices, rows_where, lead_shape)
+        if draws is not None and not isinstance(draws, SampleNumbers):
+            refuse_noise(draws, choose_from, rows_where, choice, nan_policy)
     return Batch(
         tier,
         memory,
@@ -224,6 +235,7 @@ def lay_out(
         order,
         dtype,
         np.shape(temp),
+        draws,
     )
 
 
