@@ -17,18 +17,21 @@ __all__ = [
     "BACKWARD_TEMP",
     "CHOICE",
     "DOUBLE_BACKWARD",
+    "GAPPED",
+    "GAPPED_JVP",
+    "GAPPED_SOFT",
     "GUMBEL_RAO",
-    "GUMBEL_RAO_INDEX",
     "GUMBEL_RAO_JVP",
-    "GUMBEL_RAO_MASK",
-    "GUMBEL_RAO_SOFT",
     "INDEX",
     "JVP",
+    "LOG",
     "MASK",
     "MASK_AT",
+    "MIXTURE",
     "OPERATORS",
     "REINMAX",
     "REINMAX_JVP",
+    "ROW_FUNCTIONS",
     "SOFT",
     "Operator",
     "Result",
@@ -42,6 +45,9 @@ class Result(Enum):
     LIKE_LOGITS = "the shape of the logits, the dtype that logits and cotangents have in common"
     INDEX = "int64, the shape of the logits without the axis of the candidates"
     PER_TEMP = "the shape of the temperature, the dtype of a result like the logits"
+
+
+_NEUTRAL = {"scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class RowFunction:
     formula : str
         One line, which the docstrings and the reference quote.
     on_gpu : bool
-        Whether the tier "cuda" has it for the operator.
+        Whether the tier "cuda" has it.
     """
 
     name: str
@@ -87,9 +93,9 @@ class RowFunction:
         return "choice" in self.reads
 
     @cached_property
-    def takes_draws(self) -> bool:
-        """Whether noise is drawn once more, for samples given the choice."""
-        return "draws" in self.reads
+    def neutral(self) -> tuple[float, ...]:
+        """What the numbers among its operands are for an operator without such an option."""
+        return tuple(_NEUTRAL[name] for name in self.reads if name in _NEUTRAL)
 
     @cached_property
     def per_temp(self) -> bool:
@@ -112,9 +118,9 @@ class Operator:
     functions : mapping of str to RowFunction
         Its public functions, and what each computes.
     unsampled : tuple of str
-        Those that take none of the options, as they do not depend on the sample.
+        Those that do not depend on the sample: they take no option that says which it is.
     more : mapping of str to tuple of str
-        What some of the functions take before the options.
+        What one of the functions takes before the options that all take.
     """
 
     name: str
@@ -126,23 +132,28 @@ class Operator:
 
     def options_of(self, function: str) -> tuple[str, ...]:
         """The options that one of the functions takes."""
-        return () if function in self.unsampled else (*self.more.get(function, ()), *self.options)
+        if function in self.unsampled:
+            return tuple(option for option in self.options if option not in _OF_THE_SAMPLE)
+        return (*self.more.get(function, ()), *self.options)
 
 
+_OF_THE_SAMPLE = ("seed", "noise", "index", "offset")
 _WITHOUT_TEMP = ("logits", "noise", "where")
+_SCALED = ("logits", "noise", "temp", "where", "scale")
 
 MASK = RowFunction("mask", reads=_WITHOUT_TEMP, formula="mask = one_hot(argmax(w))")
 INDEX = RowFunction("index", results=(Result.INDEX,), reads=_WITHOUT_TEMP, formula="index = argmax(w)")
 SOFT = RowFunction("soft", formula="p_i = e_i / s")
-BACKWARD = RowFunction("backward", ("grad_mask",), formula="grad_logits_i = p_i (h_i - d) / temp")
+BACKWARD = RowFunction("backward", ("grad_mask",), reads=_SCALED, formula="grad_logits_i = p_i (h_i - d) / temp")
 JVP = replace(BACKWARD, cotangents=("tangent",))  # the Jacobian is symmetric
 BACKWARD_TEMP = RowFunction(
-    "backward_temp", ("grad_mask",), (Result.PER_TEMP,), formula="grad_temp = -sum_i grad_logits_i t_i"
+    "backward_temp", ("grad_mask",), (Result.PER_TEMP,), _SCALED, formula="grad_temp = -sum_i grad_logits_i t_i"
 )
 DOUBLE_BACKWARD = RowFunction(
     "double_backward",
     ("grad_grad_logits", "grad_mask"),
     (Result.LIKE_LOGITS, Result.LIKE_LOGITS),
+    _SCALED,
     formula="grad_grad_mask_i = p_i b_i / temp, grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2",
 )
 
@@ -158,6 +169,16 @@ REINMAX = RowFunction(
     formula="grad_logits_i = ((2 q_i - p_i) h_i - (q_i a - p_i b) - D_i a) / 2",
 )
 REINMAX_JVP = replace(REINMAX, cotangents=("tangent",))  # it is a symmetric map
+
+GAPPED = RowFunction(
+    "gapped",
+    ("grad_mask",),
+    reads=("logits", "choice", "temp", "where", "gap"),
+    formula="grad_logits_i = p_i (h_i - d) / temp",
+)
+GAPPED_JVP = replace(GAPPED, cotangents=("tangent",))  # it is a symmetric map
+GAPPED_SOFT = RowFunction("gapped_soft", reads=("logits", "choice", "temp", "where", "gap"), formula="p_i = e_i / s")
+
 GUMBEL_RAO = RowFunction(
     "gumbel_rao",
     ("grad_mask",),
@@ -165,10 +186,12 @@ GUMBEL_RAO = RowFunction(
     formula="grad_logits_i = mean_s p_i (h_i - d) / temp",
     on_gpu=False,
 )
-GUMBEL_RAO_JVP = replace(GUMBEL_RAO, cotangents=("tangent",))
-GUMBEL_RAO_MASK, GUMBEL_RAO_INDEX, GUMBEL_RAO_SOFT = (
-    replace(function, on_gpu=False) for function in (MASK_AT, INDEX, SOFT)
+GUMBEL_RAO_JVP = replace(GUMBEL_RAO, cotangents=("tangent",))  # it is a symmetric map
+
+MIXTURE = RowFunction(
+    "mixture", reads=("logits", "temp", "where", "unimix"), formula="probs_i = (1 - unimix) p_i + unimix / n"
 )
+LOG = RowFunction("log", reads=("x",), formula="out = log(x)")
 
 _SURROGATE = MappingProxyType(
     {
@@ -182,34 +205,41 @@ _SURROGATE = MappingProxyType(
     }
 )
 
+_CATEGORICAL = MappingProxyType({**_SURROGATE, "forward": MASK_AT, "soft": MIXTURE})
 _REINMAX = MappingProxyType({"forward": MASK_AT, "backward": REINMAX, "jvp": REINMAX_JVP, "index": INDEX, "soft": SOFT})
-
-_GUMBEL_RAO = MappingProxyType(
-    {
-        "forward": GUMBEL_RAO_MASK,
-        "backward": GUMBEL_RAO,
-        "jvp": GUMBEL_RAO_JVP,
-        "index": GUMBEL_RAO_INDEX,
-        "soft": GUMBEL_RAO_SOFT,
-    }
+_GAPPED = MappingProxyType(
+    {"forward": MASK_AT, "backward": GAPPED, "jvp": GAPPED_JVP, "index": INDEX, "soft": GAPPED_SOFT}
 )
+_GUMBEL_RAO = MappingProxyType(
+    {"forward": MASK_AT, "backward": GUMBEL_RAO, "jvp": GUMBEL_RAO_JVP, "index": INDEX, "soft": SOFT}
+)
+_SAMPLES = MappingProxyType(dict.fromkeys(("backward", "jvp"), ("samples",)))
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         operator.name: operator
         for operator in (
             Operator("straight_through", (), 0.6, _SURROGATE),
-            Operator("gumbel_softmax", ("seed", "noise", "offset"), 0.6, _SURROGATE),
-            Operator("reinmax", ("seed", "noise", "index", "offset"), 1.0, _REINMAX, unsampled=("soft",)),
+            Operator("gumbel_softmax", ("forward_temp", "seed", "noise", "offset"), 0.6, _SURROGATE),
             Operator(
-                "gumbel_rao",
-                ("seed", "noise", "index", "offset"),
-                1.0,
-                _GUMBEL_RAO,
-                unsampled=("soft",),
-                more=MappingProxyType(dict.fromkeys(("backward", "jvp"), ("samples",))),
+                "categorical", ("forward_temp", "unimix", *_OF_THE_SAMPLE), 1.0, _CATEGORICAL, unsampled=("soft",)
             ),
+            Operator("reinmax", _OF_THE_SAMPLE, 1.0, _REINMAX, unsampled=("soft",)),
+            Operator("gapped", ("gap", *_OF_THE_SAMPLE), 1.0, _GAPPED),
+            Operator("gumbel_rao", _OF_THE_SAMPLE, 1.0, _GUMBEL_RAO, unsampled=("soft",), more=_SAMPLES),
         )
     }
 )
 """The family, by name."""
+
+ROW_FUNCTIONS: Mapping[str, RowFunction] = MappingProxyType(
+    {
+        function.name: function
+        for function in (
+            *reversed([one for operator in OPERATORS.values() for one in operator.functions.values()]),
+            CHOICE,
+            LOG,
+        )
+    }
+)
+"""All that a tier has, by name: with those that no public function is of its own."""

@@ -47,10 +47,11 @@ from typing import SupportsIndex
 import numpy.typing as npt
 
 from npselect._call.call import call
-from npselect._call.choice import drawn_by, drawn_given
+from npselect._call.choice import drawn_by
+from npselect._call.draws import drawn_given, refuse_gpu
 from npselect._call.module import OperatorModule
 from npselect._dtypes import Array
-from npselect._operators import GUMBEL_RAO, GUMBEL_RAO_INDEX, GUMBEL_RAO_JVP, GUMBEL_RAO_MASK, GUMBEL_RAO_SOFT
+from npselect._operators import GUMBEL_RAO, GUMBEL_RAO_JVP, INDEX, MASK_AT, SOFT
 
 __all__ = ["backward", "forward", "index", "jvp", "soft"]
 
@@ -111,8 +112,9 @@ def forward(
     array([[0., 1., 0.],
            [1., 0., 0.]], dtype=float32)
     """
+    refuse_gpu("gumbel_rao", backend, logits=logits, temp=temp, noise=noise, index=index, where=where, out=out)
     drawn = drawn_by(seed, noise, index, offset)
-    return call(GUMBEL_RAO_MASK, (logits,), temp, drawn, axis, where, nan_policy, out, backend)
+    return call(MASK_AT, (logits,), temp, drawn, axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -184,6 +186,8 @@ def backward(
     >>> gumbel_rao.backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]), seed=1, samples=10_000).round(2)
     array([ 0.17, -0.17])
     """
+    arrays = {"logits": logits, "grad_mask": grad_mask, "temp": temp, "noise": noise, "index": index, "where": where, "out": out}
+    refuse_gpu("gumbel_rao", backend, **arrays)
     drawn = drawn_given(samples, seed, noise, index, offset, _SAMPLES)
     return call(GUMBEL_RAO, (grad_mask, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
@@ -232,6 +236,8 @@ def jvp(
     >>> gumbel_rao.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0, noise=np.zeros((1, 2))).round(12)
     array([ 0.1875, -0.1875])
     """
+    arrays = {"logits": logits, "tangent": tangent, "temp": temp, "noise": noise, "index": index, "where": where, "out": out}
+    refuse_gpu("gumbel_rao", backend, **arrays)
     drawn = drawn_given(samples, seed, noise, index, offset, _SAMPLES)
     return call(GUMBEL_RAO_JVP, (tangent, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
@@ -273,8 +279,9 @@ def index(
     >>> gumbel_rao.index(np.array([[0.0, 1.0], [np.nan, 0.0]]), index=[0, 1])
     array([ 0, -1])
     """
+    refuse_gpu("gumbel_rao", backend, logits=logits, noise=noise, index=index, where=where, out=out)
     drawn = drawn_by(seed, noise, index, offset)
-    return call(GUMBEL_RAO_INDEX, (logits,), 1.0, drawn, axis, where, nan_policy, out, backend)
+    return call(INDEX, (logits,), 1.0, drawn, axis, where, nan_policy, out, backend)
 
 
 def soft(
@@ -313,7 +320,8 @@ def soft(
     >>> gumbel_rao.soft(np.array([0.0, 0.0, -np.inf, 0.0, 0.0]))
     array([0.25, 0.25, 0.  , 0.25, 0.25])
     """
-    return call(GUMBEL_RAO_SOFT, (logits,), temp, None, axis, where, nan_policy, out, backend)
+    refuse_gpu("gumbel_rao", backend, logits=logits, temp=temp, where=where, out=out)
+    return call(SOFT, (logits,), temp, None, axis, where, nan_policy, out, backend)
 
 
 sys.modules[__name__].__class__ = OperatorModule

@@ -11,28 +11,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npselect._call.arguments import computed_in, stream_of, stream_unless_given, whole
+from npselect._call.arguments import gap_of, noise_of, positive, stream_unless_given, unimix_of
 from npselect._call.memory import AnyArray, AnyMemory
-from npselect._dtypes import Array, DType, Shape
-from npselect._operators import CHOICE
-from npselect._stream import SampleNumbers, Stream, StreamNumbers
+from npselect._dtypes import DType, Shape
+from npselect._operators import CHOICE, LOG, MIXTURE
+from npselect._stream import ScaledNoise, Stream, StreamNumbers
 from npselect.tiers import RowFunctions
 
 __all__ = [
     "EMPTY",
-    "Conditional",
     "GivenIndex",
+    "Sample",
     "choose_rows",
     "drawn_by",
-    "drawn_given",
-    "fit_draws",
     "fit_index",
-    "refuse_noise",
+    "gapped_by",
+    "log_mixture",
+    "mixed",
+    "sample_of",
+    "unweighed",
 ]
 
 # As in npselect._arithmetic.steps, which loads numba; here it is not loaded before a tier is chosen.
 EMPTY = -1  # nothing is offered: a row of zeros
-INVALID = -2  # a row of NaN
 REFUSED = -3  # an index that names no candidate
 
 
@@ -40,6 +41,24 @@ class GivenIndex(NamedTuple):
     """The choice, made elsewhere."""
 
     values: object
+
+
+class Sample(NamedTuple):
+    """How the choice is made, and what else than the logits the gradient depends on."""
+
+    drawn: object  # None, noise, a `Stream` or a `GivenIndex`
+    forward_temp: float = 1.0  # what the noise is multiplied by, and the temperature
+    unimix: float = 0.0  # the share of the uniform distribution, where the choice is made of a mixture
+    gap: float = 0.0
+    is_weighed: bool = True  # whether the probabilities are those of the logits with their noise
+    draws: object = None  # noise of samples given the choice, or a `Stream` in which it follows the choice's
+    samples: int | None = None  # how many of them; as many as there is noise
+
+
+def sample_of(seed: object, noise: object, offset: object, forward_temp: object) -> object:
+    """Noise, times the forward temperature: exactly one of the numbers of a seed's stream and an array."""
+    drawn, temp = noise_of(seed, noise, offset), positive(forward_temp, "forward_temp")
+    return drawn if temp == 1 else Sample(drawn, temp)
 
 
 def drawn_by(seed: object, noise: object, index: object, offset: object) -> object:
@@ -55,63 +74,33 @@ def drawn_by(seed: object, noise: object, index: object, offset: object) -> obje
     return noise if index is None else GivenIndex(index)
 
 
-class Conditional(NamedTuple):
-    """The choice, and noise of so many samples given it: an array, or what follows the choice's numbers in a stream."""
-
-    choice: Stream | GivenIndex
-    noise: object
-    samples: int | None
-
-
-def drawn_given(samples: object, seed: object, noise: object, index: object, offset: object, default: int) -> object:
-    """The choice by `index` or, without one, by the seed; the noise of the samples by the seed, or as given."""
-    count = None if samples is None else whole(samples, "samples")
-    if count is not None and count < 1:
-        raise ValueError(f"samples is {count}; there must be at least one")
-    if (seed is None) == (noise is None):
-        given = "neither was" if seed is None else "both were"
-        raise TypeError(f"exactly one of seed= and noise= must be given, for the samples given the choice; {given}")
-    if noise is not None:
-        stream_unless_given(None, offset, "noise=")
-        if index is None:
-            raise TypeError(
-                "noise= is that of the samples given the choice, and does not make it; give the choice too, as index="
-            )
-        return Conditional(GivenIndex(index), noise, count)
-    stream = stream_of(seed, offset)
-    return Conditional(stream if index is None else GivenIndex(index), stream, default if count is None else count)
+def mixed(seed: object, noise: object, index: object, offset: object, forward_temp: object, unimix: object) -> object:
+    """What is drawn of the mixture with the uniform distribution, where the first has a temperature."""
+    drawn = drawn_by(seed, noise, index, offset)
+    temp, share = positive(forward_temp, "forward_temp"), unimix_of(unimix)
+    return drawn if temp == 1 and not share else Sample(drawn, temp, share)
 
 
-def fit_draws(
-    memory: AnyMemory, drawn: Conditional, logits: AnyArray, order: Shape, own: DType
-) -> AnyArray | SampleNumbers:
-    """The noise of the samples: (samples, rows, K), in the type that noise is added in, or numbers of a stream."""
-    if isinstance(drawn.noise, Stream):
-        assert drawn.samples is not None
-        numbers = StreamNumbers(*drawn.noise, logits.shape, order, computed_in(own))
-        return SampleNumbers.behind(numbers, drawn.samples)
-    noise = memory.floating(drawn.noise, "noise")
-    if noise.shape[1:] != logits.shape or noise.ndim != len(logits.shape) + 1 or len(noise) == 0:
-        raise ValueError(
-            f"noise has shape {noise.shape} and logits has shape {logits.shape}; noise must have the shape of logits "
-            "behind an axis of samples"
-        )
-    if drawn.samples is not None and len(noise) != drawn.samples:
-        raise ValueError(f"samples is {drawn.samples}, and noise has {len(noise)} samples; leave samples out")
-    moved = noise.astype(computed_in(own), copy=False).transpose((0, *(axis + 1 for axis in order)))
-    rows = math.prod(moved.shape[1:-1])
-    return memory.as_rows(moved, computed_in(own)).reshape((len(noise), rows, moved.shape[-1]))
+def unweighed(
+    seed: object,
+    noise: object,
+    index: object,
+    offset: object,
+    forward_temp: object,
+    unimix: object,
+    is_sampled: bool = True,
+) -> object:
+    """`mixed` for a gradient that does not depend on the noise; None if it is that of `npselect.straight_through`."""
+    drawn = drawn_by(seed, noise, index, offset) if is_sampled else None
+    temp, share = positive(forward_temp, "forward_temp"), unimix_of(unimix)
+    if isinstance(drawn, Stream):
+        drawn = None
+    return None if drawn is None and temp == 1 and not share else Sample(drawn, temp, share, is_weighed=False)
 
 
-def refuse_noise(draws: Array, logits: Array, where: Array | None, choice: Array, nan_policy: str) -> None:
-    """A row whose candidates have noise that is not finite is INVALID; a ValueError, if nothing is to be propagated."""
-    spoilt = ~np.isfinite(draws) & (logits.astype(draws.dtype) > -np.inf) & (choice >= 0)[:, None]
-    if where is not None:
-        spoilt &= where
-    rows = np.any(spoilt, axis=(0, -1))
-    if nan_policy == "raise" and np.any(rows):
-        raise ValueError(f"noise is {draws[spoilt][0]} at a candidate, and nan_policy is 'raise'")
-    choice[rows] = INVALID
+def gapped_by(seed: object, noise: object, index: object, offset: object, gap: object) -> Sample:
+    """What is drawn, and by how much it leads."""
+    return Sample(drawn_by(seed, noise, index, offset), gap=gap_of(gap))
 
 
 def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyArray:
@@ -127,11 +116,29 @@ def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyA
     return memory.as_rows(array.reshape((size, 1)), np.dtype(np.int64)).reshape((size,))
 
 
+def log_mixture(
+    tier: RowFunctions,
+    memory: AnyMemory,
+    logits: AnyArray,
+    forward_temp: float,
+    unimix: float,
+    where: AnyArray | None,
+    dtype: DType,
+) -> AnyArray:
+    """``log((1 - unimix) softmax(logits / forward_temp) + unimix / n)`` in float64, then rounded to a dtype."""
+    wide, temp = np.dtype(np.float64), np.full(1, forward_temp)
+    mixture, logs = memory.empty(logits.shape, wide), memory.empty(logits.shape, dtype)
+    if logits.size:
+        memory.run(partial(getattr(tier, MIXTURE.name), memory.as_rows(logits, wide), temp, where, unimix), [mixture])
+        memory.run(partial(getattr(tier, LOG.name), mixture), [logs])
+    return logs
+
+
 def choose_rows(
     tier: RowFunctions,
     memory: AnyMemory,
     logits: AnyArray,
-    noise: AnyArray | StreamNumbers | None,
+    noise: AnyArray | StreamNumbers | ScaledNoise | None,
     index: AnyArray | None,
     where: AnyArray | None,
     shape: Shape,

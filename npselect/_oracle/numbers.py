@@ -131,16 +131,28 @@ class Wide(NamedTuple):
         d = self * Wide.of(-y).exp() - Wide.of(1.0)
         return Wide.of(y) + d * (Wide.of(1.0) + d * (Wide.of(-0.5) + d * _THIRD))
 
+    def least(self, other: Wide) -> Wide:
+        """The smaller of two; where their errors leave that open, the difference is part of the error."""
+        difference = self - other
+        smaller = self.where(difference.hi < 0.0, other)
+        apart = np.abs(difference.hi)
+        certain = apart > difference.error  # which no NaN is
+        doubt, zero = np.where(certain, 0.0, apart + difference.error), np.zeros_like(apart)
+        return smaller + Wide(zero, zero, doubt, np.where(doubt == 0.0, _EXPONENT_OF_ZERO, difference.exponent))
+
     def log1p(self) -> Wide:
         """``log(1 + x)`` for x >= 0; of small x by four terms of the series, whose rest is below 2**-160 of it."""
         small = np.ldexp(self.hi, np.maximum(self.exponent, -2000).astype(np.int32)) < 2.0**-40
         series = self * (Wide.of(1.0) - self * (Wide.of(0.5) - self * (_THIRD - self * Wide.of(0.25))))
-        rest = (Wide.of(1.0) + self.replace(small, 0.0)).log()
-        return Wide(*(np.where(small, one, other) for one, other in zip(series, rest, strict=True)))
+        return series.where(small, (Wide.of(1.0) + self.replace(small, 0.0)).log())
 
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
-        return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
+        return Wide.of(value).where(condition, self)
+
+    def where(self, condition: Array, other: Wide) -> Wide:
+        """These wherever `condition` is true, the others elsewhere."""
+        return Wide(*(np.where(condition, one, two) for one, two in zip(self, other, strict=True)))
 
     def is_positive(self) -> Array:
         """Whether a number is above 0, as far as its error lets one say."""
@@ -201,6 +213,10 @@ class Digits:
         """Of positive numbers, correctly rounded by the decimal module."""
         return Digits(np.frompyfunc(lambda x: x.ln(), 1, 1)(self.values))
 
+    def least(self, other: Digits) -> Digits:
+        """The smaller of two."""
+        return self.where(self.values < other.values, other)
+
     def log1p(self) -> Digits:
         """``log(1 + x)`` for x >= 0, of which no digit is lost: by the series where x is small, else with more digits."""
 
@@ -216,7 +232,11 @@ class Digits:
 
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
-        return Digits(np.where(condition, np.asarray(Decimal(value), object), self.values))
+        return Digits.of(value).where(condition, self)
+
+    def where(self, condition: Array, other: Digits) -> Digits:
+        """These wherever `condition` is true, the others elsewhere."""
+        return Digits(np.where(condition, self.values, other.values))
 
     def is_positive(self) -> Array:
         """Whether a number is above 0."""

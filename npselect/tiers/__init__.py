@@ -5,12 +5,15 @@ dtype float32.
 
 - `logits`: (rows, K), in float16, bfloat16, float32 or float64.
 - `noise`: what is added to the logits, in their compute type: an array in that type, (rows, K) or (1, K);
-  `npselect._stream.StreamNumbers`, which name numbers of a seed's stream; or None.
+  `npselect._stream.StreamNumbers`, which name numbers of a seed's stream; either of them in a `ScaledNoise`, with what
+  it is multiplied by; or None.
 - cotangents: (rows, K), in the dtype of the results. Without noise the logits have that dtype too.
 - `temp`: (rows,) or (1,), in the compute type of the results.
 - `where`: bool, (rows, K) or (1, K), or None.
 - `index`: int64, (rows,), the choice that a caller gave, with `noise` None; or None.
 - `choice`: int64, (rows,), what the row function `choice` filled: the selected column or, below 0, why there is none.
+- `scale`: what the gradient is multiplied by; `unimix`: the share of the uniform distribution; `gap`: in GST's logits,
+  or 0 for the adaptive one. Numbers.
 - `draws`: noise of several samples, in the logits' compute type: an array in that type, (samples, rows, K), finite at the
   candidates of rows with a choice; or `npselect._stream.SampleNumbers`.
 - `out`: an array for each result, which is filled.
@@ -30,12 +33,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from npselect._forks import check, loading
 from npselect._modes import in_usual_modes
-from npselect._stream import SampleNumbers, StreamNumbers
+from npselect._stream import SampleNumbers, ScaledNoise, StreamNumbers
 
 __all__ = ["RowFunctions", "Tier", "backends", "choose"]
 
 Rows: TypeAlias = Any  # numpy.ndarray or, on the tier "cuda", DeviceArray
-Noise: TypeAlias = Rows | StreamNumbers | None
+Noise: TypeAlias = Rows | StreamNumbers | ScaledNoise | None
 Draws: TypeAlias = Rows | SampleNumbers
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
@@ -53,11 +56,19 @@ class RowFunctions(Protocol):
     def soft(self, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows) -> None:
         """``probs = softmax(logits / temp)``."""
 
-    def backward(self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows) -> None:
+    def mixture(self, logits: Rows, temp: Rows, where: Rows | None, unimix: float, out: Rows) -> None:
+        """``(1 - unimix) softmax(logits / temp)``, and as much for each candidate as makes the sum 1."""
+
+    def log(self, x: Rows, out: Rows) -> None:
+        """The logarithm of float64 numbers, in the dtype of `out`."""
+
+    def backward(
+        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, scale: float, out: Rows
+    ) -> None:
         """The softmax's Jacobian times `grad_mask`."""
 
     def backward_temp(
-        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows
+        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, scale: float, out: Rows
     ) -> None:
         """The gradient of each temperature, summed over the ``rows // temps`` rows that share it."""
 
@@ -69,6 +80,7 @@ class RowFunctions(Protocol):
         noise: Noise,
         temp: Rows,
         where: Rows | None,
+        scale: float,
         out_grad_mask: Rows,
         out_logits: Rows,
     ) -> None:
@@ -82,6 +94,14 @@ class RowFunctions(Protocol):
 
     def reinmax(self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, out: Rows) -> None:
         """The gradient of ReinMax at each row's choice."""
+
+    def gapped(
+        self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, gap: float, out: Rows
+    ) -> None:
+        """The gradient of GST at each row's choice."""
+
+    def gapped_soft(self, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, gap: float, out: Rows) -> None:
+        """The probabilities of GST at each row's choice."""
 
     def gumbel_rao(
         self, grad_mask: Rows, logits: Rows, choice: Rows, draws: Draws, temp: Rows, where: Rows | None, out: Rows
