@@ -186,7 +186,15 @@ def backward(
     >>> gumbel_rao.backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]), seed=1, samples=10_000).round(2)
     array([ 0.17, -0.17])
     """
-    arrays = {"logits": logits, "grad_mask": grad_mask, "temp": temp, "noise": noise, "index": index, "where": where, "out": out}
+    arrays = {
+        "logits": logits,
+        "grad_mask": grad_mask,
+        "temp": temp,
+        "noise": noise,
+        "index": index,
+        "where": where,
+        "out": out,
+    }
     refuse_gpu("gumbel_rao", backend, **arrays)
     drawn = drawn_given(samples, seed, noise, index, offset, _SAMPLES)
     return call(GUMBEL_RAO, (grad_mask, logits), temp, drawn, axis, where, nan_policy, out, backend)
@@ -236,7 +244,15 @@ def jvp(
     >>> gumbel_rao.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0, noise=np.zeros((1, 2))).round(12)
     array([ 0.1875, -0.1875])
     """
-    arrays = {"logits": logits, "tangent": tangent, "temp": temp, "noise": noise, "index": index, "where": where, "out": out}
+    arrays = {
+        "logits": logits,
+        "tangent": tangent,
+        "temp": temp,
+        "noise": noise,
+        "index": index,
+        "where": where,
+        "out": out,
+    }
     refuse_gpu("gumbel_rao", backend, **arrays)
     drawn = drawn_given(samples, seed, noise, index, offset, _SAMPLES)
     return call(GUMBEL_RAO_JVP, (tangent, logits), temp, drawn, axis, where, nan_policy, out, backend)

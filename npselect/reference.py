@@ -366,8 +366,9 @@ def _minus_adaptive_gap(number: type[Number], rows: Rows, drawn: Array) -> Numbe
 def gumbel_rao(
     grad_mask: Array, logits: Array, choice: Indices, draws: Draws, temp: Array, where: Array | None, out: Array
 ) -> None:
-    """The mean of the Gumbel-softmax's gradient over what the noise may be, given the choice (Paulus, Maddison and
-    Krause 2021, arXiv:2010.04838): ``grad_logits_i = mean_s p_i (h_i - d) / temp``.
+    """The Gumbel-softmax's mean gradient given the choice, Gumbel-Rao: ``grad_logits_i = mean_s p_i (h_i - d) / temp``.
+
+    M. B. Paulus, C. J. Maddison and A. Krause, ICLR 2021, arXiv:2010.04838.
 
     Some column m, `choice`, was drawn from ``softmax(logits)``. Of the noisy logits w, given that w_m is the largest,
     a sample is made of independent Gumbel noise G, one array of `draws`. With ``Z = sum_i exp(logits_i)``::
@@ -384,9 +385,7 @@ def gumbel_rao(
     noise is added. A sum over the samples in rising order; cotangents are measured from m.
     """
 
-    def formula(
-        number: type[Number], rows: Rows, grad_mask: Array, choice: Indices, draws: Array
-    ) -> list[Number]:
+    def formula(number: type[Number], rows: Rows, grad_mask: Array, choice: Indices, draws: Array) -> list[Number]:
         z, _, s = _exponentials(number, replace(rows, temp=np.ones_like(rows.temp)))
         drawn = replace(rows, index=choice)
         h, others = _from_selected(number, drawn, grad_mask), np.arange(grad_mask.shape[-1]) != choice
@@ -459,9 +458,9 @@ def _perturbed(logits: Array, noise: Noise) -> Array:
         return logits
     scale = 1.0
     if isinstance(noise, ScaledNoise):
-        noise, scale = noise.noise, noise.scale
-    noise = _drawn(noise, len(logits))
-    return np.asarray(logits.astype(noise.dtype) + noise.dtype.type(scale) * noise)
+        scale, noise = noise.scale, noise.noise
+    added = _drawn(noise, len(logits))
+    return np.asarray(logits.astype(added.dtype) + added.dtype.type(scale) * added)
 
 
 def _drawn(noise: Array | StreamNumbers, rows: int) -> Array:

@@ -158,8 +158,8 @@ def _exp_normal(t: NumbaType, tail: NumbaType, constants: NumbaType) -> Chosen:
     return lambda t, tail, constants: _exp_normal64(t, tail, constants)
 
 
-# A power of two is added to the exponent along with n, so that the number is normal, and taken out by a product: that is
-# exact, or rounds a subnormal result once, as the last product of `exp` does.
+# With n, a power of two is added to the exponent, so that the number is normal. A product takes it out again: exactly,
+# or it rounds a subnormal result once, as the last product of `exp` does.
 
 _LIFT32, _LIFT64, _UNLIFT32, _UNLIFT64 = 24 << 23, 54 << 52, np.float32(2.0**-24), np.float64(2.0**-54)
 

@@ -109,7 +109,7 @@ def _log1p(x: NumbaType) -> Chosen:
 # ------------------------------------------------------------------------------------------------ softplus
 
 # With x = exp(-|u|), log(1 + exp(u)) is log(1 + x), and u more where u > 0; the second is exact in the two words of u.
-# x is wrong by one unit in the last place, 2 u |x| at most, which is at most 2 u log(1 + x), as log(1 + x) >= x / (1 + x).
+# x is wrong by one unit in the last place, 2 u x at most, and log(1 + x) by 2 u x / (1 + x), at most 2 u log(1 + x).
 # So log(1 + x) is wrong by 4.6 u, relative to itself, and very little more; adding u to it costs at most u of it, where
 # u is the smaller of the two (else `fast_two_sum` is exact), and the sum of the low words u**2. Together softplus is
 # wrong by less than 6 u log(1 + exp(-|u|)).

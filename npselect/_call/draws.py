@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from npselect._call.arguments import computed_in, stream_of, stream_unless_given, whole
+from npselect._call.arguments import stream_of, stream_unless_given, whole
 from npselect._call.choice import GivenIndex, Sample
 from npselect._call.memory import AnyArray, AnyMemory
 from npselect._dtypes import Array, DType, Shape
@@ -67,7 +67,9 @@ def fit_draws(
             "samples, at least one"
         )
     if sample.samples is not None and len(noise) != sample.samples:
-        raise ValueError(f"samples is {sample.samples} and noise has {len(noise)}; leave samples out, or make them equal")
+        raise ValueError(
+            f"samples is {sample.samples} and noise has {len(noise)}; leave samples out, or make them equal"
+        )
     moved = noise.transpose((0, *(axis + 1 for axis in order)))
     rows = math.prod(moved.shape[1:-1])
     return memory.as_rows(moved, dtype).reshape((len(noise), rows, moved.shape[-1]))

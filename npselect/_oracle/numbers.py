@@ -1,9 +1,10 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``log1p``, ``replace``, ``is_positive`` and ``rounded``. `Wide` says which of its results are certain; what is not is computed again with `Digits`,
-with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary
-mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
+``log1p``, ``replace``, ``is_positive`` and ``rounded``. `Wide` says which of its results are certain; what is not is
+computed again with `Digits`, with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast
+evaluation of elementary mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is
+shared with the kernels.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ class Digits:
         return self.where(self.values < other.values, other)
 
     def log1p(self) -> Digits:
-        """``log(1 + x)`` for x >= 0, of which no digit is lost: by the series where x is small, else with more digits."""
+        """``log(1 + x)`` for x >= 0, with all digits: by the series where x is small, else by more of them."""
 
         def log1p(x: Decimal) -> Decimal:
             digits = decimal.getcontext().prec

@@ -139,6 +139,8 @@ def gapped_soft(logits: Array, choice: Array, temp: Array, where: Array | None, 
     """GST's probabilities, which depend on the choice."""
     compute = compute_type(out)
     _run("gapped_soft_rows", compute, logits, None, choice, temp, where, _two_words(compute, gap), out)
+
+
 def gumbel_rao(
     grad_mask: Array, logits: Array, choice: Array, draws: Draws, temp: Array, where: Array | None, out: Array
 ) -> None:

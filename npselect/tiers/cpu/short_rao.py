@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from npselect._arithmetic.aliases import (
     Choices,
     Columns,
@@ -69,7 +67,14 @@ def _fill_distances(
 
 @inlined
 def _fill_conditional(
-    v: Tile, v_tail: Tile, selected: Number, temp: Temperature, up: Number, constants: Constants, choices: Choices, e: Tile
+    v: Tile,
+    v_tail: Tile,
+    selected: Number,
+    temp: Temperature,
+    up: Number,
+    constants: Constants,
+    choices: Choices,
+    e: Tile,
 ) -> None:
     """Weights in the place of the noise e."""
     for j in range(choices):
