@@ -19,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from npselect import gumbel_softmax, reinmax, straight_through
+from npselect import gumbel_rao, gumbel_softmax, reinmax, straight_through
 
 FILE = Path(__file__).with_name("bits.sha256")
 DTYPES = {
@@ -30,7 +30,10 @@ DTYPES = {
 }
 CHOICES = (1, 2, 3, 8, 10, 33, 128, 129, 1024, 1025, 5000)
 NOISES = ("no noise", "noise array", "seed")
-FUNCTIONS = ("mask", "index", "soft", "backward", "backward_temp", "double_backward", "mask_at", "reinmax")
+FUNCTIONS = (
+    *("mask", "index", "soft", "backward", "backward_temp", "double_backward", "mask_at", "reinmax"),
+    "gumbel_rao",
+)
 TEMPS = (0.6, 0.05, 1.0, 1e-30, 7.0, 1e30, 0.3, 2.0)
 
 
@@ -95,8 +98,21 @@ def call(function: str, given: dict[str, Any], temp: Any, **options: Any) -> tup
         operator = reinmax
         if not options.keys() & {"seed", "noise"}:
             options["index"] = unlikely(given["logits"], options.get("where"))
-    name = {"mask": "forward", "mask_at": "forward", "reinmax": "backward"}.get(function, function)
-    cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2, "reinmax": 1}.get(function, 0)
+    if function == "gumbel_rao":
+        operator = gumbel_rao
+        if "noise" in options:
+            options["noise"] = np.stack([options["noise"], options["noise"][::-1], options["noise"][:, ::-1]])
+        else:
+            options.setdefault("seed", 7)
+            options["samples"] = 18 if "offset" in options else 2
+        if "offset" not in options:
+            options["index"] = unlikely(given["logits"], options.get("where"))
+    name = {"mask": "forward", "mask_at": "forward", "reinmax": "backward", "gumbel_rao": "backward"}.get(
+        function, function
+    )
+    cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2, "reinmax": 1, "gumbel_rao": 1}.get(
+        function, 0
+    )
     arrays = [given[key] for key in ("grad_grad_logits", "grad_mask")[2 - cotangents :]]
     more = () if function == "index" else (temp,)
     result = getattr(operator, name)(*arrays, given["logits"], *more, backend="cpu", **options)

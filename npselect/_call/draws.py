@@ -67,9 +67,7 @@ def fit_draws(
             "samples, at least one"
         )
     if sample.samples is not None and len(noise) != sample.samples:
-        raise ValueError(
-            f"samples is {sample.samples} and noise has {len(noise)}; leave samples out, or make them equal"
-        )
+        raise ValueError(f"samples is {sample.samples} and noise has {len(noise)}; the two must be equal")
     moved = noise.transpose((0, *(axis + 1 for axis in order)))
     rows = math.prod(moved.shape[1:-1])
     return memory.as_rows(moved, dtype).reshape((len(noise), rows, moved.shape[-1]))

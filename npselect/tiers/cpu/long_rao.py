@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from npselect._arithmetic.aliases import (
     Choices,
+    Column,
     Constants,
     GradMask,
     Index,
@@ -65,14 +66,14 @@ def _fill_distances(row: WeightedRow, s: Number, m: Index, temp: Temperature, v:
 
 
 @inlined
-def _fill_sums(before: Out, r: Row, n: Choices, mean: Values) -> None:
-    """The sums over the samples before; zeros, if there are none, and behind the row."""
-    for j in range(0, n, WIDTH):
-        store(mean, j, broadcast(mean.dtype.type(0)))
+def _fill_sums(before: Values, start: Column, size: Choices, mean: Values) -> None:
+    """The sums over the samples before; zeros, if there are none."""
     if len(before) > 0:
-        for j in range(0, n, WIDTH):
-            i = min(j, n - WIDTH)
-            store(mean, i, load_vector(before, r, i, mean))
+        for j in range(0, size, WIDTH):
+            store(mean, j, load(before, start + j))
+    else:
+        for j in range(0, size, WIDTH):
+            store(mean, j, broadcast(mean.dtype.type(0)))
 
 
 @inlined
@@ -105,7 +106,7 @@ def gumbel_rao_rows(
     samples: Number,
     temp: Values,
     where: Where,
-    before: Out,
+    before: Values,
     out: Out,
     start: Row,
     stop: Row,
@@ -113,7 +114,8 @@ def gumbel_rao_rows(
 ) -> None:
     """Of `samples` samples, those with the given noise: row r of the next one is `apart` rows behind row r of the last.
 
-    `before` has the sums over the samples before, (rows, K), and gets those with these; nothing, if these are all.
+    `before` has the sums over the samples before, row after row in whole vectors, and gets those with these; nothing,
+    if there are no others.
     """
     n, capacity = logits.shape[1], capacity_of(scratch, 5)
     lanes, e, h = (
@@ -140,7 +142,7 @@ def gumbel_rao_rows(
         size = fill_weights(row, 0, n, e)
         fill_from_selected(grad_mask, row, 0, n, widen(grad_mask[r, m]), h)
         _fill_distances(row, padded_total(subarray(e, 0, size), zero, lanes), m, divisor, v, v_tail)
-        _fill_sums(before, r, n, mean)
+        _fill_sums(before, r * size, size, mean)
         for behind in range(0, len(noise), apart):
             if divisor.scale == one:
                 _fill_conditional(v, v_tail, noise, behind + r, m, known, one, constants, e)
@@ -151,10 +153,11 @@ def gumbel_rao_rows(
             for j in range(0, size, WIDTH):
                 store(mean, j, sample_entry(load(e, j), load(h, j) - d, q, load(mean, j)))
             mean[m] += fma(d, zero, zero)  # NaN once a mean of cotangents is not finite
+        if len(before) > 0:
+            for j in range(0, size, WIDTH):
+                store(before, r * size + j, load(mean, j))
         for j in range(0, n, WIDTH):
             i = min(j, n - WIDTH)
-            if len(before) > 0:
-                store_vector(load(mean, i), before, r, i)
             store_vector(narrow_vector(fma(load(mean, i), divisor.scale, zero), out), out, r, i)
         if mean[m] != mean[m]:
             fill_nan_at_candidates(out, r, logits, where, scratch)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npselect._arithmetic.half import compute_type, stored
+from npselect._arithmetic.simd import WIDTH
 from npselect._modes import in_usual_modes
 from npselect._operators import OPERATORS
 from npselect._stream import SampleNumbers, ScaledNoise, StreamNumbers, unscaled
@@ -152,7 +153,7 @@ def gumbel_rao(
     else:
         rows = long_rows.gumbel_rao_rows
         scratch_size = long_passes.scratch_size(choices, rows.buffers, np.dtype(compute).itemsize, _ANY_MEMORY)
-    samples, none = len(draws), np.empty((0, 0), compute)
+    samples, none = len(draws), np.empty(0, compute)
     inputs = [stored(array) for array in (logits, grad_mask, choice)]
     others = [temp, _EVERYWHERE if where is None else stored(where)]
     results = stored(out)
@@ -167,18 +168,18 @@ def gumbel_rao(
         several = max(1, min(samples, SAMPLES_AT_ONCE, NOISE_BLOCK // choices))
         step = min(max(1, NOISE_BLOCK // (several * choices)), stop - start)
         noise = np.empty(several * step * choices, numbers.first.dtype)
-        sums = none if several == samples else np.empty((step, choices), compute)
+        sums = none if several == samples else np.empty(_in_vectors(step) * _in_vectors(choices), compute)
         for first in range(start, stop, step):
             last = min(first + step, stop)
             n = last - first
-            before, (these, those) = sums[:n], ([_rows(x, first, last) for x in some] for some in (inputs, others))
-            before[...] = 0
+            these, those = ([_rows(array, first, last) for array in some] for some in (inputs, others))
+            sums[...] = 0
             for sample in range(0, samples, several):
                 some = noise[: min(several, samples - sample) * n * choices].reshape(-1, n, choices)
                 for i, drawn in enumerate(some):
                     _draw(numbers[sample + i], first, last, drawn)
                 added = _in_type(some.reshape(-1, choices), compute)
-                rows(*these, added, n, compute(samples), *those, before, results[first:last], 0, n, scratch)
+                rows(*these, added, n, compute(samples), *those, sums, results[first:last], 0, n, scratch)
 
     if isinstance(draws, SampleNumbers):
         over_rows(partial(run_drawn, draws), len(logits), samples * choices)
@@ -286,6 +287,11 @@ def _draw(noise: StreamNumbers, first: int, last: int, out: Array) -> None:
         draw(np.uint64(noise.seed), np.uint64(noise.offset + first * out.shape[1]), out.reshape(-1))
     else:
         draw_at(np.uint64(noise.seed), noise.numbers(first, last).reshape(-1), out.reshape(-1))
+
+
+def _in_vectors(size: int) -> int:
+    """So many numbers in whole SIMD vectors."""
+    return -(-size // WIDTH) * WIDTH
 
 
 def _check_buffers() -> None:

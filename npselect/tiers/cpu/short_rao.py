@@ -92,7 +92,7 @@ def gumbel_rao_rows(
     samples: Number,
     temp: Values,
     where: Where,
-    before: Out,
+    before: Values,
     out: Out,
     start: Row,
     stop: Row,
@@ -100,7 +100,8 @@ def gumbel_rao_rows(
 ) -> None:
     """Of `samples` samples, those with the given noise: row r of the next one is `apart` rows behind row r of the last.
 
-    `before` has the sums over the samples before, (rows, K), and gets those with these; nothing, if these are all.
+    `before` has the sums over the samples before, tile after tile, and gets those with these; nothing, if there are no
+    others.
     """
     choices = logits.shape[1]
     v, v_tail, h = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE), subarray(scratch, 2 * TILE, TILE)
@@ -125,7 +126,8 @@ def gumbel_rao_rows(
         up, plain, known = one / divisor.prescale, not any_lane(divisor.scale != one), unscaled(divisor, one)
         _fill_distances(v, top, total(e, choices, sums), m, divisor, choices, v_tail, sums)
         if len(before) > 0:
-            load_tile(before, first, last, mean)
+            for j in range(choices):
+                store(mean, j * WIDTH, load(before, first * choices + j * WIDTH))
         else:
             for j in range(choices):
                 store(mean, j * WIDTH, broadcast(zero))
@@ -151,7 +153,8 @@ def gumbel_rao_rows(
             store(mean, j * WIDTH, entry)
             store(e, j * WIDTH, narrow_vector(fma(entry, divisor.scale, zero), out))
         if len(before) > 0:
-            store_tile(mean, before, first, last)
+            for j in range(choices):
+                store(before, first * choices + j * WIDTH, load(mean, j * WIDTH))
         store_tile(e, out, first, last)
         entry = gather_lanes(mean, at_selected)
         overwrite_degenerate(out, first, last, m, select(entry == entry, zero, entry), logits, where, scratch)
