@@ -17,13 +17,19 @@ __all__ = [
     "BACKWARD_TEMP",
     "CHOICE",
     "DOUBLE_BACKWARD",
+    "GAPPED",
+    "GAPPED_JVP",
+    "GAPPED_SOFT",
     "INDEX",
     "JVP",
+    "LOG",
     "MASK",
     "MASK_AT",
+    "MIXTURE",
     "OPERATORS",
     "REINMAX",
     "REINMAX_JVP",
+    "ROW_FUNCTIONS",
     "SOFT",
     "Operator",
     "Result",
@@ -37,6 +43,9 @@ class Result(Enum):
     LIKE_LOGITS = "the shape of the logits, the dtype that logits and cotangents have in common"
     INDEX = "int64, the shape of the logits without the axis of the candidates"
     PER_TEMP = "the shape of the temperature, the dtype of a result like the logits"
+
+
+_NEUTRAL = {"scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -79,6 +88,11 @@ class RowFunction:
         return "choice" in self.reads
 
     @cached_property
+    def neutral(self) -> tuple[float, ...]:
+        """What the numbers among its operands are for an operator without such an option."""
+        return tuple(_NEUTRAL[name] for name in self.reads if name in _NEUTRAL)
+
+    @cached_property
     def per_temp(self) -> bool:
         """Whether the result is a sum over the rows that share a temperature."""
         return Result.PER_TEMP in self.results
@@ -99,7 +113,7 @@ class Operator:
     functions : mapping of str to RowFunction
         Its public functions, and what each computes.
     unsampled : tuple of str
-        Those that take none of the options, as they do not depend on the sample.
+        Those that do not depend on the sample: they take no option that says which it is.
     """
 
     name: str
@@ -110,23 +124,28 @@ class Operator:
 
     def options_of(self, function: str) -> tuple[str, ...]:
         """The options that one of the functions takes."""
-        return () if function in self.unsampled else self.options
+        if function in self.unsampled:
+            return tuple(option for option in self.options if option not in _OF_THE_SAMPLE)
+        return self.options
 
 
+_OF_THE_SAMPLE = ("seed", "noise", "index", "offset")
 _WITHOUT_TEMP = ("logits", "noise", "where")
+_SCALED = ("logits", "noise", "temp", "where", "scale")
 
 MASK = RowFunction("mask", reads=_WITHOUT_TEMP, formula="mask = one_hot(argmax(w))")
 INDEX = RowFunction("index", results=(Result.INDEX,), reads=_WITHOUT_TEMP, formula="index = argmax(w)")
 SOFT = RowFunction("soft", formula="p_i = e_i / s")
-BACKWARD = RowFunction("backward", ("grad_mask",), formula="grad_logits_i = p_i (h_i - d) / temp")
+BACKWARD = RowFunction("backward", ("grad_mask",), reads=_SCALED, formula="grad_logits_i = p_i (h_i - d) / temp")
 JVP = replace(BACKWARD, cotangents=("tangent",))  # the Jacobian is symmetric
 BACKWARD_TEMP = RowFunction(
-    "backward_temp", ("grad_mask",), (Result.PER_TEMP,), formula="grad_temp = -sum_i grad_logits_i t_i"
+    "backward_temp", ("grad_mask",), (Result.PER_TEMP,), _SCALED, formula="grad_temp = -sum_i grad_logits_i t_i"
 )
 DOUBLE_BACKWARD = RowFunction(
     "double_backward",
     ("grad_grad_logits", "grad_mask"),
     (Result.LIKE_LOGITS, Result.LIKE_LOGITS),
+    _SCALED,
     formula="grad_grad_mask_i = p_i b_i / temp, grad_logits_i = p_i (a_i b_i - sum_j p_j a_j b_j) / temp**2",
 )
 
@@ -143,6 +162,20 @@ REINMAX = RowFunction(
 )
 REINMAX_JVP = replace(REINMAX, cotangents=("tangent",))  # it is a symmetric map
 
+GAPPED = RowFunction(
+    "gapped",
+    ("grad_mask",),
+    reads=("logits", "choice", "temp", "where", "gap"),
+    formula="grad_logits_i = p_i (h_i - d) / temp",
+)
+GAPPED_JVP = replace(GAPPED, cotangents=("tangent",))  # it is a symmetric map
+GAPPED_SOFT = RowFunction("gapped_soft", reads=("logits", "choice", "temp", "where", "gap"), formula="p_i = e_i / s")
+
+MIXTURE = RowFunction(
+    "mixture", reads=("logits", "temp", "where", "unimix"), formula="probs_i = (1 - unimix) p_i + unimix / n"
+)
+LOG = RowFunction("log", reads=("x",), formula="out = log(x)")
+
 _SURROGATE = MappingProxyType(
     {
         "forward": MASK,
@@ -155,16 +188,36 @@ _SURROGATE = MappingProxyType(
     }
 )
 
+_CATEGORICAL = MappingProxyType({**_SURROGATE, "forward": MASK_AT, "soft": MIXTURE})
 _REINMAX = MappingProxyType({"forward": MASK_AT, "backward": REINMAX, "jvp": REINMAX_JVP, "index": INDEX, "soft": SOFT})
+_GAPPED = MappingProxyType(
+    {"forward": MASK_AT, "backward": GAPPED, "jvp": GAPPED_JVP, "index": INDEX, "soft": GAPPED_SOFT}
+)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
         operator.name: operator
         for operator in (
             Operator("straight_through", (), 0.6, _SURROGATE),
-            Operator("gumbel_softmax", ("seed", "noise", "offset"), 0.6, _SURROGATE),
-            Operator("reinmax", ("seed", "noise", "index", "offset"), 1.0, _REINMAX, unsampled=("soft",)),
+            Operator("gumbel_softmax", ("forward_temp", "seed", "noise", "offset"), 0.6, _SURROGATE),
+            Operator(
+                "categorical", ("forward_temp", "unimix", *_OF_THE_SAMPLE), 1.0, _CATEGORICAL, unsampled=("soft",)
+            ),
+            Operator("reinmax", _OF_THE_SAMPLE, 1.0, _REINMAX, unsampled=("soft",)),
+            Operator("gapped", ("gap", *_OF_THE_SAMPLE), 1.0, _GAPPED),
         )
     }
 )
 """The family, by name."""
+
+ROW_FUNCTIONS: Mapping[str, RowFunction] = MappingProxyType(
+    {
+        function.name: function
+        for function in (
+            *reversed([one for operator in OPERATORS.values() for one in operator.functions.values()]),
+            CHOICE,
+            LOG,
+        )
+    }
+)
+"""All that a tier has, by name: with those that no public function is of its own."""

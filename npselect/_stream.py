@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from npselect._dtypes import Array, DType, Shape
 
-__all__ = ["Stream", "StreamNumbers"]
+__all__ = ["ScaledNoise", "Stream", "StreamNumbers", "unscaled"]
 
 
 class Stream(NamedTuple):
@@ -55,3 +55,15 @@ class StreamNumbers(NamedTuple):
             position += (rows % length * stride)[:, None]
             rows = rows // length
         return np.uint64(self.offset) + position.astype(np.uint64)
+
+
+class ScaledNoise(NamedTuple):
+    """Noise that is multiplied by a number before it is added: an array's, or a stream's."""
+
+    noise: Any
+    scale: float
+
+
+def unscaled(noise: Any) -> tuple[Any, float]:
+    """Noise as it is, and what it is multiplied by."""
+    return tuple(noise) if isinstance(noise, ScaledNoise) else (noise, 1.0)

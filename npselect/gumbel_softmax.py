@@ -13,8 +13,16 @@ is drawn where it is needed and never kept. Calls with the same seed and the sam
 and its backward, but two layers of a model as well. An entry's place is its position in `logits` as given, in C order,
 plus ``offset=``. Noise is added in float32, or for float64 logits in float64.
 
+The temperatures of the two passes can be decoupled (`forward_temp`): published as a sample of
+``logits / forward_temp + G`` and the gradient of ``softmax((logits / forward_temp + G) / temp)``, which is, multiplied
+by `forward_temp`::
+
+    w_i = logits_i + forward_temp G_i        t_i = (w_i - w_m) / (forward_temp temp)
+
+The product of forward_temp and G is rounded before the sum is, and the product of the temperatures is rounded.
+
 E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017; C. J. Maddison, A. Mnih
-and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete random variables", ICLR 2017.
+and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete random variables", ICLR 2017. Decoupled: arXiv:2410.13331.
 """
 
 from __future__ import annotations
@@ -24,8 +32,8 @@ from typing import SupportsIndex
 
 import numpy.typing as npt
 
-from npselect._call.arguments import noise_of
 from npselect._call.call import call, call_for_two
+from npselect._call.choice import sample_of
 from npselect._call.module import OperatorModule
 from npselect._dtypes import Array
 from npselect._operators import BACKWARD, BACKWARD_TEMP, DOUBLE_BACKWARD, INDEX, JVP, MASK, SOFT
@@ -37,6 +45,7 @@ def forward(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike = 0.6,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -54,6 +63,9 @@ def forward(
         Unnormalised log-probabilities of the K candidates along `axis`; see `npselect.straight_through.forward`.
     temp : array_like, optional
         Temperature, as there. It does not change what is selected.
+    forward_temp : float, optional
+        How random the sample is: it is one of ``softmax(logits / forward_temp)``. The probabilities of the gradient
+        have the temperature ``forward_temp * temp``.
     seed : int, optional
         From 0 to 2**64 - 1. Exactly one of `seed` and `noise` must be given. The same seed gives the same sample: count
         it up from call to call.
@@ -75,9 +87,10 @@ def forward(
     Raises
     ------
     TypeError
-        Both or neither of `seed` and `noise`; `seed` or `offset` that is no integer; `offset` with `noise`.
+        Both or neither of `seed` and `noise`; `seed` or `offset` that is no integer; `offset` with `noise`; a
+        `forward_temp` that is no number.
     ValueError
-        `seed` or `offset` out of range; `noise` does not broadcast to `logits`.
+        `seed` or `offset` out of range; `forward_temp` is not positive and finite; `noise` does not broadcast to `logits`.
     TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
         As `npselect.straight_through.forward`.
 
@@ -92,7 +105,7 @@ def forward(
            [0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    return call(MASK, (logits,), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
+    return call(MASK, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -100,6 +113,7 @@ def backward(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike = 0.6,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -118,7 +132,7 @@ def backward(
     ----------
     grad_mask : array_like, shape of `logits`
         The cotangent of the mask, as in `npselect.straight_through.backward`. Its dtype has no influence on the noise.
-    logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+    logits, temp, forward_temp, seed, noise, offset, axis, where, nan_policy, out, backend
         As in `forward`; with the same seed and offset (or noise), for the sample that was selected there.
 
     Returns
@@ -139,7 +153,7 @@ def backward(
     array([ 0.5, -0.5])
     """
     return call(
-        BACKWARD, (grad_mask, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend
+        BACKWARD, (grad_mask, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
     )
 
 
@@ -147,6 +161,7 @@ def soft(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike = 0.6,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -160,7 +175,7 @@ def soft(
 
     Parameters
     ----------
-    logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+    logits, temp, forward_temp, seed, noise, offset, axis, where, nan_policy, out, backend
         As in `forward`.
 
     Returns
@@ -180,12 +195,13 @@ def soft(
     >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
     array([0.5, 0.5])
     """
-    return call(SOFT, (logits,), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
+    return call(SOFT, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def index(
     logits: npt.ArrayLike,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -199,7 +215,7 @@ def index(
 
     Parameters
     ----------
-    logits, seed, noise, offset, axis, where, nan_policy, out, backend
+    logits, forward_temp, seed, noise, offset, axis, where, nan_policy, out, backend
         As in `forward`.
 
     Returns
@@ -220,7 +236,7 @@ def index(
     >>> float(sample.mean().round(2))
     0.75
     """
-    return call(INDEX, (logits,), 1.0, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
+    return call(INDEX, (logits,), 1.0, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def jvp(
@@ -228,6 +244,7 @@ def jvp(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike = 0.6,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -245,7 +262,7 @@ def jvp(
     ----------
     tangent : array_like, shape of `logits`
         The direction in which the logits move; the noise stays.
-    logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+    logits, temp, forward_temp, seed, noise, offset, axis, where, nan_policy, out, backend
         As in `forward`.
 
     Returns
@@ -265,7 +282,7 @@ def jvp(
     >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    return call(JVP, (tangent, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend)
+    return call(JVP, (tangent, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def backward_temp(
@@ -273,6 +290,7 @@ def backward_temp(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike = 0.6,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -286,7 +304,7 @@ def backward_temp(
 
     Parameters
     ----------
-    grad_mask, logits, temp, seed, noise, offset, axis, where, nan_policy, out, backend
+    grad_mask, logits, temp, forward_temp, seed, noise, offset, axis, where, nan_policy, out, backend
         As in `backward`.
 
     Returns
@@ -307,7 +325,7 @@ def backward_temp(
     0.0
     """
     return call(
-        BACKWARD_TEMP, (grad_mask, logits), temp, noise_of(seed, noise, offset), axis, where, nan_policy, out, backend
+        BACKWARD_TEMP, (grad_mask, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
     )
 
 
@@ -317,6 +335,7 @@ def double_backward(
     logits: npt.ArrayLike,
     temp: npt.ArrayLike = 0.6,
     *,
+    forward_temp: float = 1.0,
     seed: SupportsIndex | None = None,
     noise: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
@@ -337,7 +356,7 @@ def double_backward(
     ----------
     grad_grad_logits : array_like, shape of `logits`
         The cotangent of what `backward` returned.
-    grad_mask, logits, temp, seed, noise, offset, axis, where, nan_policy, backend
+    grad_mask, logits, temp, forward_temp, seed, noise, offset, axis, where, nan_policy, backend
         As in `backward`.
     out : tuple of two ndarrays or None, optional
         Where the results go; either may be None. They may be inputs, but must not overlap each other.
@@ -364,7 +383,7 @@ def double_backward(
         DOUBLE_BACKWARD,
         (grad_grad_logits, grad_mask, logits),
         temp,
-        noise_of(seed, noise, offset),
+        sample_of(seed, noise, offset, forward_temp),
         axis,
         where,
         nan_policy,

@@ -19,8 +19,8 @@ is at most 0.501 units in the last place from the exact one. Nothing is imported
 rounding.
 
 Noise may be added to the logits before all else: ``w = logits + noise``, rounded in float64 for float64 logits, else in
-float32. It is given, or drawn here (`gumbel`), and the formulas see nothing but w. Those of `reinmax` see the logits as
-they are, and what was chosen (`choice`).
+float32. It is given, or drawn here (`gumbel`), and the formulas see nothing but w. Those of `reinmax` and `gapped` see
+the logits as they are, and what was chosen (`choice`). A gradient may have a factor, `scale`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ __all__ = [
     "backward_temp",
     "choice",
     "double_backward",
+    "gapped",
+    "gapped_soft",
     "gumbel",
     "index",
+    "log",
     "mask",
     "mask_at",
+    "mixture",
     "reinmax",
     "soft",
 ]
@@ -67,7 +71,19 @@ class StreamNumbers(Protocol):
         """Those of some rows."""
 
 
-Noise: TypeAlias = Array | StreamNumbers | None
+class ScaledNoise(Protocol):
+    """Noise that is multiplied by a number, and rounded, before it is added."""
+
+    @property
+    def noise(self) -> Array | StreamNumbers:
+        """Without the factor."""
+
+    @property
+    def scale(self) -> float:
+        """The factor."""
+
+
+Noise: TypeAlias = Array | StreamNumbers | ScaledNoise | None
 
 # ------------------------------------------------------------------------------------------------ the hard choice
 
@@ -120,18 +136,22 @@ def soft(logits: Array, noise: Noise, temp: Array, where: Array | None, out: Arr
 
 
 @in_usual_modes
-def backward(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
+def backward(
+    grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, scale: float, out: Array
+) -> None:
     """``grad_logits_i = p_i (h_i - d) / temp``: the softmax's Jacobian, which is symmetric, times `grad_mask`.
 
     With ``d = sum_j e_j h_j / s`` multiplied out, so that a difference that is exactly 0 comes out as 0::
 
         grad_logits_i = e_i (s h_i - sum_j e_j h_j) / (s**2 temp)
+
+    and `scale` as a factor.
     """
 
     def formula(number: type[Number], rows: Rows, grad_mask: Array) -> list[Number]:
         _, e, s = _exponentials(number, rows)
         h = _from_selected(number, rows, grad_mask)
-        return [e * (s * h - (e * h).sum()) / (s * s * number.of(rows.temp))]
+        return [number.of(scale) * e * (s * h - (e * h).sum()) / (s * s * number.of(rows.temp))]
 
     rows = choose(_perturbed(logits, noise), where, temp)
     g, finite = cotangent(grad_mask, rows)
@@ -140,7 +160,9 @@ def backward(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: 
 
 
 @in_usual_modes
-def backward_temp(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
+def backward_temp(
+    grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, scale: float, out: Array
+) -> None:
     """``grad_temp = -sum_i grad_logits_i t_i``, summed over the rows that share a temperature.
 
     By the chain rule through ``t_i = z_i / temp``: ``d t_i / d temp = -z_i / temp**2``, and ``w_m`` drops out because
@@ -152,7 +174,7 @@ def backward_temp(grad_mask: Array, logits: Array, noise: Noise, temp: Array, wh
         z, e, s = _exponentials(number, rows)
         h = _from_selected(number, rows, grad_mask)
         tau = number.of(rows.temp)
-        grad_temp = -(e * (s * h - (e * h).sum()) * z).sum() / (s * s * tau * tau)
+        grad_temp = -number.of(scale) * (e * (s * h - (e * h).sum()) * z).sum() / (s * s * tau * tau)
         return [grad_temp]
 
     rows = choose(_perturbed(logits, noise), where, temp)
@@ -170,6 +192,7 @@ def double_backward(
     noise: Noise,
     temp: Array,
     where: Array | None,
+    scale: float,
     out_grad_mask: Array,
     out_logits: Array,
 ) -> None:
@@ -190,7 +213,8 @@ def double_backward(
         tau = number.of(rows.temp)
         a, b = s * h - (e * h).sum(), s * k - (e * k).sum()
         ab = (a * b).replace(~rows.candidates, 0.0)
-        return [e * b / (s * s * tau), e * (s * ab - (e * ab).sum()) / (s * s * s * s * tau * tau)]
+        e_scaled = number.of(scale) * e
+        return [e_scaled * b / (s * s * tau), e_scaled * (s * ab - (e * ab).sum()) / (s * s * s * s * tau * tau)]
 
     rows = choose(_perturbed(logits, noise), where, temp)
     (g, finite), (v, finite_v) = cotangent(grad_mask, rows), cotangent(grad_grad_logits, rows)
@@ -229,6 +253,102 @@ def reinmax(grad_mask: Array, logits: Array, choice: Indices, temp: Array, where
     g, finite = cotangent(grad_mask, rows)
     (grad_logits,) = evaluate(formula, [rows, g, choice[:, None]], out.dtype, rows.candidates)
     finish(grad_logits, replace(rows, index=choice[:, None]), out, finite)
+
+
+@in_usual_modes
+def gapped(
+    grad_mask: Array, logits: Array, choice: Indices, temp: Array, where: Array | None, gap: float, out: Array
+) -> None:
+    """The gradient of GST (Fan, Chi, Rudnicky and Ramadge 2022): ``grad_logits_i = p_i (h_i - d) / temp``.
+
+    Some column, `choice`, was drawn from ``softmax(logits)``. p are the probabilities of `gapped_soft`, and ``h_i`` is
+    the cotangent measured from the drawn entry, which has the largest of them.
+    """
+
+    def formula(number: type[Number], rows: Rows, grad_mask: Array, choice: Indices) -> list[Number]:
+        e, s = _gapped_exponentials(number, rows, choice, gap)
+        h = _from_selected(number, replace(rows, index=choice), grad_mask)
+        return [e * (s * h - (e * h).sum()) / (s * s * number.of(rows.temp))]
+
+    rows = choose(logits, where, temp)
+    g, finite = cotangent(grad_mask, rows)
+    (grad_logits,) = evaluate(formula, [rows, g, choice[:, None]], out.dtype, rows.candidates)
+    finish(grad_logits, replace(rows, index=choice[:, None]), out, finite)
+
+
+@in_usual_modes
+def gapped_soft(logits: Array, choice: Indices, temp: Array, where: Array | None, gap: float, out: Array) -> None:
+    """``p_i = e_i / s`` of logits in which the drawn entry leads by a gap.
+
+    The drawn entry gets the largest logit, and no other stays above that less the gap::
+
+        e_i = min(exp((w_i - w_m) / temp), exp(-gap / temp)),        1 at the drawn entry
+
+    A gap of 0 stands for the adaptive one, ``-log(1 - p_d) / p_d``, p_d being what the drawn entry has of
+    ``softmax(logits)``; where it is the only candidate, that is infinite.
+    """
+
+    def formula(number: type[Number], rows: Rows, choice: Indices) -> list[Number]:
+        e, s = _gapped_exponentials(number, rows, choice, gap)
+        return [e / s]
+
+    rows = choose(logits, where, temp)
+    (probs,) = evaluate(formula, [rows, choice[:, None]], out.dtype, rows.candidates)
+    finish(probs, replace(rows, index=choice[:, None]), out)
+
+
+@in_usual_modes
+def mixture(logits: Array, temp: Array, where: Array | None, unimix: float, out: Array) -> None:
+    """``probs_i = (1 - unimix) p_i + unimix / n`` at the n candidates, with ``p = softmax(logits / temp)``."""
+
+    def formula(number: type[Number], rows: Rows) -> list[Number]:
+        _, e, s = _exponentials(number, rows)
+        n = number.of(np.maximum(rows.candidates.sum(axis=-1, keepdims=True), 1).astype(np.float64))
+        return [number.of(1.0 - unimix) * e / s + number.of(unimix) / n]
+
+    rows = choose(logits, where, temp)
+    (probs,) = evaluate(formula, [rows], out.dtype, rows.candidates)
+    finish(probs, rows, out)
+
+
+@in_usual_modes
+def log(x: Array, out: Array) -> None:
+    """``out = log(x)`` of numbers from 0 to 1; -inf of 0."""
+
+    def formula(number: type[Number], x: Array) -> list[Number]:
+        return [number.of(x).log()]
+
+    values = x.astype(np.float64)
+    usable = values > 0
+    (logs,) = evaluate(formula, [np.where(usable, values, 1.0)], out.dtype, usable)
+    out[...] = np.where(usable, logs, np.where(values == 0, -np.inf, np.nan))
+
+
+def _gapped_exponentials(number: type[Number], rows: Rows, choice: Indices, gap: float) -> tuple[Number, Number]:
+    """The e of `gapped_soft`, 0 at excluded entries, and their sum."""
+    drawn = np.arange(rows.w.shape[-1]) == choice
+    _, e, _ = _exponentials(number, rows)
+    minus_gap = number.of(np.full_like(rows.temp, -gap)) if gap else _minus_adaptive_gap(number, rows, drawn)
+    cap = (minus_gap / number.of(rows.temp)).exp()
+    e = e.least(cap).replace(~rows.candidates, 0.0).replace(drawn & rows.candidates, 1.0)
+    return e, e.sum().replace(rows.index < 0, 1.0)
+
+
+def _minus_adaptive_gap(number: type[Number], rows: Rows, drawn: Array) -> Number:
+    """``log(1 - p_d) / p_d``, p_d being the drawn entry's share of ``softmax(logits)``.
+
+    Where the drawn entry leads the others by more than 100, its gap is that to them, but for a part in 10**40: there 0
+    is returned, for no other logit need be lowered. Where it is more than 100 below the largest, p_d is less than
+    10**-43, and three terms of ``-1 - p_d / 2 - p_d**2 / 3 - ...`` will do.
+    """
+    _, e, s = _exponentials(number, replace(rows, temp=np.ones_like(rows.temp)))
+    own = np.max(np.where(drawn, rows.w, -np.inf), axis=-1, keepdims=True)
+    rival = np.max(np.where(rows.candidates & ~drawn, rows.w, -np.inf), axis=-1, keepdims=True)
+    leads, trails = own - 100.0 > rival, own + 100.0 < rival
+    p, rest = e.replace(~drawn, 0.0).sum() / s, e.replace(drawn, 0.0).sum() / s
+    series = number.of(-1.0) - p * (number.of(0.5) + p / number.of(3.0))
+    logarithm = rest.replace(leads | trails, 0.5).log() / p.replace(leads | trails, 0.5)
+    return logarithm.where(~trails, series).replace(leads, 0.0)
 
 
 def _exponentials(number: type[Number], rows: Rows) -> tuple[Number, Number, Number]:
@@ -274,6 +394,14 @@ def _perturbed(logits: Array, noise: Noise) -> Array:
     """``w = logits + noise``, in the type of the noise: none, an array, or the numbers of a stream yet to be drawn."""
     if noise is None:
         return logits
-    if not isinstance(noise, np.ndarray):
-        noise = _gumbel(words(noise.seed, noise.numbers(0, len(logits)))).astype(noise.dtype)
+    if hasattr(noise, "scale"):
+        unscaled = noise.noise if isinstance(noise.noise, np.ndarray) else _drawn(noise.noise, len(logits))
+        noise = unscaled * unscaled.dtype.type(noise.scale)
+    elif not isinstance(noise, np.ndarray):
+        noise = _drawn(noise, len(logits))
     return np.asarray(logits.astype(noise.dtype) + noise)
+
+
+def _drawn(noise: StreamNumbers, rows: int) -> Array:
+    """The numbers of a stream for all rows."""
+    return _gumbel(words(noise.seed, noise.numbers(0, rows))).astype(noise.dtype)

@@ -3,7 +3,7 @@
 The notation is that of `npselect.reference`. Of a row with selected candidate m, whose logit is `top`::
 
     t_i = (logits_i - top) / temp      e_i = exp(t_i)             s = sum_i e_i       p_i = e_i / s
-    h_i = grad_mask_i - grad_mask_m    d = sum_i p_i h_i          q = 1 / (s temp)
+    h_i = grad_mask_i - grad_mask_m    d = sum_i p_i h_i          q = scale / (s temp)
 
 Sums over a row are the callers', in the order of `npselect._arithmetic.order`; each is divided by s afterwards. The
 arguments of a step are numbers of the compute type, or SIMD vectors of them, on the CPU. Where a product meets a sum
@@ -15,16 +15,22 @@ A result is rounded to zero with its sign, but an exact zero is +0: that is what
 from __future__ import annotations
 
 import numpy as np
+from numba import types
 
-from npselect._arithmetic.aliases import Choices, Constants, Flag, Index, Number
+from npselect._arithmetic.aliases import Chosen, Choices, Constants, Flag, Index, NumbaType, Number
 from npselect._arithmetic.exponential import Temperature, divided_difference, exp, exp_normal, near_difference
-from npselect._arithmetic.primitives import fma, formula, inlined, select
+from npselect._arithmetic.logarithm import log_triple_word, quick_minus_log
+from npselect._arithmetic.primitives import compiles, fma, formula, inlined, select
 
 __all__ = [
+    "ADAPTIVE",
     "EMPTY",
     "INVALID",
     "REFUSED",
+    "adaptive_gap",
     "canonical_nan",
+    "capped",
+    "capped_weight",
     "checked_index",
     "curvature",
     "double_entry",
@@ -32,6 +38,8 @@ __all__ = [
     "from_selected",
     "grad_entry",
     "is_finite",
+    "log",
+    "mixture_entry",
     "near_weight",
     "per_weight",
     "reinmax_cross",
@@ -88,9 +96,9 @@ def from_selected(cotangent: Number, selected: Number) -> Number:
 
 
 @inlined
-def per_weight(s: Number, temp: Temperature, one: Number) -> Number:
-    """``q = 1 / (s temp)``, but for the temperature's scale, with which each result is multiplied last."""
-    return one / (s * temp.scaled)
+def per_weight(s: Number, temp: Temperature, scale: Number) -> Number:
+    """``q = scale / (s temp)``, but for the temperature's own scale, with which each result is multiplied last."""
+    return scale / (s * temp.scaled)
 
 
 # ------------------------------------------------------------------------------------------------ results
@@ -115,9 +123,9 @@ def temp_term(e: Number, t: Number, centred: Number) -> tuple[Number, Number]:
 
 
 @inlined
-def temp_share(total: Number, s: Number, temp: Temperature) -> Number:
+def temp_share(total: Number, s: Number, temp: Temperature, scale: Number) -> Number:
     """A row's share of grad_temp, ``-sum_i grad_logits_i t_i``, of the sum of the products of `temp_term`."""
-    return -total / (s * temp.scaled) * temp.scale
+    return -total * scale / (s * temp.scaled) * temp.scale
 
 
 @inlined
@@ -130,6 +138,24 @@ def curvature(h_centred: Number, k_centred: Number, zero: Number) -> Number:
 def double_entry(e: Number, centred: Number, q: Number, temp: Temperature, zero: Number) -> Number:
     """``grad_logits_i = p_i (c_i - sum_j p_j c_j) / temp**2``, of ``centred = c_i - sum_j p_j c_j``."""
     return fma(e * centred * q * temp.scale * temp.reciprocal_hi, temp.scale, zero)
+
+
+# ------------------------------------------------------------------------------------------------ mixture
+
+
+@inlined
+def mixture_entry(e: Number, s: Number, kept: Number, share: Number) -> Number:
+    """``(1 - unimix) p_i + unimix / n``, of ``kept = 1 - unimix`` and ``share = unimix / n``, of a candidate."""
+    return fma(e / s, kept, share)
+
+
+@formula
+def log(x: Number) -> Number:
+    """``log(x)`` of a float64 that is 0 or normal; -inf of 0, NaN of NaN. Within half a unit, and very little more."""
+    if not x > 0:
+        return np.float64(-np.inf) if x == 0 else x
+    high, _, _ = log_triple_word(x, np.float64(0), np.float64(0))
+    return high
 
 
 # ------------------------------------------------------------------------------------------------ a row's end
@@ -177,6 +203,56 @@ def reinmax_entry(p: Number, q: Number, h: Number, a: Number, b: Number, half: N
 def reinmax_selected(p: Number, q: Number, a: Number, b: Number, half: Number, zero: Number) -> Number:
     """``(-a - (q_m a - p_m b)) / 2``."""
     return fma(-a - reinmax_cross(p, q, a, b, zero), half, zero)
+
+
+# ------------------------------------------------------------------------------------------------ gapped
+
+# With a given choice m, weights are ``e_m = 1`` and, for the others, ``e_j = min(exp((logits_j - top) / temp), cap)``
+# with ``cap = exp(-gap / temp)``. The gap is in two words: that of float64 is not rounded to float32.
+#
+# The adaptive gap is ``-log(1 - p) / p`` of the share p that m has of the softmax at temperature 1. With ``own``, m's
+# weight, ``rest``, the sum of the others', and ``u = 1 + own / rest = 1 / (1 - p)``, it is ``u log(u) / (u - 1)``. As
+# Kahan found for log(1 + x), that of the rounded u is right, as the function is flat: its derivative is between 0 and
+# 1/2 and u's error is relative. Where m leads by so much that rest is below 2**-64, cap is next to the largest of the
+# others' weights, and it is as well to have none: the difference is below 2**-64 times the gap over temp, which is
+# below 2**10 where exp(-gap / temp) is not 0.
+
+ADAPTIVE = 0.0  # stands in the place of the gap
+
+
+@inlined
+def capped_weight(gap: Number, gap_tail: Number, temp: Temperature) -> Number:
+    """``cap = exp(-gap / temp)``."""
+    return weight(-gap, gap_tail, temp)
+
+
+@inlined
+def capped(e: Number, cap: Number) -> Number:
+    """``min(e, cap)``; a weight of 0 stays as it is."""
+    return select(e > cap, cap, e)
+
+
+def adaptive_gap(own: Number, rest: Number) -> Number:
+    """``-log(1 - p) / p`` in float64, ``p = own / (own + rest)``; 0 where no weight need be capped."""
+    return _adaptive_gap(own, rest, isinstance(own, np.float32))
+
+
+@formula
+def _adaptive_gap(own: Number, rest: Number, quick: Flag) -> Number:
+    wide = np.float64(rest)
+    if not wide >= 2.0**-64:
+        return np.float64(0)
+    u = np.float64(1) + np.float64(own) / wide
+    if u == 1:
+        return u
+    logarithm = -quick_minus_log(u) if quick else log(u)
+    return u / (u - np.float64(1)) * logarithm
+
+
+@compiles(adaptive_gap)
+def _adaptive_gap_of(own: NumbaType, rest: NumbaType) -> Chosen:  # noqa: ARG001
+    quick = own == types.float32
+    return lambda own, rest: _adaptive_gap(own, rest, quick)
 
 
 @formula

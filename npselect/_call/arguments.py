@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,13 +24,17 @@ __all__ = [
     "computed_in",
     "fitting",
     "floating",
+    "gap_of",
     "integers",
     "noise_of",
+    "number",
     "outs",
+    "positive",
     "promoted",
     "stream_of",
     "stream_unless_given",
     "temperatures",
+    "unimix_of",
     "whole",
 ]
 
@@ -139,6 +144,47 @@ def whole(value: Any, name: str) -> int:
         raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it takes an integer") from None
 
 
+def number(value: Any, name: str) -> float:
+    """A real number of any type; a bool is none, nor is an array."""
+    if type(value) in (int, float):
+        return float(value)
+    try:
+        if isinstance(value, (bool, np.bool_, np.ma.MaskedArray)) or np.ndim(value) or np.iscomplexobj(value):
+            raise TypeError
+        return float(value)
+    except (TypeError, ValueError):
+        shown = " ".join(repr(value).split())
+        raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it takes a number") from None
+
+
+def positive(value: object, name: str) -> float:
+    """A number above 0 and below infinity."""
+    found = number(value, name)
+    if not 0 < found < math.inf:
+        raise ValueError(f"{name} is {found}; it must be positive and finite")
+    return found
+
+
+_LEAST_UNIMIX = 2.0**-100  # from here on, unimix divided by the number of candidates is a normal number of any type
+
+
+def unimix_of(value: object) -> float:
+    """The share of the uniform distribution."""
+    found = number(value, "unimix")
+    if found != 0 and not _LEAST_UNIMIX <= found <= 1:
+        raise ValueError(f"unimix is {found}; it must be 0, or from 2**-100 to 1")
+    return found
+
+
+def gap_of(value: object) -> float:
+    """The gap, or 0 for "adaptive"."""
+    if isinstance(value, str):
+        if value != "adaptive":
+            raise ValueError(f"gap is {value!r}; it takes a positive number or 'adaptive'")
+        return 0.0
+    return positive(value, "gap")
+
+
 def stream_of(seed: object, offset: object) -> Stream:
     """The numbers of a seed's stream from `offset` on."""
     return Stream(_word(seed, "seed"), _word(offset, "offset"))
@@ -170,9 +216,11 @@ def _word(value: object, name: str) -> int:
     return number
 
 
-def temperatures(temp: object, dtype: DType, shape: Shape, axis: int) -> Array:
-    """The temperatures in the type they are used in: a single one, or an array with the logits' number of axes."""
-    given = floating(temp, "temp")
+def temperatures(temp: object, dtype: DType, shape: Shape, axis: int, forward_temp: float = 1.0) -> Array:
+    """``forward_temp * temp`` in the type it is used in: a single one, or an array with the logits' number of axes."""
+    given, name = floating(temp, "temp"), "temp"
+    if forward_temp != 1:
+        given, name = given.astype(np.float64) * forward_temp, f"{forward_temp} times temp"
     compute = computed_in(dtype)
     temps = given.astype(compute)
     usable = (temps > 0) & (temps < np.inf)
@@ -180,9 +228,9 @@ def temperatures(temp: object, dtype: DType, shape: Shape, axis: int) -> Array:
         value, rounded = given[~usable][0], temps[~usable][0]
         if 0 < value < np.inf:
             raise ValueError(
-                f"temp is {value}, which is {rounded} in {temps.dtype}, what {dtype} logits are computed in"
+                f"{name} is {value}, which is {rounded} in {temps.dtype}, what {dtype} logits are computed in"
             )
-        raise ValueError(f"temp is {value}; it must be positive and finite")
+        raise ValueError(f"{name} is {value}; it must be positive and finite")
     if temps.size == 1 and temps.ndim <= len(shape):
         return temps
     padded: Array | None = _padded(temps, shape)

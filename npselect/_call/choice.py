@@ -11,14 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npselect._call.arguments import stream_unless_given
+from npselect._call.arguments import gap_of, noise_of, positive, stream_unless_given, unimix_of
 from npselect._call.memory import AnyArray, AnyMemory
-from npselect._dtypes import Shape
-from npselect._operators import CHOICE
-from npselect._stream import StreamNumbers
+from npselect._dtypes import DType, Shape
+from npselect._operators import CHOICE, LOG, MIXTURE
+from npselect._stream import ScaledNoise, Stream, StreamNumbers
 from npselect.tiers import RowFunctions
 
-__all__ = ["EMPTY", "GivenIndex", "choose_rows", "drawn_by", "fit_index"]
+__all__ = ["EMPTY", "GivenIndex", "Sample", "choose_rows", "drawn_by", "fit_index", "gapped_by", "log_mixture", "mixed", "sample_of", "unweighed"]
 
 # As in npselect._arithmetic.steps, which loads numba; here it is not loaded before a tier is chosen.
 EMPTY = -1  # nothing is offered: a row of zeros
@@ -29,6 +29,22 @@ class GivenIndex(NamedTuple):
     """The choice, made elsewhere."""
 
     values: object
+
+
+class Sample(NamedTuple):
+    """How the choice is made, and what else than the logits the gradient depends on."""
+
+    drawn: object  # None, noise, a `Stream` or a `GivenIndex`
+    forward_temp: float = 1.0  # what the noise is multiplied by, and the temperature
+    unimix: float = 0.0  # the share of the uniform distribution, where the choice is made of a mixture
+    gap: float = 0.0
+    is_weighed: bool = True  # whether the probabilities are those of the logits with their noise
+
+
+def sample_of(seed: object, noise: object, offset: object, forward_temp: object) -> object:
+    """Noise, times the forward temperature: exactly one of the numbers of a seed's stream and an array."""
+    drawn, temp = noise_of(seed, noise, offset), positive(forward_temp, "forward_temp")
+    return drawn if temp == 1 else Sample(drawn, temp)
 
 
 def drawn_by(seed: object, noise: object, index: object, offset: object) -> object:
@@ -44,6 +60,37 @@ def drawn_by(seed: object, noise: object, index: object, offset: object) -> obje
     return noise if index is None else GivenIndex(index)
 
 
+def mixed(
+    seed: object, noise: object, index: object, offset: object, forward_temp: object, unimix: object
+) -> object:
+    """What is drawn of the mixture with the uniform distribution, where the first has a temperature."""
+    drawn = drawn_by(seed, noise, index, offset)
+    temp, share = positive(forward_temp, "forward_temp"), unimix_of(unimix)
+    return drawn if temp == 1 and not share else Sample(drawn, temp, share)
+
+
+def unweighed(
+    seed: object,
+    noise: object,
+    index: object,
+    offset: object,
+    forward_temp: object,
+    unimix: object,
+    is_sampled: bool = True,
+) -> object:
+    """`mixed` for a gradient that does not depend on the noise; None if all is as `npselect.straight_through` has it."""
+    drawn = drawn_by(seed, noise, index, offset) if is_sampled else None
+    temp, share = positive(forward_temp, "forward_temp"), unimix_of(unimix)
+    if isinstance(drawn, Stream):
+        drawn = None
+    return None if drawn is None and temp == 1 and not share else Sample(drawn, temp, share, is_weighed=False)
+
+
+def gapped_by(seed: object, noise: object, index: object, offset: object, gap: object) -> Sample:
+    """What is drawn, and by how much it leads."""
+    return Sample(drawn_by(seed, noise, index, offset), gap=gap_of(gap))
+
+
 def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyArray:
     """The index that a caller gave, as int64 of shape (rows,)."""
     array = memory.integers(index, "index")
@@ -57,11 +104,31 @@ def fit_index(memory: AnyMemory, index: object, shape: Shape, axis: int) -> AnyA
     return memory.as_rows(array.reshape((size, 1)), np.dtype(np.int64)).reshape((size,))
 
 
+def log_mixture(
+    tier: RowFunctions,
+    memory: AnyMemory,
+    logits: AnyArray,
+    forward_temp: float,
+    unimix: float,
+    where: AnyArray | None,
+    dtype: DType,
+) -> AnyArray:
+    """``log((1 - unimix) softmax(logits / forward_temp) + unimix / n)`` in float64, then rounded to a dtype."""
+    wide, temp = np.dtype(np.float64), np.full(1, forward_temp)
+    mixture, logs = memory.empty(logits.shape, wide), memory.empty(logits.shape, dtype)
+    if logits.size:
+        memory.run(
+            partial(getattr(tier, MIXTURE.name), memory.as_rows(logits, wide), temp, where, unimix), [mixture]
+        )
+        memory.run(partial(getattr(tier, LOG.name), mixture), [logs])
+    return logs
+
+
 def choose_rows(
     tier: RowFunctions,
     memory: AnyMemory,
     logits: AnyArray,
-    noise: AnyArray | StreamNumbers | None,
+    noise: AnyArray | StreamNumbers | ScaledNoise | None,
     index: AnyArray | None,
     where: AnyArray | None,
     shape: Shape,

@@ -50,7 +50,7 @@ def fast_call(
         return None
     forms = function.results
     form = forms[0]
-    if form is _PER_TEMP or function.takes_choice:
+    if form is _PER_TEMP or "noise" not in function.reads:
         return None
     memory: AnyFastMemory = on_host
     tier = choose(backend, on_gpu)
@@ -96,7 +96,7 @@ def fast_call(
         filled = [array.reshape(filled_rows) for array in results]
     fill = getattr(tier, function.name)
     if function.takes_temp:
-        memory.run(fill, (*read, numbers, temps, None, *filled))
+        memory.run(fill, (*read, numbers, temps, None, *function.neutral, *filled))
     else:
         memory.run(fill, (*read, numbers, None, *filled))
     if len(forms) == 1:

@@ -27,13 +27,13 @@ from npselect._call.arguments import (
     temperatures,
     whole,
 )
-from npselect._call.choice import EMPTY, GivenIndex, choose_rows, fit_index
+from npselect._call.choice import EMPTY, GivenIndex, Sample, choose_rows, fit_index, log_mixture
 from npselect._call.memory import AnyArray, AnyMemory, Fill
 from npselect._dtypes import Array, DType, Shape
 from npselect._modes import in_usual_modes
 from npselect._operators import INDEX, Result, RowFunction
 from npselect._places import names_on_gpu
-from npselect._stream import Stream, StreamNumbers
+from npselect._stream import ScaledNoise, Stream, StreamNumbers, unscaled
 from npselect.tiers import RowFunctions, choose
 
 __all__ = ["Batch", "Form", "fill_results", "lay_out", "tier_and_memory"]
@@ -56,10 +56,13 @@ class Batch:
     memory: AnyMemory
     cotangents: list[AnyArray]  # (rows, K), C-contiguous, in the results' dtype
     logits: AnyArray  # (rows, K), C-contiguous
-    noise: AnyArray | StreamNumbers | None  # (rows, K) or (1, K), in the type that it is added in
+    noise: AnyArray | StreamNumbers | ScaledNoise | None  # (rows, K) or (1, K), in the type that it is added in
     temp: Array  # (rows,) or (1,)
     where: AnyArray | None  # (rows, K) or (1, K)
     choice: AnyArray | None  # int64, (rows,): what was drawn, where the function or the caller says so
+    scale: float  # what the gradient is multiplied by
+    unimix: float  # of `Sample`, as the gap is
+    gap: float
     shape: Shape  # of the logits as given
     order: Shape  # of the logits' axes: those of the rows, then that of the choices
     dtype: DType  # of the results
@@ -83,7 +86,11 @@ class Batch:
             fill = partial(self.memory.fill_with, 0)
         elif function is INDEX and self.choice is not None:  # an index that was given, and is right
             fill = partial(self.memory.fill_with, np.maximum(self.memory.to_host(self.choice), EMPTY))
-        read = [array for array in operands if array is not None and not isinstance(array, StreamNumbers)]
+        read = [
+            array
+            for array in (unscaled(operand)[0] for operand in operands)
+            if not (array is None or isinstance(array, float | StreamNumbers))
+        ]
         forms = [self.form(result) for result in function.results]
         results = fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
         return results[0] if len(results) == 1 else tuple(results)
@@ -166,6 +173,8 @@ def lay_out(
     temperatures. Where noise is added, the logits keep their own dtype, and the sum has its compute type: the choice
     must not depend on the dtype of a cotangent.
     """
+    sample = noise if isinstance(noise, Sample) else Sample(noise)
+    noise = sample.drawn
     stream = noise if isinstance(noise, Stream) else None
     index = noise.values if isinstance(noise, GivenIndex) else None
     noise = None if stream is not None or index is not None else noise
@@ -185,7 +194,7 @@ def lay_out(
     axis = normalize_axis_index(whole(axis, "axis"), len(shape))
     if shape[axis] == 0:
         raise ValueError(f"logits has shape {shape}: no candidates along axis {axis}; there must be at least one")
-    temps = temperatures(memory.to_host(temp), dtype, shape, axis)
+    temps = temperatures(memory.to_host(temp), dtype, shape, axis, sample.forward_temp)
     offers = None if where is None else broadcastable(memory.bools(where, "where"), "where", shape)
     noises = None
     if noise is not None:
@@ -198,17 +207,23 @@ def lay_out(
     if function.per_temp and temps.size > 1:
         lead.sort(key=lambda i: bool(temps.shape[i] == 1))
     order = (*lead, axis)
-    added: AnyArray | StreamNumbers | None = None
+    added: AnyArray | StreamNumbers | ScaledNoise | None = None
     if stream is not None:
         added = StreamNumbers.of(stream, shape, order, computed_in(own))
     elif noises is not None:
         added = _rows_or_one(memory, noises, shape, order, shape[axis])
-    row_dtype = own if added is not None and not function.takes_choice else dtype
+    if added is not None and sample.forward_temp != 1 and not sample.unimix:
+        added = ScaledNoise(added, sample.forward_temp)
+    weighed = added if sample.is_weighed and not function.takes_choice else None
+    row_dtype = dtype if weighed is None else own
     rows = memory.as_rows(logits.transpose(order), row_dtype)
     rows_where = None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis])
     choice = None
-    if function.takes_choice or indices is not None:
+    if function.takes_choice or indices is not None or (function is INDEX and sample.unimix):
         choose_from = rows if own == row_dtype else memory.as_rows(logits.transpose(order), own)
+        if sample.unimix and indices is None:
+            mixed = sample.forward_temp, sample.unimix, rows_where, computed_in(own)
+            choose_from = log_mixture(tier, memory, choose_from, *mixed)
         lead_shape = tuple(shape[i] for i in lead)
         choice = choose_rows(tier, memory, choose_from, added, indices, rows_where, lead_shape)
     return Batch(
@@ -216,10 +231,13 @@ def lay_out(
         memory,
         [memory.as_rows(read[name].transpose(order), dtype) for name in function.cotangents],
         rows,
-        added,
+        weighed,
         _rows_or_one(on_host, temps, shape, order, 1)[:, 0],
         rows_where,
         choice,
+        (1.0 - sample.unimix) * (sample.forward_temp if function.per_temp else 1.0),
+        sample.unimix,
+        sample.gap,
         shape,
         order,
         dtype,

@@ -131,9 +131,22 @@ class Wide(NamedTuple):
         d = self * Wide.of(-y).exp() - Wide.of(1.0)
         return Wide.of(y) + d * (Wide.of(1.0) + d * (Wide.of(-0.5) + d * _THIRD))
 
+    def least(self, other: Wide) -> Wide:
+        """The smaller of two; where their errors leave that open, the difference is part of the error."""
+        difference = self - other
+        smaller = self.where(difference.hi < 0.0, other)
+        apart = np.abs(difference.hi)
+        doubt = np.where(apart <= difference.error, apart + difference.error, 0.0)
+        zero = np.zeros_like(doubt)
+        return smaller + Wide(zero, zero, doubt, np.where(doubt > 0.0, difference.exponent, _EXPONENT_OF_ZERO))
+
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
-        return Wide(*(np.where(condition, new, old) for new, old in zip(Wide.of(value), self, strict=True)))
+        return Wide.of(value).where(condition, self)
+
+    def where(self, condition: Array, other: Wide) -> Wide:
+        """These wherever `condition` is true, the others elsewhere."""
+        return Wide(*(np.where(condition, one, two) for one, two in zip(self, other, strict=True)))
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
@@ -190,9 +203,17 @@ class Digits:
         """Of positive numbers, correctly rounded by the decimal module."""
         return Digits(np.frompyfunc(lambda x: x.ln(), 1, 1)(self.values))
 
+    def least(self, other: Digits) -> Digits:
+        """The smaller of two."""
+        return self.where(self.values < other.values, other)
+
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
-        return Digits(np.where(condition, np.asarray(Decimal(value), object), self.values))
+        return Digits.of(value).where(condition, self)
+
+    def where(self, condition: Array, other: Digits) -> Digits:
+        """These wherever `condition` is true, the others elsewhere."""
+        return Digits(np.where(condition, self.values, other.values))
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many."""

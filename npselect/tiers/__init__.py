@@ -5,12 +5,15 @@ dtype float32.
 
 - `logits`: (rows, K), in float16, bfloat16, float32 or float64.
 - `noise`: what is added to the logits, in their compute type: an array in that type, (rows, K) or (1, K);
-  `npselect._stream.StreamNumbers`, which name numbers of a seed's stream; or None.
+  `npselect._stream.StreamNumbers`, which name numbers of a seed's stream; either of them in a `ScaledNoise`, with what
+  it is multiplied by; or None.
 - cotangents: (rows, K), in the dtype of the results. Without noise the logits have that dtype too.
 - `temp`: (rows,) or (1,), in the compute type of the results.
 - `where`: bool, (rows, K) or (1, K), or None.
 - `index`: int64, (rows,), the choice that a caller gave, with `noise` None; or None.
 - `choice`: int64, (rows,), what the row function `choice` filled: the selected column or, below 0, why there is none.
+- `scale`: what the gradient is multiplied by; `unimix`: the share of the uniform distribution; `gap`: in GST's logits,
+  or 0 for the adaptive one. Numbers.
 - `out`: an array for each result, which is filled.
 
 The function `gumbel` takes a seed and the first number's position in the stream, and fills an array of one axis.
@@ -28,12 +31,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from npselect._forks import check, loading
 from npselect._modes import in_usual_modes
-from npselect._stream import StreamNumbers
+from npselect._stream import ScaledNoise, StreamNumbers
 
 __all__ = ["RowFunctions", "Tier", "backends", "choose"]
 
 Rows: TypeAlias = Any  # numpy.ndarray or, on the tier "cuda", DeviceArray
-Noise: TypeAlias = Rows | StreamNumbers | None
+Noise: TypeAlias = Rows | StreamNumbers | ScaledNoise | None
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
 
@@ -50,11 +53,19 @@ class RowFunctions(Protocol):
     def soft(self, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows) -> None:
         """``probs = softmax(logits / temp)``."""
 
-    def backward(self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows) -> None:
+    def mixture(self, logits: Rows, temp: Rows, where: Rows | None, unimix: float, out: Rows) -> None:
+        """``(1 - unimix) softmax(logits / temp)``, and as much for each candidate as makes the sum 1."""
+
+    def log(self, x: Rows, out: Rows) -> None:
+        """The logarithm of float64 numbers, in the dtype of `out`."""
+
+    def backward(
+        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, scale: float, out: Rows
+    ) -> None:
         """The softmax's Jacobian times `grad_mask`."""
 
     def backward_temp(
-        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, out: Rows
+        self, grad_mask: Rows, logits: Rows, noise: Noise, temp: Rows, where: Rows | None, scale: float, out: Rows
     ) -> None:
         """The gradient of each temperature, summed over the ``rows // temps`` rows that share it."""
 
@@ -66,6 +77,7 @@ class RowFunctions(Protocol):
         noise: Noise,
         temp: Rows,
         where: Rows | None,
+        scale: float,
         out_grad_mask: Rows,
         out_logits: Rows,
     ) -> None:
@@ -79,6 +91,16 @@ class RowFunctions(Protocol):
 
     def reinmax(self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, out: Rows) -> None:
         """The gradient of ReinMax at each row's choice."""
+
+    def gapped(
+        self, grad_mask: Rows, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, gap: float, out: Rows
+    ) -> None:
+        """The gradient of GST at each row's choice."""
+
+    def gapped_soft(
+        self, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, gap: float, out: Rows
+    ) -> None:
+        """The probabilities of GST at each row's choice."""
 
     def gumbel(self, seed: int, first: int, out: Rows) -> None:
         """The noise from number `first` on, into an array of one axis."""

@@ -9,14 +9,23 @@ import numpy as np
 
 from npselect._arithmetic.aliases import Column, Index, Indices, Logits, Number, Out, Row, Scratch, Vector, Where
 from npselect._arithmetic.half import narrow, widen, widen_vector
-from npselect._arithmetic.primitives import bits_of, inlined, select
+from npselect._arithmetic.primitives import bits_of, formula, inlined, select
 from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, first_true_lane, max_lane, nan_mask
-from npselect._arithmetic.steps import EMPTY, INVALID, checked_index
+from npselect._arithmetic.steps import EMPTY, INVALID, checked_index, log
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row
 from npselect.tiers.cpu.loads import clear_rows, load_vector, prefetch
 
-__all__ = ["candidates", "choice_rows", "choose", "index_rows", "mask_at_rows", "mask_rows"]
+__all__ = [
+    "candidates",
+    "choice_rows",
+    "choose",
+    "count_candidates",
+    "index_rows",
+    "log_rows",
+    "mask_at_rows",
+    "mask_rows",
+]
 
 _BLOCK = 512  # columns: the largest one is searched for in its block alone
 
@@ -75,6 +84,16 @@ def choose(logits: Logits, where: Where, r: Row, like: Scratch) -> tuple[Index, 
     return m, widen(logits[r, m]), -max_lane(-lows)
 
 
+@formula
+def count_candidates(logits: Logits, where: Where, r: Row) -> Index:
+    """How many entries of a row take part."""
+    values, found = logits[r], 0
+    for j in range(len(values)):
+        offered = len(where) == 0 or where[r if len(where) > 1 else 0, j]
+        found += offered and widen(values[j]) > -np.inf
+    return found
+
+
 @row_kernel(buffers=1)
 def index_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:
     """Index of the selected candidate, -1 where nothing is selected."""
@@ -121,3 +140,12 @@ def mask_at_rows(out: Out, choice: Indices, start: Row, stop: Row, scratch: Scra
             out[r, choice[r]] = narrow(scratch.dtype.type(1), out)
         elif choice[r] == INVALID:
             fill_degenerate_row(out, r, INVALID, scratch)
+
+
+@row_kernel(buffers=1)
+def log_rows(x: Logits, out: Out, start: Row, stop: Row, scratch: Scratch) -> None:  # noqa: ARG001
+    """The logarithm of each entry, rounded to the dtype of the results. For short rows too."""
+    for r in range(start, stop):
+        values, row = x[r], out[r]
+        for j in range(len(row)):
+            row[j] = log(values[j])

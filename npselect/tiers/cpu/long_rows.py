@@ -17,6 +17,7 @@ from npselect._arithmetic.aliases import GradMask, Indices, Logits, Out, Row, Sc
 from npselect._arithmetic.exponential import exp_constants, prepared
 from npselect._arithmetic.half import narrow, narrow_vector, widen
 from npselect._arithmetic.order import SEGMENT
+from npselect._arithmetic.primitives import select
 from npselect._arithmetic.simd import WIDTH, load, store, subarray
 from npselect._arithmetic.steps import (
     EMPTY,
@@ -24,19 +25,27 @@ from npselect._arithmetic.steps import (
     curvature,
     double_entry,
     grad_entry,
+    mixture_entry,
     is_finite,
     per_weight,
-    reinmax_entry,
-    reinmax_selected,
     soft_entry,
     temp_share,
     temp_term,
-    weight,
 )
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row, fill_nan_at_candidates
 from npselect.tiers.cpu.loads import store_vector
-from npselect.tiers.cpu.long_choice import choice_rows, choose, index_rows, mask_at_rows, mask_rows
+from npselect.tiers.cpu.long_choice import (
+    candidates,
+    choice_rows,
+    choose,
+    count_candidates,
+    index_rows,
+    log_rows,
+    mask_at_rows,
+    mask_rows,
+)
+from npselect.tiers.cpu.long_drawn import gapped_rows, gapped_soft_rows, reinmax_rows
 from npselect.tiers.cpu.long_passes import (
     BUFFERS,
     capacity_of,
@@ -55,9 +64,13 @@ __all__ = [
     "backward_temp_rows",
     "choice_rows",
     "double_backward_rows",
+    "gapped_rows",
+    "gapped_soft_rows",
     "index_rows",
+    "log_rows",
     "mask_at_rows",
     "mask_rows",
+    "mixture_rows",
     "reinmax_rows",
     "soft_rows",
     "sum_rows",
@@ -90,12 +103,44 @@ def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, 
                         store_vector(narrow_vector(soft_entry(load(e, i - first), s), out), out, r, i)
 
 
+@row_kernel(buffers=1)
+def mixture_rows(
+    logits: Logits, temp: Values, where: Where, mix: Values, out: Out, start: Row, stop: Row, scratch: Scratch
+) -> None:
+    """``(1 - unimix) softmax(logits / temp) + unimix / n`` of n candidates; `mix` has ``1 - unimix`` and unimix."""
+    n, capacity = logits.shape[1], capacity_of(scratch, 1)
+    lanes, e = subarray(scratch, 0, BUFFERS), subarray(scratch, BUFFERS, capacity)
+    steps, zero, excluded = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(-np.inf)
+    constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
+    for r in range(start, stop):
+        m, top, least = choose(logits, where, r, scratch)
+        if m < 0:
+            fill_degenerate_row(out, r, m, scratch)
+            continue
+        row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
+        share = mix[1] / scratch.dtype.type(n if least > excluded else count_candidates(logits, where, r))
+        s = zero
+        for phase in range(1 if steps == 1 else 2):
+            for step in range(steps):
+                first, end = step * SEGMENT, end_of(n, step, steps)
+                size = fill_weights(row, first, end, e)
+                if phase == 0:
+                    s = padded_total(subarray(e, 0, size), s, lanes)
+                if phase == 1 or steps == 1:
+                    for j in range(first, end, WIDTH):
+                        i = min(j, end - WIDTH)
+                        mixed = mixture_entry(load(e, i - first), s, mix[0], share)
+                        mixed = select(candidates(logits, where, r, i, e) == excluded, zero, mixed)
+                        store_vector(narrow_vector(mixed, out), out, r, i)
+
+
 @row_kernel(buffers=2)
 def backward_rows(
     logits: Logits,
     grad_mask: GradMask,
     temp: Values,
     where: Where,
+    scale: Values,
     out: Out,
     start: Row,
     stop: Row,
@@ -108,7 +153,7 @@ def backward_rows(
         subarray(scratch, BUFFERS, capacity),
         subarray(scratch, BUFFERS + capacity, capacity),
     )
-    steps, zero, one = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(1)
+    steps, zero = steps_of(n, capacity), scratch.dtype.type(0)
     constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = choose(logits, where, r, scratch)
@@ -126,7 +171,7 @@ def backward_rows(
                 if phase == 0:
                     s, d = padded_sums(subarray(e, 0, size), subarray(h, 0, size), s, d, lanes)
                 if phase == 0 and step == steps - 1:
-                    d, q = d / s, per_weight(s, row.temp, one)
+                    d, q = d / s, per_weight(s, row.temp, scale[0])
                 if phase == 1 or steps == 1:
                     for j in range(first, end, WIDTH):
                         i = min(j, end - WIDTH)
@@ -142,6 +187,7 @@ def backward_temp_rows(
     grad_mask: GradMask,
     temp: Values,
     where: Where,
+    scale: Values,
     out: Out,
     start: Row,
     stop: Row,
@@ -181,7 +227,7 @@ def backward_temp_rows(
                         store(h, j, gradient)
                         store(t, j, factor)
                     share = padded_dot(subarray(h, 0, size), subarray(t, 0, size), share, lanes)
-        out[r] = canonical_nan(temp_share(share, s, row.temp), nan)
+        out[r] = canonical_nan(temp_share(share, s, row.temp, scale[0]), nan)
 
 
 @row_kernel(buffers=1)
@@ -198,6 +244,7 @@ def double_backward_rows(
     grad_mask: GradMask,
     temp: Values,
     where: Where,
+    scale: Values,
     out_grad_mask: Out,
     out_logits: Out,
     start: Row,
@@ -212,7 +259,7 @@ def double_backward_rows(
         subarray(scratch, BUFFERS + capacity, capacity),
         subarray(scratch, BUFFERS + 2 * capacity, capacity),
     )
-    steps, zero, one = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(1)
+    steps, zero = steps_of(n, capacity), scratch.dtype.type(0)
     constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
     for r in range(start, stop):
         m, top, least = choose(logits, where, r, scratch)
@@ -233,7 +280,7 @@ def double_backward_rows(
                     s, h_mean = padded_sums(subarray(e, 0, size), subarray(h, 0, size), s, h_mean, lanes)
                     k_mean = padded_dot(subarray(e, 0, size), subarray(k, 0, size), k_mean, lanes)
                 if phase == 0 and step == steps - 1:
-                    q = per_weight(s, row.temp, one)
+                    q = per_weight(s, row.temp, scale[0])
                     h_mean, k_mean = h_mean / s, k_mean / s
                 if phase > 0 or steps == 1:
                     for j in range(0, size, WIDTH):
@@ -257,60 +304,3 @@ def double_backward_rows(
             fill_nan_at_candidates(out_grad_mask, r, logits, where, scratch)
         if not is_finite(mean):
             fill_nan_at_candidates(out_logits, r, logits, where, scratch)
-
-
-@row_kernel(buffers=3)
-def reinmax_rows(
-    logits: Logits,
-    grad_mask: GradMask,
-    choice: Indices,
-    temp: Values,
-    where: Where,
-    out: Out,
-    start: Row,
-    stop: Row,
-    scratch: Scratch,
-) -> None:
-    """ReinMax's backward pass at each row's choice m; p are the weights at temperature 1, q those at `temp`."""
-    n, capacity = logits.shape[1], capacity_of(scratch, 3)
-    lanes, p = subarray(scratch, 0, BUFFERS), subarray(scratch, BUFFERS, capacity)
-    q, h = subarray(scratch, BUFFERS + capacity, capacity), subarray(scratch, BUFFERS + 2 * capacity, capacity)
-    steps, zero, one, half = (
-        steps_of(n, capacity),
-        scratch.dtype.type(0),
-        scratch.dtype.type(1),
-        scratch.dtype.type(0.5),
-    )
-    constants, shared, unit = exp_constants(temp[0] - temp[0]), prepared(temp[0]), prepared(one)
-    for r in range(start, stop):
-        state, top, least = choose(logits, where, r, scratch)
-        m = state if state < 0 else choice[r]
-        if m < 0:
-            fill_degenerate_row(out, r, m, scratch)
-            continue
-        p_row = weighted(logits, where, r, top, least, unit, constants)
-        q_row = weighted(logits, where, r, top, least, temperature(temp, r, shared), constants)
-        selected = widen(grad_mask[r, m])
-        p_sum, q_sum, a, b = zero, zero, zero, zero
-        for phase in range(1 if steps == 1 else 2):
-            for step in range(steps):
-                first, end = step * SEGMENT, end_of(n, step, steps)
-                size = fill_weights(p_row, first, end, p)
-                fill_weights(q_row, first, end, q)
-                fill_from_selected(grad_mask, q_row, first, end, selected, h)
-                if phase == 0:
-                    p_sum, b = padded_sums(subarray(p, 0, size), subarray(h, 0, size), p_sum, b, lanes)
-                    q_sum, a = padded_sums(subarray(q, 0, size), subarray(h, 0, size), q_sum, a, lanes)
-                if phase == 0 and step == steps - 1:
-                    a, b = a / q_sum, b / p_sum
-                if phase == 1 or steps == 1:
-                    for j in range(first, end, WIDTH):
-                        i = min(j, end - WIDTH)
-                        p_i, q_i = soft_entry(load(p, i - first), p_sum), soft_entry(load(q, i - first), q_sum)
-                        result = reinmax_entry(p_i, q_i, load(h, i - first), a, b, half, zero)
-                        store_vector(narrow_vector(result, out), out, r, i)
-        x = widen(logits[r, m])
-        p_m, q_m = soft_entry(weight(x, top, unit), p_sum), soft_entry(weight(x, top, q_row.temp), q_sum)
-        out[r, m] = narrow(reinmax_selected(p_m, q_m, a, b, half, zero), out)
-        if not (is_finite(a) and is_finite(b)):
-            fill_nan_at_candidates(out, r, logits, where, scratch)

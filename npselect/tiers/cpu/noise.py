@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from npselect._arithmetic.aliases import Array, Chosen, Logits, NumbaType, Out, Row, Values, Word
+from npselect._arithmetic.aliases import Array, Chosen, Logits, NumbaType, Number, Out, Row, Values, Word
 from npselect._arithmetic.gumbel import gumbel, quick_gumbel, uniform, words_of
 from npselect._arithmetic.half import widen
 from npselect._arithmetic.primitives import compiles, formula, inlined
@@ -98,8 +98,8 @@ def draw_at(seed: Word, numbers: Array, out: Out) -> None:
 
 
 @allocating_kernel
-def perturb(logits: Logits, seed: Word, first: Word, out: Out) -> None:
-    """``logits + noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
+def perturb(logits: Logits, seed: Word, first: Word, scale: Number, out: Out) -> None:
+    """``logits + scale noise``, in the type of the noise, which is that of `out`: the numbers from `first` on."""
     skipped: Row = np.int64(first & _BIT)
     n = skipped + len(out)
     u, noise = _buffers(n, out)
@@ -109,21 +109,21 @@ def perturb(logits: Logits, seed: Word, first: Word, out: Out) -> None:
         drawn, some = noise[begin - start :], out[begin - skipped : stop - skipped]
         values = logits[begin - skipped : stop - skipped]
         for i in range(len(some)):
-            some[i] = drawn[i] + widen(values[i])
+            some[i] = scale * drawn[i] + widen(values[i])
 
 
 @allocating_kernel
-def perturb_at(logits: Logits, seed: Word, numbers: Array, out: Out) -> None:
+def perturb_at(logits: Logits, seed: Word, numbers: Array, scale: Number, out: Out) -> None:
     """The same with any numbers of the stream."""
     draw_at(seed, numbers, out)
     for i in range(len(out)):
-        out[i] += widen(logits[i])
+        out[i] = scale * out[i] + widen(logits[i])
 
 
 @allocating_kernel
-def add_rows(logits: Logits, noise: Values, out: Out) -> None:
-    """``logits + noise``, the noise given: a row for each, or one for all."""
+def add_rows(logits: Logits, noise: Values, scale: Number, out: Out) -> None:
+    """``logits + scale noise``, the noise given: a row for each, or one for all."""
     for r in range(len(out)):
         values, added, row = logits[r], noise[r if len(noise) > 1 else 0], out[r]
         for j in range(len(row)):
-            row[j] = widen(values[j]) + added[j]
+            row[j] = widen(values[j]) + scale * added[j]

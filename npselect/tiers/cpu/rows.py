@@ -6,6 +6,7 @@ logits; it is never kept for the whole batch.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,9 +15,9 @@ import numpy.typing as npt
 from npselect._arithmetic.half import compute_type, stored
 from npselect._modes import in_usual_modes
 from npselect._operators import OPERATORS
-from npselect._stream import StreamNumbers
+from npselect._stream import ScaledNoise, StreamNumbers, unscaled
 from npselect._threads import over_rows
-from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH
+from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH, TEMPS_KEPT
 from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
@@ -26,16 +27,20 @@ __all__ = [
     "backward_temp",
     "choice",
     "double_backward",
+    "gapped",
+    "gapped_soft",
     "gumbel",
     "index",
+    "log",
     "mask",
     "mask_at",
+    "mixture",
     "reinmax",
     "soft",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
-Noise: TypeAlias = Array | StreamNumbers | None
+Noise: TypeAlias = Array | StreamNumbers | ScaledNoise | None
 Compute: TypeAlias = type[np.floating[Any]]  # float32 or float64
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 _NO_INDEX = np.empty(0, dtype=np.int64)
@@ -56,16 +61,32 @@ def soft(logits: Array, noise: Noise, temp: Array, where: Array | None, out: Arr
     _run("soft_rows", compute_type(out), logits, noise, temp, where, out)
 
 
-def backward(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
+def mixture(logits: Array, temp: Array, where: Array | None, unimix: float, out: Array) -> None:
+    """``(1 - unimix) softmax(logits / temp)``, and as much for each candidate as makes the sum 1."""
+    mix = _numbers(compute_type(out), 1.0 - unimix, unimix)
+    _run("mixture_rows", compute_type(out), logits, None, temp, where, mix, out)
+
+
+def log(x: Array, out: Array) -> None:
+    """The logarithm of float64 numbers, in the dtype of `out`."""
+    _run("log_rows", compute_type(out), x, None, out)
+
+
+def backward(
+    grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, scale: float, out: Array
+) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    _run("backward_rows", compute_type(out), logits, noise, grad_mask, temp, where, out)
+    compute = compute_type(out)
+    _run("backward_rows", compute, logits, noise, grad_mask, temp, where, _numbers(compute, scale), out)
 
 
-def backward_temp(grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, out: Array) -> None:
+def backward_temp(
+    grad_mask: Array, logits: Array, noise: Noise, temp: Array, where: Array | None, scale: float, out: Array
+) -> None:
     """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
     compute = compute_type(out)
     per_row = np.empty(len(logits), compute)
-    _run("backward_temp_rows", compute, logits, noise, grad_mask, temp, where, per_row)
+    _run("backward_temp_rows", compute, logits, noise, grad_mask, temp, where, _numbers(compute, scale), per_row)
     _run("sum_rows", compute, per_row.reshape(len(out), -1), None, out)
 
 
@@ -76,12 +97,14 @@ def double_backward(
     noise: Noise,
     temp: Array,
     where: Array | None,
+    scale: float,
     out_grad_mask: Array,
     out_logits: Array,
 ) -> None:
     """The gradient of `backward`."""
-    arrays = grad_grad_logits, grad_mask, temp, where, out_grad_mask, out_logits
-    _run("double_backward_rows", compute_type(out_logits), logits, noise, *arrays)
+    compute = compute_type(out_logits)
+    arrays = grad_grad_logits, grad_mask, temp, where, _numbers(compute, scale), out_grad_mask, out_logits
+    _run("double_backward_rows", compute, logits, noise, *arrays)
 
 
 def choice(logits: Array, noise: Noise, index: Array | None, where: Array | None, out: Array) -> None:
@@ -100,6 +123,20 @@ def reinmax(grad_mask: Array, logits: Array, choice: Array, temp: Array, where: 
     _run("reinmax_rows", compute_type(out), logits, None, grad_mask, choice, temp, where, out)
 
 
+def gapped(
+    grad_mask: Array, logits: Array, choice: Array, temp: Array, where: Array | None, gap: float, out: Array
+) -> None:
+    """GST's Jacobian, which depends on the choice, times `grad_mask`."""
+    compute = compute_type(out)
+    _run("gapped_rows", compute, logits, None, grad_mask, choice, temp, where, _two_words(compute, gap), out)
+
+
+def gapped_soft(logits: Array, choice: Array, temp: Array, where: Array | None, gap: float, out: Array) -> None:
+    """GST's probabilities, which depend on the choice."""
+    compute = compute_type(out)
+    _run("gapped_soft_rows", compute, logits, None, choice, temp, where, _two_words(compute, gap), out)
+
+
 def gumbel(seed: int, first: int, out: Array) -> None:
     """The noise from number `first` on, into an array of one axis."""
 
@@ -107,6 +144,17 @@ def gumbel(seed: int, first: int, out: Array) -> None:
         draw(np.uint64(seed), np.uint64(first + start), out[start:stop])
 
     over_rows(draw_range, len(out), 1)
+
+
+@lru_cache(maxsize=TEMPS_KEPT)
+def _numbers(compute: Compute, *values: float) -> Array:
+    """Numbers that all rows share, as a kernel takes them."""
+    return np.array(values, compute)
+
+
+def _two_words(compute: Compute, value: float) -> Array:
+    """A number, and what is lost of it in the compute type."""
+    return _numbers(compute, value, value - float(compute(value)))
 
 
 def _run(
@@ -117,6 +165,7 @@ def _run(
     *arrays: Array | None,
 ) -> None:
     """A kernel over all rows; each call of it gets scratch memory of its own."""
+    noise, noise_scale = unscaled(noise)
     choices = logits.shape[1]
     if choices <= short_rows.MAX_SHORT_ROW:
         rows: RowKernel = getattr(short_rows, name)
@@ -137,7 +186,7 @@ def _run(
         perturbed = np.empty((step, choices), noise.dtype)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            _perturb(values, noise, first, last, perturbed[: last - first])
+            _perturb(values, noise, noise_scale, first, last, perturbed[: last - first])
             rows(
                 _in_type(perturbed, compute),
                 *(_rows(array, first, last) for array in inputs),
@@ -166,17 +215,19 @@ def _rows(array: Array, first: int, last: int) -> Array:
     return array[first:last] if len(array) > 1 else array
 
 
-def _perturb(values: Array, noise: Array | StreamNumbers, first: int, last: int, out: Array) -> None:
-    """Some rows of ``logits + noise``, added in the type of the noise, to which 16-bit logits are widened."""
-    some = values[first:last]
+def _perturb(
+    values: Array, noise: Array | StreamNumbers, noise_scale: float, first: int, last: int, out: Array
+) -> None:
+    """Some rows of ``logits + noise_scale noise``, in the type of the noise, to which 16-bit logits are widened."""
+    some, scale = values[first:last], out.dtype.type(noise_scale)
     if isinstance(noise, np.ndarray):
-        add_rows(some, stored(_rows(noise, first, last)), out)
+        add_rows(some, stored(_rows(noise, first, last)), scale, out)
     elif noise.in_order:
         number = np.uint64(noise.offset + first * values.shape[1])
-        perturb(some.reshape(-1), np.uint64(noise.seed), number, out.reshape(-1))
+        perturb(some.reshape(-1), np.uint64(noise.seed), number, scale, out.reshape(-1))
     else:
         numbers = noise.numbers(first, last).reshape(-1)
-        perturb_at(some.reshape(-1), np.uint64(noise.seed), numbers, out.reshape(-1))
+        perturb_at(some.reshape(-1), np.uint64(noise.seed), numbers, scale, out.reshape(-1))
 
 
 def _check_buffers() -> None:

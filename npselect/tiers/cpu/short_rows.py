@@ -30,16 +30,14 @@ from npselect._arithmetic.steps import (
     double_entry,
     exponent,
     grad_entry,
+    mixture_entry,
     per_weight,
-    reinmax_entry,
-    reinmax_selected,
     soft_entry,
     temp_share,
     temp_term,
 )
 from npselect.tiers.cpu.compile import row_kernel
-from npselect.tiers.cpu.loads import gather_lanes, load_clamped
-from npselect.tiers.cpu.long_choice import mask_at_rows
+from npselect.tiers.cpu.long_choice import log_rows, mask_at_rows
 from npselect.tiers.cpu.short_choice import (
     MAX_SHORT_ROW,
     TILE,
@@ -51,6 +49,7 @@ from npselect.tiers.cpu.short_choice import (
     scratch_size,
     store_tile,
 )
+from npselect.tiers.cpu.short_drawn import gapped_rows, gapped_soft_rows, reinmax_rows
 from npselect.tiers.cpu.short_passes import (
     are_near,
     dot,
@@ -69,9 +68,13 @@ __all__ = [
     "backward_temp_rows",
     "choice_rows",
     "double_backward_rows",
+    "gapped_rows",
+    "gapped_soft_rows",
     "index_rows",
+    "log_rows",
     "mask_at_rows",
     "mask_rows",
+    "mixture_rows",
     "reinmax_rows",
     "scratch_size",
     "soft_rows",
@@ -112,11 +115,38 @@ def soft_rows(logits: Logits, temp: Values, where: Where, out: Out, start: Row, 
 
 
 @row_kernel(buffers=2)
+def mixture_rows(
+    logits: Logits, temp: Values, where: Where, mix: Values, out: Out, start: Row, stop: Row, scratch: Scratch
+) -> None:
+    """``(1 - unimix) softmax(logits / temp) + unimix / n`` of n candidates; `mix` has ``1 - unimix`` and unimix."""
+    choices = logits.shape[1]
+    x, e, sums = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE), subarray(scratch, 2 * TILE, TILE)
+    excluded, one, zero = scratch.dtype.type(-np.inf), scratch.dtype.type(1), scratch.dtype.type(0)
+    shared, constants = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
+    for first in range(start, stop, WIDTH):
+        last = min(first + WIDTH, stop) - 1
+        m, top, least = choose(logits, where, first, last, x, sums)
+        divisor = temperature(temp, first, last, shared)
+        fill_weights(x, top, divisor, are_near(least, top, divisor), constants, choices, e)
+        s = total(e, choices, sums)
+        n = broadcast(zero)
+        for j in range(choices):
+            n = n + select(load(x, j * WIDTH) == excluded, zero, one)
+        share = mix[1] / n
+        for j in range(choices):
+            mixed = mixture_entry(load(e, j * WIDTH), s, mix[0], share)
+            store(e, j * WIDTH, narrow_vector(select(load(x, j * WIDTH) == excluded, zero, mixed), out))
+        store_tile(e, out, first, last)
+        overwrite_degenerate(out, first, last, m, top, logits, where, scratch)
+
+
+@row_kernel(buffers=2)
 def backward_rows(
     logits: Logits,
     grad_mask: GradMask,
     temp: Values,
     where: Where,
+    scale: Values,
     out: Out,
     start: Row,
     stop: Row,
@@ -125,7 +155,7 @@ def backward_rows(
     """The softmax's Jacobian times `grad_mask`."""
     choices = logits.shape[1]
     e, h, sums = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE), subarray(scratch, 2 * TILE, TILE)
-    one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
+    zero = scratch.dtype.type(0)
     shared, constants = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
@@ -136,7 +166,7 @@ def backward_rows(
         fill_weights(e, top, divisor, near, constants, choices, e)
         s = total(e, choices, sums)
         d = dot(e, h, choices, sums) / s
-        q = per_weight(s, divisor, one)
+        q = per_weight(s, divisor, scale[0])
         for j in range(choices):
             result = grad_entry(load(e, j * WIDTH), load(h, j * WIDTH) - d, q, divisor, zero)
             store(e, j * WIDTH, narrow_vector(result, out))
@@ -150,6 +180,7 @@ def backward_temp_rows(
     grad_mask: GradMask,
     temp: Values,
     where: Where,
+    scale: Values,
     out: Out,
     start: Row,
     stop: Row,
@@ -181,7 +212,7 @@ def backward_temp_rows(
             store(h, j * WIDTH, gradient)
             store(t, j * WIDTH, factor)
         pad(t, choices)
-        share = temp_share(dot(h, t, choices, sums), s, divisor)
+        share = temp_share(dot(h, t, choices, sums), s, divisor, scale[0])
         for i in range(last - first + 1):
             selected = lane(m, i)
             if selected >= 0:
@@ -197,6 +228,7 @@ def double_backward_rows(
     grad_mask: GradMask,
     temp: Values,
     where: Where,
+    scale: Values,
     out_grad_mask: Out,
     out_logits: Out,
     start: Row,
@@ -211,7 +243,7 @@ def double_backward_rows(
         subarray(scratch, 2 * TILE, TILE),
         subarray(scratch, 3 * TILE, TILE),
     )
-    one, zero = scratch.dtype.type(1), scratch.dtype.type(0)
+    zero = scratch.dtype.type(0)
     shared, constants = prepared(broadcast(temp[0])), exp_constants(temp[0] - temp[0])
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
@@ -222,7 +254,7 @@ def double_backward_rows(
         fill_from_selected(grad_grad_logits, first, last, e, m, near, k)
         fill_weights(e, top, divisor, near, constants, choices, e)
         s = total(e, choices, sums)
-        q = per_weight(s, divisor, one)
+        q = per_weight(s, divisor, scale[0])
         mean = dot(e, k, choices, sums) / s
         for j in range(choices):
             centred = load(k, j * WIDTH) - mean
@@ -241,46 +273,3 @@ def double_backward_rows(
             store(sums, j * WIDTH, narrow_vector(result, out_logits))
         store_tile(sums, out_logits, first, last)
         overwrite_degenerate(out_logits, first, last, m, mean, logits, where, scratch)
-
-
-@row_kernel(buffers=3)
-def reinmax_rows(
-    logits: Logits,
-    grad_mask: GradMask,
-    choice: Indices,
-    temp: Values,
-    where: Where,
-    out: Out,
-    start: Row,
-    stop: Row,
-    scratch: Scratch,
-) -> None:
-    """ReinMax's backward pass at each row's choice m; p are the weights at temperature 1, q those at `temp`."""
-    choices = logits.shape[1]
-    p, q = subarray(scratch, 0, TILE), subarray(scratch, TILE, TILE)
-    h, sums = subarray(scratch, 2 * TILE, TILE), subarray(scratch, 3 * TILE, TILE)
-    zero, one, half = scratch.dtype.type(0), scratch.dtype.type(1), scratch.dtype.type(0.5)
-    shared, unit = prepared(broadcast(temp[0])), prepared(broadcast(one))
-    constants = exp_constants(temp[0] - temp[0])
-    for first in range(start, stop, WIDTH):
-        last = min(first + WIDTH, stop) - 1
-        state, top, least = choose(logits, where, first, last, p, sums)
-        m = load_clamped(choice, first, last)
-        m = select(state == EMPTY, EMPTY, select(state == INVALID, INVALID, m))
-        divisor = temperature(temp, first, last, shared)
-        p_near, q_near = are_near(least, top, unit), are_near(least, top, divisor)
-        fill_from_selected(grad_mask, first, last, p, m, q_near, h)
-        fill_weights(p, top, divisor, q_near, constants, choices, q)
-        fill_weights(p, top, unit, p_near, constants, choices, p)
-        p_sum, q_sum = total(p, choices, sums), total(q, choices, sums)
-        a, b = dot(q, h, choices, sums) / q_sum, dot(p, h, choices, sums) / p_sum
-        at_selected = select(m < 0, 0, m)
-        p_m, q_m = soft_entry(gather_lanes(p, at_selected), p_sum), soft_entry(gather_lanes(q, at_selected), q_sum)
-        selected = reinmax_selected(p_m, q_m, a, b, half, zero)
-        for j in range(choices):
-            p_j, q_j = soft_entry(load(p, j * WIDTH), p_sum), soft_entry(load(q, j * WIDTH), q_sum)
-            result = reinmax_entry(p_j, q_j, load(h, j * WIDTH), a, b, half, zero)
-            store(sums, j * WIDTH, narrow_vector(select(m == j, selected, result), out))
-        store_tile(sums, out, first, last)
-        overwrite_degenerate(out, first, last, m, a, logits, where, scratch)
-        overwrite_degenerate(out, first, last, m, b, logits, where, scratch)
