@@ -46,10 +46,16 @@ def moved(w: Sequence[mpf], gap: mpf, d: int) -> list[mpf]:
 
 
 def adaptive_gap(w: Sequence[mpf], d: int) -> mpf:
-    """``-log(1 - p_d) / p_d``, where ``1 - p_d`` is the sum of the others; infinite if there are none."""
+    """``-log(1 - p_d) / p_d``, where ``1 - p_d`` is the sum of the others; infinite if there are none.
+
+    Where p_d is small, ``1 - p_d`` is 1 at every precision, and the logarithm is that of ``1 + x``.
+    """
     e = [mpmath.exp(x - max(w)) for x in w]
     s, others = mpmath.fsum(e), mpmath.fsum(x for i, x in enumerate(e) if i != d)
-    return -mpmath.log(others / s) * s / e[d] if others else mpf("inf")
+    if not others:
+        return mpf("inf")
+    p = e[d] / s
+    return -(mpmath.log1p(-p) if 2 * p < 1 else mpmath.log(others / s)) / p
 
 
 def gapped_formula(

@@ -1,32 +1,32 @@
-r"""The bounds of two temperatures and of a share of the uniform distribution: of `categorical`, and `gumbel_softmax`.
+r"""The bounds of two temperatures and of a share of the uniform distribution: of `categorical` and `gumbel_softmax`.
 
-Notation of `npselect.testing.tolerance`. With the temperatures f of the sample and temp of the gradient, ``T = f temp``,
-and a share e::
+Notation of `npselect.testing.tolerance`. With the temperatures f of the sample and temp of the gradient, with
+``T = f temp``, and a share e::
 
     grad_logits_i = (1 - e) p_i (h_i - d) / T        p = softmax(w / T)
 
 **Two temperatures.** The product T is rounded once in the definition; a textbook divides by one after the other, and
 converts either to the dtype. Of division first, ``fl(fl(w_i / f) / temp)``, an exponent is wrong by three roundings
-more than that by one temperature: ``|w_i| / T`` of the second division, on either side of the difference; ``|t_i|`` of T
-in the definition; and ``|t_i|`` of f as it is converted. The last division of the gradient is followed by another, by a
-number that was converted, and T was rounded::
+more than that by one temperature: ``|w_i| / T`` of the second division, on either side of the difference; ``|t_i|`` of
+T in the definition; and ``|t_i|`` of f as it is converted. The last division of the gradient is followed by another, by
+a number that was converted, and T was rounded. In the notation's units, ``u tau``::
 
     tau'_i = tau_i + (|w_i| + |w_m|) / T + 3 |t_i|        B'_i = B_i + 3 u |G_i|
 
 With noise, ``w_i = theta_i + f G_i``: the textbook's ``fl(theta_i / f) + G_i`` has a rounding of ``theta_i / f`` and
-one of the sum, and the definition those of ``f G_i`` and of its own sum: ``2 (|theta_i| + |w_i|) / T + ...``; as
-``|theta_i| + |f G_i| >= |w_i|`` this is at most ``(3 |theta_i| + 3 |f G_i|) / T``, at either end of a difference. Where f is
-a power of two, and theta, f G and w are numbers of the dtype, none of all these is there: quotients by f are exact.
+one of the sum; the definition has those of ``f G_i`` and of its own sum. With that of the second division, all are at
+most ``3 (|theta_i| + |f G_i|) / T`` at either end of the difference, since ``|w_i| <= |theta_i| + |f G_i|``. Where f is
+a power of two, and theta, f G and w are numbers of the dtype, none of these is there: quotients by f are exact.
 
 **A share.** ``1 - e`` is exact to float64 in the definition. The textbook's e is rounded to the dtype, and so is its
 difference: relatively ``u e / (1 - e) + u``; the product is rounded: with the gradient G of share 1::
 
     B_i = (1 - e) B'_i + u (2 (1 - e) + e) |G_i|
 
-Some textbooks differentiate ``m = (1 - e) p + e / n`` through its own logarithm: ``softmax(log(m))``, as `Categorical`
+Some textbooks differentiate ``m = (1 - e) p + e / n`` through its own logarithm, ``softmax(log(m))``, as `Categorical`
 of probabilities does. There ``y_i = g_i - <m, g>`` arrives, times ``m'_i / m_i``, where m' is the softmax of the
-rounded logarithm: what is common to all i drops out of ``J(p)``, and left are, relatively, four roundings of products, a
-quotient and a difference, and the errors of log and exp. With ``|log m_i| <= log(n / e)``::
+rounded logarithm: what is common to all i drops out of ``J(p)``, and left are, relatively, four roundings of products,
+a quotient and a difference, and the errors of log and exp. With ``|log m_i| <= log(n / e)``::
 
     r_i  = u [ (2 eps + 1) |log m_i| + 2 eps + 8 ]
     B_i += (1 - e) (p_i / T) [ r_i |y_i| + sum_j p_j r_j |y_j| ]

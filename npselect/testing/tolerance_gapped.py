@@ -4,36 +4,36 @@ Notation of `npselect.testing.tolerance`; d is the drawn candidate, m the larges
 
     grad_logits_i = p_i (h_i - <p, h>) / temp      p = softmax(v / temp),   v_d = 0,   v_j = min(z_j, -gap)
 
-**The moved logits.** The smaller of two numbers is wrong by no more than either. So if the gap comes out between
-``gap - below`` and ``gap + above``, v_j lies between ``min(z_j, -gap - above)`` and ``min(z_j, -gap + below)``, give or take
-its roundings: of ``m - gap``, whose quotient by temp is rounded and subtracted from that of m::
+**The moved logits.** The smaller of two numbers is wrong by no more than either. So if the gap comes out between a least
+and a high one, v_j lies between ``min(z_j, -high)`` and ``min(z_j, -least)``, give or take its roundings: of ``m - gap``,
+whose quotient by temp is rounded and subtracted from that of m. That is division first, with ``|m + v_j|`` once more::
 
     tau_j = (2 |m + v_j| + |m|) / temp + 3 |t_j|          t_j = v_j / temp
 
-That is division first, with ``|m + v_j|`` once more for ``fl(m - gap)``. What measures from m first has ``2 |t_j|``. A gap
-that is given is rounded to the dtype: ``above = below = u gap``.
+What measures from m first has ``2 |t_j|``. A gap that is given is rounded to the dtype, by ``u gap``.
 
-**The adaptive gap**, ``phi(p) = -log(1 - p) / p`` of the probability ``p = p_d`` at temperature 1, of which ``1 - p`` is c.
-Its derivative is ``(p / c + log c) / p**2``, which is ``1/2 + 2 p / 3 + ...`` where p is small, and ``1 / c`` where p is nearly
-1. So where p is small the gap is about 1, and an error of p changes nothing; where p is nearly 1, the gap is off by the
-relative error of c. That is at least ``u / c`` of the textbook's difference ``1 - p``, of which nothing is left where
-``c < u``: there the gap may be infinite, and the gradient 0. Let p be wrong by pi at most. The textbook's gap lies
-between ``phi(p - pi)`` and ``phi(p + pi)``, give or take
+**The adaptive gap**, ``-log(1 - p) / p`` with the probability p of d at temperature 1, is a function of the log-odds
+``L = log(p / (1 - p)) = z_d - log(sum_{j != d} exp(z_j))``::
 
-    u / p                        for the rounding of 1 - p (of numbers near 1): a relative error u of the logarithm's
-                                 argument; where p is below u / 2, ``1 - p`` is 1, and the gap may come out as 0
-    (2 eps + 1) u |log c| / p    for the logarithm, if it is as good as exp
-    2 u phi                      for the quotient, and p as it is rounded
+    phi(L) = log(1 + exp(L)) (1 + exp(-L))         phi'(L) = 1 - log(1 + exp(L)) exp(-L), from 0 to 1
 
-By ``log1p(-p)`` the first is not there, but it must be allowed for. Where p underflows, what divides by it has no
-answer; the limit is 1.
+Its slope is ``p / 2 + ...`` where p is small: there the gap is 1, whatever p is. Where p is nearly 1 the slope is 1,
+and the gap is off by the relative error of ``1 - p``. So it is as well-conditioned as L is, and what loses its digits is
+a difference ``1 - p``. If p is wrong by pi, L lies between ``log((p - pi) / (1 - p + pi))`` and ``log((p + pi) / (1 - p - pi))``,
+which is infinite where ``1 - p <= pi``: there the gap may be infinite, and the gradient 0, as that of a p that is rounded
+to 1. To phi at these two ends the textbook adds
 
-**The kernels** add up the others: c has their relative error, in whichever unit they are: log c is wrong by what the
-exponents of the others are wrong by, at most::
+    u / p           for the rounding of 1 - p next to 1: the logarithm's argument is off by u. Where p is about u or
+                    less, 1 - p is 1 or the number below, and the gap from 0 to 2; log1p(-p) has no such error
+    u phi           times 2 eps + 3, twice, for a logarithm as good as exp, the quotient, and p in it
 
-    delta = log(sum_{j != d} exp(z_j + u tau_j)) - log(sum_{j != d} exp(z_j)) + 2 eps u + (S of the others) / c + pi / ...
+Where p underflows, what divides by it has no answer; the limit is 1.
 
-Where p is below a half they take ``log1p(-p)``, and p is wrong by pi, in both places.
+**The kernels** add up the others: with the errors of their exponents, ``2 u |z|`` each, L is wrong by::
+
+    2 u |z_d| + log(sum_{j != d} exp(z_j + 2 u |z_j|)) - log(sum_{j != d} exp(z_j)) + S + (2 eps + 4) u
+
+where S is that of the others' shares of their sum; the function of it costs a logarithm, a quotient and a product.
 
 **The gradient** is that of a softmax, with the B of a Jacobian's product. The kernels measure cotangents from d, whose
 probability is the largest; as ReinMax's, the standard profile's bound is the larger of that from d and that as given.
@@ -148,36 +148,24 @@ def _given(plain: Row, gap: float) -> tuple[Array, Array, Array]:
 def _adaptive(plain: Row, z: Array, drawn: Array) -> tuple[Array, Array, Array]:
     """``phi``, and what it may be at most and at least."""
     u, eps = plain.form.unit, 2 * plain.arithmetic.exp_ulp * plain.form.unit
-    p, p_pi = (sum_of_row(np.where(drawn, x, 0.0)) for x in (plain.p, plain.p_pi))
-    log_s = _log_sum(z)
-    log_c = _log_sum(np.where(drawn, -np.inf, z)) - log_s
-    value = _phi(p, log_c)
+    own, others = sum_of_row(np.where(drawn, z, 0.0)), np.where(drawn, -np.inf, z)
+    log_others = _log_sum(others)
+    odds = own - log_others
     if plain.arithmetic.difference_first:
-        delta, more = _of_the_others(plain, z, drawn, log_c), np.minimum(p_pi / p, 1.0)
-        likely = p > 0.5
-        high = np.where(likely, -(log_c - delta) / (p * (1 - more)), _phi(np.minimum(p + p_pi, 1.0)))
-        least = np.where(likely, -np.minimum(log_c + delta, 0.0) / (p * (1 + more)), _phi(p - p_pi))
-        rounds = eps + 2 * u
-        return value, high * (1 + rounds), least * (1 - rounds)
+        raised = np.where(others > -np.inf, others + 2 * u * np.abs(others), -np.inf)
+        share = np.where(drawn, 0.0, np.exp(others - log_others))
+        off = 2 * u * np.abs(own) + _log_sum(raised) - log_others + 2 * eps + plain.summed(share) + 4 * u
+        high, least = _phi(odds + off), _phi(odds - off)
+        return _phi(odds), high * (1 + eps + 2 * u), least * (1 - eps - 2 * u)
+    p, p_pi = (sum_of_row(np.where(drawn, x, 0.0)) for x in (plain.p, plain.p_pi))
+    c = np.exp(log_others - _log_sum(z))
+    high = _phi(np.log(p + p_pi) - np.log(np.maximum(c - p_pi, 0.0)))
+    least = _phi(np.log(np.maximum(p - p_pi, 0.0)) - np.log(c + p_pi))
     tiny = p <= 4 * plain.form.tiny / u
-    knows = (p_pi < p / 2) | tiny
-    high, least = (_phi(np.where(tiny, p, end)) for end in (np.minimum(p + p_pi, 1.0), np.maximum(p - p_pi, 0.0)))
-    logs = np.where(high < np.inf, high, 0.0) * (eps + u)
-    near_one = np.where(tiny, 1.0, u / p)
-    above = np.where(p < u / 4, 1.0, near_one) + 2 * (logs + u * high)
-    below = near_one + 2 * (logs + u * least)
-    return value, np.where(knows, high + above, np.inf), np.where(knows, np.maximum(least - below, 0.0), 0.0)
-
-
-def _of_the_others(plain: Row, z: Array, drawn: Array, log_c: Array) -> Array:
-    """``delta``: what ``log c`` is wrong by, if the others are added up; and what their sum with d is."""
-    u, eps = plain.form.unit, 2 * plain.arithmetic.exp_ulp * plain.form.unit
-    others = np.where(drawn, -np.inf, z)
-    raised = np.where(others > -np.inf, others + 2 * u * np.abs(others), -np.inf)
-    share = np.where(drawn, 0.0, np.exp(others - log_c - _log_sum(z)))
-    sums = plain.summed(share) + plain.summed(plain.p)
-    whole = sum_of_row(np.where(drawn, 0.0, plain.p_pi)) + sum_of_row(np.where(drawn, plain.p_pi, 0.0))
-    return np.asarray(_log_sum(raised) - _log_sum(others) + 2 * eps + sums + np.minimum(whole, 1.0) + 4 * u)
+    known, logs = (p_pi < p / 2) | tiny, 2 * (eps + 3 * u)
+    of_one = np.where(p < 2 * u, 1.0, u / p)
+    above, below = of_one + logs * high, of_one + logs * least
+    return _phi(odds), np.where(known, high + above, np.inf), np.where(known, np.maximum(least - below, 0.0), 0.0)
 
 
 def _log_sum(z: Array) -> Array:
@@ -187,7 +175,8 @@ def _log_sum(z: Array) -> Array:
     return np.asarray(safe + np.log(sum_of_row(np.exp(z - safe))))
 
 
-def _phi(p: Array, log_c: Array | None = None) -> Array:
-    """``-log(1 - p) / p``; of a p that is nearly 1, by the logarithm of ``1 - p``."""
-    of_small = np.where(p > 1e-12, -np.log1p(-p) / np.where(p > 0, p, 1.0), 1.0 + p / 2)
-    return of_small if log_c is None else np.where(p > 0.5, -log_c / p, of_small)
+def _phi(odds: Array) -> Array:
+    """``-log(1 - p) / p`` of ``odds = log(p / (1 - p))``."""
+    near, far = np.maximum(odds, -30.0), np.exp(-np.abs(odds))
+    whole = np.log1p(np.exp(np.minimum(near, 0.0) - np.maximum(near, 0.0))) + np.maximum(near, 0.0)
+    return np.asarray(np.where(odds > -30.0, whole * (1 + np.exp(-near)), 1.0 + far / 2))

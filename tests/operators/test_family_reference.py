@@ -48,14 +48,14 @@ def batches(family: str, dtype: str) -> list[Batch]:
 
 
 def product(forward_temp: float, temp: Array) -> Array:
-    """Of both temperatures, rounded as it is used."""
-    return np.asarray(temp.dtype.type(forward_temp) * temp)
+    """Of both temperatures, rounded once to the type that it is used in."""
+    return (forward_temp * temp.astype(np.float64)).astype(temp.dtype)
 
 
 def worst_categorical(batch: Batch, dtype: str, forward_temp: float, unimix: float) -> dict[str, float]:
     """Of each function; the gradients of the temperatures are those of single rows."""
     rows = exact.rows(*batch._replace(temp=product(forward_temp, batch.temp)))
-    mixture = Mixture(float(inputs.compute_type(dtype)(forward_temp)), unimix, 1 - unimix)
+    mixture = Mixture(forward_temp, unimix, 1 - unimix)
     expected = [exact_categorical(row, dtype, mixture) for row in rows]
     some = {"where": batch.where, "forward_temp": forward_temp, "unimix": unimix, **ORACLE}
     given = {**some, "index": drawn(rows, likely=False)}
@@ -133,7 +133,7 @@ def test_decoupled(dtype: str, forward_temp: float, record: Callable[[str, float
         rows = exact.rows(*batch._replace(logits=w, temp=product(forward_temp, batch.temp)))
         expected = [exact.exact(row, dtype, ["soft", "backward", "backward_temp"]) for row in rows]
         for row in expected:
-            row["backward_temp"] = [exact.mpf(float(form(forward_temp))) * x for x in row["backward_temp"]]
+            row["backward_temp"] = [exact.mpf(forward_temp) * x for x in row["backward_temp"]]
         given = {"noise": noise, "where": batch.where, "forward_temp": forward_temp, **ORACLE}
         arguments = {"soft": (batch.logits,), "backward": (batch.g, batch.logits)}
         arguments["backward_temp"] = arguments["backward"]

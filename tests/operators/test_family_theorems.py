@@ -154,7 +154,7 @@ def test_decoupled_is_gumbel_softmax_of_more_noise_at_both_temperatures(forward_
         g, w, v, noise = rng_of(8).normal(size=(4, 5, 9)).astype(dtype)
         ours = {"noise": noise, "forward_temp": forward_temp, "backend": backend}
         theirs = {"noise": form(forward_temp) * noise, "backend": backend}
-        both = float(form(forward_temp) * form(temp))
+        both = float(form(forward_temp * float(form(temp))))
         for name, arrays in (("forward", (w,)), ("backward", (g, w)), ("soft", (w,)), ("jvp", (v, w))):
             one = getattr(gumbel_softmax, name)(*arrays, temp, **ours)
             assert one.tobytes() == getattr(gumbel_softmax, name)(*arrays, both, **theirs).tobytes(), name
