@@ -105,9 +105,7 @@ def forward(
            [0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    return call(
-        MASK, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
-    )
+    return call(MASK, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -155,15 +153,7 @@ def backward(
     array([ 0.5, -0.5])
     """
     return call(
-        BACKWARD,
-        (grad_mask, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
+        BACKWARD, (grad_mask, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
     )
 
 
@@ -205,9 +195,7 @@ def soft(
     >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
     array([0.5, 0.5])
     """
-    return call(
-        SOFT, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
-    )
+    return call(SOFT, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def index(
@@ -248,9 +236,7 @@ def index(
     >>> float(sample.mean().round(2))
     0.75
     """
-    return call(
-        INDEX, (logits,), 1.0, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
-    )
+    return call(INDEX, (logits,), 1.0, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def jvp(
@@ -296,17 +282,7 @@ def jvp(
     >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    return call(
-        JVP,
-        (tangent, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
-    )
+    return call(JVP, (tangent, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
 
 
 def backward_temp(
@@ -349,15 +325,7 @@ def backward_temp(
     0.0
     """
     return call(
-        BACKWARD_TEMP,
-        (grad_mask, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
+        BACKWARD_TEMP, (grad_mask, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
     )
 
 
