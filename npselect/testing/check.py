@@ -16,7 +16,7 @@ from npselect.testing import temperature_causes
 from npselect.testing.aliases import Dtype, Progress, SelectionFunctions, Tensor
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases, rounded
-from npselect.testing.causes import likely_cause
+from npselect.testing.causes import likely_cause, setting_cause
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
@@ -28,6 +28,9 @@ from npselect.testing.report import Report
 from npselect.tiers import choose
 
 __all__ = ["assert_conforms", "check", "name_of", "versions"]
+
+_COMMON = ("axis", "where", "noise")
+"""Options that are told of, whatever the operator."""
 
 
 @np.errstate(all="ignore")
@@ -188,7 +191,7 @@ def check(
     return Report(
         name_of(implementation),
         family.name,
-        tuple(name for name in OPTIONS if name in options and (name != "index" or name in family.given)),
+        tuple(name for name in OPTIONS if name in options and (name in _COMMON or name in family.takes)),
         accepted.flushes_subnormals,
         accepted.normalises_logits,
         tuple(form.name for form in forms),
@@ -230,8 +233,10 @@ def assert_conforms(implementation: SelectionFunctions, **options: Any) -> None:
 
 
 def _cause(observations: Sequence[Observation]) -> str | None:
-    """Of what is wrong at one temperature; or else, with many, or with their gradients."""
-    cause = likely_cause([seen for seen in observations if seen.case.row_temp is None])
+    """Of what is wrong at one temperature without settings; or else with these; or else with many, or their gradients."""
+    plain = [seen for seen in observations if seen.case.row_temp is None]
+    cause = likely_cause([seen for seen in plain if not seen.case.settings])
+    cause = cause or setting_cause([seen for seen in plain if seen.case.settings])
     return "; ".join(filter(None, (cause, temperature_causes.likely_cause(observations, alone=cause is None)))) or None
 
 

@@ -4,9 +4,10 @@ Notation of `npselect.testing.tolerance`; d is the drawn candidate, m the larges
 
     grad_logits_i = p_i (h_i - <p, h>) / temp      p = softmax(v / temp),   v_d = 0,   v_j = min(z_j, -gap)
 
-**The moved logits.** The smaller of two numbers is wrong by no more than either. So if the gap comes out between a least
-and a high one, v_j lies between ``min(z_j, -high)`` and ``min(z_j, -least)``, give or take its roundings: of ``m - gap``,
-whose quotient by temp is rounded and subtracted from that of m. That is division first, with ``|m + v_j|`` once more::
+**The moved logits.** The smaller of two numbers is wrong by no more than either. So if the gap comes out between a
+least and a high one, v_j lies between ``min(z_j, -high)`` and ``min(z_j, -least)``, give or take its roundings: of
+``m - gap``, whose quotient by temp is rounded and subtracted from that of m. That is division first, with
+``|m + v_j|`` once more::
 
     tau_j = (2 |m + v_j| + |m|) / temp + 3 |t_j|          t_j = v_j / temp
 
@@ -18,10 +19,10 @@ What measures from m first has ``2 |t_j|``. A gap that is given is rounded to th
     phi(L) = log(1 + exp(L)) (1 + exp(-L))         phi'(L) = 1 - log(1 + exp(L)) exp(-L), from 0 to 1
 
 Its slope is ``p / 2 + ...`` where p is small: there the gap is 1, whatever p is. Where p is nearly 1 the slope is 1,
-and the gap is off by the relative error of ``1 - p``. So it is as well-conditioned as L is, and what loses its digits is
-a difference ``1 - p``. If p is wrong by pi, L lies between ``log((p - pi) / (1 - p + pi))`` and ``log((p + pi) / (1 - p - pi))``,
-which is infinite where ``1 - p <= pi``: there the gap may be infinite, and the gradient 0, as that of a p that is rounded
-to 1. To phi at these two ends the textbook adds
+and the gap is off by the relative error of ``1 - p``. So it is as well-conditioned as L is, and what loses its digits
+is a difference ``1 - p``. If p is wrong by pi, L lies between ``log((p - pi) / (1 - p + pi))`` and
+``log((p + pi) / (1 - p - pi))``, which is infinite where ``1 - p <= pi``: there the gap may be infinite, and the
+gradient 0, as that of a p that is rounded to 1. To phi at these two ends the textbook adds
 
     u / p           for the rounding of 1 - p next to 1: the logarithm's argument is off by u. Where p is about u or
                     less, 1 - p is 1 or the number below, and the gap from 0 to 2; log1p(-p) has no such error

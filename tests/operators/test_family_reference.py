@@ -54,6 +54,8 @@ def product(forward_temp: float, temp: Array) -> Array:
 
 def worst_categorical(batch: Batch, dtype: str, forward_temp: float, unimix: float) -> dict[str, float]:
     """Of each function; the gradients of the temperatures are those of single rows."""
+    if not len(batch.logits):
+        return {}
     rows = exact.rows(*batch._replace(temp=product(forward_temp, batch.temp)))
     mixture = Mixture(forward_temp, unimix, 1 - unimix)
     expected = [exact_categorical(row, dtype, mixture) for row in rows]

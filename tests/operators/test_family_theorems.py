@@ -60,7 +60,7 @@ def test_categorical_is_unbiased_for_linear_losses_at_temp_one(forward_temp: flo
         exact = np.array([slope(expected_loss, w, i) for i in range(choices)])
         np.testing.assert_allclose(found, exact, rtol=0, atol=1e-12)
         biased = m @ categorical.backward(np.tile(b, (choices, 1)), rows, 1.5, **given)
-        assert np.max(np.abs(biased - exact)) > 1e-3
+        assert np.max(np.abs(biased - exact)) > 1e-4
 
 
 def test_categorical_is_biased_for_quadratic_losses() -> None:
@@ -154,7 +154,7 @@ def test_decoupled_is_gumbel_softmax_of_more_noise_at_both_temperatures(forward_
         g, w, v, noise = rng_of(8).normal(size=(4, 5, 9)).astype(dtype)
         ours = {"noise": noise, "forward_temp": forward_temp, "backend": backend}
         theirs = {"noise": form(forward_temp) * noise, "backend": backend}
-        both = float(form(forward_temp * float(form(temp))))
+        both = float(form(forward_temp * temp))
         for name, arrays in (("forward", (w,)), ("backward", (g, w)), ("soft", (w,)), ("jvp", (v, w))):
             one = getattr(gumbel_softmax, name)(*arrays, temp, **ours)
             assert one.tobytes() == getattr(gumbel_softmax, name)(*arrays, both, **theirs).tobytes(), name
