@@ -233,7 +233,7 @@ def assert_conforms(implementation: SelectionFunctions, **options: Any) -> None:
 
 
 def _cause(observations: Sequence[Observation]) -> str | None:
-    """Of what is wrong at one temperature without settings; or else with these; or else with many, or their gradients."""
+    """Of what is wrong with one temperature and no settings; or else with these; or with many, or their gradients."""
     plain = [seen for seen in observations if seen.case.row_temp is None]
     cause = likely_cause([seen for seen in plain if not seen.case.settings])
     cause = cause or setting_cause([seen for seen in plain if seen.case.settings])

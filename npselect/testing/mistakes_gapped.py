@@ -12,17 +12,17 @@ from npselect.testing.mistakes import Mistakes, Rows, candidates, mask_of, mean,
 from npselect.testing.mistakes_backward import of_any
 from npselect.testing.mistakes_forward import OF_INDEX
 from npselect.testing.relatives import relatives
+from npselect.testing.textbook import adaptive_gap
 
 __all__ = ["BACKWARD", "FORWARD", "adaptive", "right"]
 
 
 def adaptive(q: Rows, most: float = 1.0) -> Array:
     """``-log(1 - p_d) / p_d``, of a p_d times `most`."""
-    p = probs(q.w)
-    of_drawn = np.sum(q.selected * np.where(q.w > -np.inf, p, 0.0), axis=-1, keepdims=True)
-    rest = np.sum((1 - q.selected) * np.where(q.w > -np.inf, p, 0.0), axis=-1, keepdims=True)
-    logs = np.where(of_drawn > 0.5, np.log(rest), np.log1p(-of_drawn)) if most == 1 else np.log1p(-most * of_drawn)
-    return np.where(of_drawn > 0, -logs / (most * of_drawn), 1.0)
+    if most == 1:
+        return adaptive_gap(q.w, q.selected == 1)
+    of_drawn = most * np.sum(np.where(q.selected == 1, probs(q.w), 0.0), axis=-1, keepdims=True)
+    return np.where(of_drawn > 0, -np.log1p(-of_drawn) / of_drawn, 1.0)
 
 
 def right(q: Rows, gap: Array | float | None = None, selected: Array | None = None, temp: float | None = None) -> Array:

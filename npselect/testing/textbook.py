@@ -15,7 +15,7 @@ import numpy as np
 
 from npselect.testing.aliases import Array, Function
 
-__all__ = ["SURROGATE", "TEXTBOOKS", "Textbook", "one_hot", "softmax", "wide"]
+__all__ = ["SURROGATE", "TEXTBOOKS", "Textbook", "adaptive_gap", "one_hot", "softmax", "wide"]
 
 Softmax = Callable[[Array], Array]
 
@@ -78,7 +78,7 @@ def _backward(
     softmax: Softmax = softmax,
 ) -> Array:
     w = _perturbed(logits, noise, forward_temp)
-    return jacobian_times(softmax(w / temp), grad_mask) / (logits.dtype.type(forward_temp) * temp)
+    return np.asarray(jacobian_times(softmax(w / temp), grad_mask) / (logits.dtype.type(forward_temp) * temp))
 
 
 SURROGATE = Textbook(_forward, _backward)
@@ -106,7 +106,7 @@ def _of_the_mixture(
     softmax: Softmax = softmax,
 ) -> Array:
     both = logits.dtype.type(forward_temp) * temp
-    return logits.dtype.type(1 - unimix) * jacobian_times(softmax(logits / both), grad_mask) / both
+    return np.asarray(logits.dtype.type(1 - unimix) * jacobian_times(softmax(logits / both), grad_mask) / both)
 
 
 _CATEGORICAL = Textbook(_at, _of_the_mixture)
@@ -123,16 +123,24 @@ def _of_the_gap(
 ) -> Array:
     drawn = _at(logits, temp, index) == 1
     top = np.max(logits, axis=-1, keepdims=True)
-    least: Array = np.asarray(gap, logits.dtype) if gap != "adaptive" else _adaptive(softmax(logits), drawn)
+    least: Array = np.asarray(gap, logits.dtype) if gap != "adaptive" else adaptive_gap(logits, drawn)
     moved = np.where(drawn, top, np.minimum(logits, top - least))
-    return jacobian_times(softmax(moved / temp), grad_mask) / temp
+    return np.asarray(jacobian_times(softmax(moved / temp), grad_mask) / temp)
 
 
-def _adaptive(p: Array, drawn: Array) -> Array:
-    """``-log(1 - p_d) / p_d``, and its limits: 1 where p_d is 0, infinity where it is 1."""
-    of_drawn = np.sum(np.where(drawn, p, p.dtype.type(0)), axis=-1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(of_drawn > 0, -np.log1p(-np.minimum(of_drawn, 1)) / of_drawn, p.dtype.type(1))
+def adaptive_gap(logits: Array, drawn: Array) -> Array:
+    """``-log(1 - p_d) / p_d`` of each row, (rows, 1), by the log-odds ``L = log(p_d / (1 - p_d))``.
+
+    That is ``log(1 + exp(L)) (1 + exp(-L))``: 1 where p_d vanishes, and infinite where there is nothing else.
+    """
+    own = np.sum(np.where(drawn, logits, 0), axis=-1, keepdims=True, dtype=logits.dtype)
+    others = np.where(drawn, logits.dtype.type(-np.inf), logits)
+    top = np.max(others, axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        rest = np.sum(np.exp(others - np.where(top > -np.inf, top, 0)), axis=-1, keepdims=True)
+        odds = own - (np.where(top > -np.inf, top, 0) + np.log(rest))
+        whole = np.logaddexp(odds.dtype.type(0), odds) * (1 + np.exp(-odds))
+        return np.asarray(np.where(odds > -35, whole, 1), logits.dtype)
 
 
 _GAPPED = Textbook(_at, _of_the_gap)

@@ -93,8 +93,8 @@ def gapped(
         v, low, high = (_capped(plain, z, drawn, one) for one in between)
         rounds = _rounds(plain, w, v, drawn, between[0])
         temps = np.asarray(temp, np.float64)
-        further = tuple((rounds + np.where(v == end, 0.0, np.abs(end - v))) / temps for end in (high, low))
-        moved = row_of(v, temps, dtype, replace(arithmetic, normalises_logits=False), None, further)
+        above, below = ((rounds + np.where(v == end, 0.0, np.abs(end - v))) / temps for end in (high, low))
+        moved = row_of(v, temps, dtype, replace(arithmetic, normalises_logits=False), None, (above, below))
         row = moved._replace(m=d, arithmetic=arithmetic)
         bound, gradient = _product(row, grad_mask)
         if not arithmetic.difference_first:
