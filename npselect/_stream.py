@@ -66,4 +66,4 @@ class ScaledNoise(NamedTuple):
 
 def unscaled(noise: Any) -> tuple[Any, float]:
     """Noise as it is, and what it is multiplied by."""
-    return tuple(noise) if isinstance(noise, ScaledNoise) else (noise, 1.0)
+    return (noise.noise, noise.scale) if isinstance(noise, ScaledNoise) else (noise, 1.0)

@@ -1,4 +1,4 @@
-"""The straight-through gradient of a drawn sample: a categorical sample forward, the gradient of its probabilities back.
+"""The straight-through gradient of a drawn sample: a categorical sample forward, the softmax's gradient backward.
 
 Some candidate d is drawn, and its one-hot is the mask. With ``T = forward_temp temp``, ``J(x) g = x (g - <x, g>)``, n
 candidates and g the cotangent of the mask::
@@ -143,10 +143,11 @@ def backward(
     out: Array | None = None,
     backend: str | None = None,
 ) -> Array:
-    """The gradient of `soft`: ``grad_logits_i = p_i (h_i - d) / temp`` at ``T = forward_temp temp``, times ``1 - unimix``.
+    """The gradient of `soft`: ``grad_logits_i = p_i (h_i - d) / temp``, at two temperatures, times ``1 - unimix``.
 
-    Here ``p = softmax(logits / T)`` and ``d = sum_i p_i h_i``, h being the cotangent measured from that of the largest
-    logit: a constant in it drops out. Noise is not drawn, as the gradient does not depend on it.
+    In the place of temp stands ``T = forward_temp temp``, so ``p = softmax(logits / T)``. The cotangent h is measured
+    from that of the largest logit, as a constant in it drops out, and ``d = sum_i p_i h_i``. No noise is drawn: the
+    gradient does not depend on it.
 
     Parameters
     ----------

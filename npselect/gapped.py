@@ -7,10 +7,10 @@ logits are moved so that d has the largest, with a gap to the others::
 
 and it is that of ``softmax(moved / temp)``, of which the moves are held fixed. With the weights that come of this,
 
-    ``e_d = 1``, ``e_j = min(exp((logits_j - max(logits)) / temp), exp(-gap / temp))``, ``s = sum_i e_i``, ``p_i = e_i / s``
+    ``e_d = 1``, ``e_j = min(exp((logits_j - max(logits)) / temp), exp(-gap / temp))``
 
-(so nothing is lost where the largest logit is large) and the cotangent measured from the drawn entry,
-``h_i = g_i - g_d``, with ``d = sum_i p_i h_i``::
+(so nothing is lost where the largest logit is large), ``s = sum_i e_i`` and ``p_i = e_i / s``. With the cotangent
+measured from the drawn entry, ``h_i = g_i - g_d``, and ``d = sum_i p_i h_i``::
 
     grad_logits_i = p_i (h_i - d) / temp
 
@@ -89,7 +89,8 @@ def forward(
         Not exactly one of `seed`, `noise` and `index`; `offset` without `seed`; an `index` that is not of integers; a
         `gap` that is neither a number nor a string.
     ValueError
-        `gap` is neither positive and finite nor "adaptive"; `index` has another shape, or names no candidate: out of range, -inf, or excluded by `where`.
+        `gap` is neither positive and finite nor "adaptive"; `index` has another shape, or names no candidate: out of
+        range, -inf, or excluded by `where`.
     TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
         As `npselect.gumbel_softmax.forward`.
 

@@ -22,7 +22,8 @@ by `forward_temp`::
 The product of forward_temp and G is rounded before the sum is, and the product of the temperatures is rounded.
 
 E. Jang, S. Gu and B. Poole, "Categorical reparameterization with Gumbel-softmax", ICLR 2017; C. J. Maddison, A. Mnih
-and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete random variables", ICLR 2017. Decoupled: arXiv:2410.13331.
+and Y. W. Teh, "The Concrete distribution: a continuous relaxation of discrete random variables", ICLR 2017. Decoupled:
+arXiv:2410.13331.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def forward(
         Both or neither of `seed` and `noise`; `seed` or `offset` that is no integer; `offset` with `noise`; a
         `forward_temp` that is no number.
     ValueError
-        `seed` or `offset` out of range; `forward_temp` is not positive and finite; `noise` does not broadcast to `logits`.
+        `seed` or `offset` out of range; `forward_temp` is not positive and finite; `noise` does not broadcast to
+        `logits`.
     TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
         As `npselect.straight_through.forward`.
 
@@ -105,7 +107,9 @@ def forward(
            [0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    return call(MASK, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
+    return call(
+        MASK, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
+    )
 
 
 def backward(
@@ -153,7 +157,15 @@ def backward(
     array([ 0.5, -0.5])
     """
     return call(
-        BACKWARD, (grad_mask, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
+        BACKWARD,
+        (grad_mask, logits),
+        temp,
+        sample_of(seed, noise, offset, forward_temp),
+        axis,
+        where,
+        nan_policy,
+        out,
+        backend,
     )
 
 
@@ -195,7 +207,9 @@ def soft(
     >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
     array([0.5, 0.5])
     """
-    return call(SOFT, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
+    return call(
+        SOFT, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
+    )
 
 
 def index(
@@ -236,7 +250,9 @@ def index(
     >>> float(sample.mean().round(2))
     0.75
     """
-    return call(INDEX, (logits,), 1.0, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
+    return call(
+        INDEX, (logits,), 1.0, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
+    )
 
 
 def jvp(
@@ -282,7 +298,17 @@ def jvp(
     >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    return call(JVP, (tangent, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend)
+    return call(
+        JVP,
+        (tangent, logits),
+        temp,
+        sample_of(seed, noise, offset, forward_temp),
+        axis,
+        where,
+        nan_policy,
+        out,
+        backend,
+    )
 
 
 def backward_temp(
@@ -325,7 +351,15 @@ def backward_temp(
     0.0
     """
     return call(
-        BACKWARD_TEMP, (grad_mask, logits), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
+        BACKWARD_TEMP,
+        (grad_mask, logits),
+        temp,
+        sample_of(seed, noise, offset, forward_temp),
+        axis,
+        where,
+        nan_policy,
+        out,
+        backend,
     )
 
 

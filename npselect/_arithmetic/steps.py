@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from npselect._arithmetic.aliases import Chosen, Choices, Constants, Flag, Index, NumbaType, Number
+from npselect._arithmetic.aliases import Choices, Chosen, Constants, Flag, Index, NumbaType, Number
 from npselect._arithmetic.exponential import Temperature, divided_difference, exp, exp_normal, near_difference
 from npselect._arithmetic.logarithm import log_triple_word, quick_minus_log
 from npselect._arithmetic.primitives import compiles, fma, formula, inlined, select
@@ -250,7 +250,7 @@ def _adaptive_gap(own: Number, rest: Number, quick: Flag) -> Number:
 
 
 @compiles(adaptive_gap)
-def _adaptive_gap_of(own: NumbaType, rest: NumbaType) -> Chosen:  # noqa: ARG001
+def _adaptive_gap_of(own: NumbaType, rest: NumbaType) -> Chosen:
     quick = own == types.float32
     return lambda own, rest: _adaptive_gap(own, rest, quick)
 

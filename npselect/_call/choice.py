@@ -18,7 +18,19 @@ from npselect._operators import CHOICE, LOG, MIXTURE
 from npselect._stream import ScaledNoise, Stream, StreamNumbers
 from npselect.tiers import RowFunctions
 
-__all__ = ["EMPTY", "GivenIndex", "Sample", "choose_rows", "drawn_by", "fit_index", "gapped_by", "log_mixture", "mixed", "sample_of", "unweighed"]
+__all__ = [
+    "EMPTY",
+    "GivenIndex",
+    "Sample",
+    "choose_rows",
+    "drawn_by",
+    "fit_index",
+    "gapped_by",
+    "log_mixture",
+    "mixed",
+    "sample_of",
+    "unweighed",
+]
 
 # As in npselect._arithmetic.steps, which loads numba; here it is not loaded before a tier is chosen.
 EMPTY = -1  # nothing is offered: a row of zeros
@@ -60,9 +72,7 @@ def drawn_by(seed: object, noise: object, index: object, offset: object) -> obje
     return noise if index is None else GivenIndex(index)
 
 
-def mixed(
-    seed: object, noise: object, index: object, offset: object, forward_temp: object, unimix: object
-) -> object:
+def mixed(seed: object, noise: object, index: object, offset: object, forward_temp: object, unimix: object) -> object:
     """What is drawn of the mixture with the uniform distribution, where the first has a temperature."""
     drawn = drawn_by(seed, noise, index, offset)
     temp, share = positive(forward_temp, "forward_temp"), unimix_of(unimix)
@@ -78,7 +88,7 @@ def unweighed(
     unimix: object,
     is_sampled: bool = True,
 ) -> object:
-    """`mixed` for a gradient that does not depend on the noise; None if all is as `npselect.straight_through` has it."""
+    """`mixed` for a gradient that does not depend on the noise; None if it is that of `npselect.straight_through`."""
     drawn = drawn_by(seed, noise, index, offset) if is_sampled else None
     temp, share = positive(forward_temp, "forward_temp"), unimix_of(unimix)
     if isinstance(drawn, Stream):
@@ -117,9 +127,7 @@ def log_mixture(
     wide, temp = np.dtype(np.float64), np.full(1, forward_temp)
     mixture, logs = memory.empty(logits.shape, wide), memory.empty(logits.shape, dtype)
     if logits.size:
-        memory.run(
-            partial(getattr(tier, MIXTURE.name), memory.as_rows(logits, wide), temp, where, unimix), [mixture]
-        )
+        memory.run(partial(getattr(tier, MIXTURE.name), memory.as_rows(logits, wide), temp, where, unimix), [mixture])
         memory.run(partial(getattr(tier, LOG.name), mixture), [logs])
     return logs
 

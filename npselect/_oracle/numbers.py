@@ -136,9 +136,9 @@ class Wide(NamedTuple):
         difference = self - other
         smaller = self.where(difference.hi < 0.0, other)
         apart = np.abs(difference.hi)
-        doubt = np.where(apart <= difference.error, apart + difference.error, 0.0)
-        zero = np.zeros_like(doubt)
-        return smaller + Wide(zero, zero, doubt, np.where(doubt > 0.0, difference.exponent, _EXPONENT_OF_ZERO))
+        certain = apart > difference.error  # which no NaN is
+        doubt, zero = np.where(certain, 0.0, apart + difference.error), np.zeros_like(apart)
+        return smaller + Wide(zero, zero, doubt, np.where(doubt == 0.0, _EXPONENT_OF_ZERO, difference.exponent))
 
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""

@@ -97,9 +97,7 @@ class RowFunctions(Protocol):
     ) -> None:
         """The gradient of GST at each row's choice."""
 
-    def gapped_soft(
-        self, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, gap: float, out: Rows
-    ) -> None:
+    def gapped_soft(self, logits: Rows, choice: Rows, temp: Rows, where: Rows | None, gap: float, out: Rows) -> None:
         """The probabilities of GST at each row's choice."""
 
     def gumbel(self, seed: int, first: int, out: Rows) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from npselect._arithmetic.aliases import GradMask, Indices, Logits, Out, Row, Scratch, Values, Where
+from npselect._arithmetic.aliases import GradMask, Logits, Out, Row, Scratch, Values, Where
 from npselect._arithmetic.exponential import exp_constants, prepared
 from npselect._arithmetic.half import narrow, narrow_vector, widen
 from npselect._arithmetic.order import SEGMENT
@@ -25,8 +25,8 @@ from npselect._arithmetic.steps import (
     curvature,
     double_entry,
     grad_entry,
-    mixture_entry,
     is_finite,
+    mixture_entry,
     per_weight,
     soft_entry,
     temp_share,

@@ -41,7 +41,7 @@ __all__ = [
 
 Array: TypeAlias = npt.NDArray[Any]
 Noise: TypeAlias = Array | StreamNumbers | ScaledNoise | None
-Compute: TypeAlias = type[np.floating[Any]]  # float32 or float64
+Compute: TypeAlias = Any  # the type float32 or float64
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 _NO_INDEX = np.empty(0, dtype=np.int64)
 
@@ -165,28 +165,28 @@ def _run(
     *arrays: Array | None,
 ) -> None:
     """A kernel over all rows; each call of it gets scratch memory of its own."""
-    noise, noise_scale = unscaled(noise)
+    added, noise_scale = unscaled(noise)
     choices = logits.shape[1]
     if choices <= short_rows.MAX_SHORT_ROW:
         rows: RowKernel = getattr(short_rows, name)
         scratch_size = short_rows.scratch_size(rows.buffers)
     else:
         rows = getattr(long_rows, name)
-        memory = ROW_MEMORY - (0 if noise is None else max(choices, NOISE_BLOCK) * noise.dtype.itemsize)
+        memory = ROW_MEMORY - (0 if added is None else max(choices, NOISE_BLOCK) * added.dtype.itemsize)
         scratch_size = long_passes.scratch_size(choices, rows.buffers, np.dtype(compute).itemsize, memory)
     values = stored(logits)
     inputs = [_EVERYWHERE if array is None else stored(array) for array in arrays]
 
     def run_range(start: int, stop: int) -> None:
         scratch = (np.empty if (stop - start) * choices < SMALL_BATCH else _aligned)(scratch_size, compute)
-        if noise is None:
+        if added is None:
             rows(values, *inputs, start, stop, scratch)
             return
         step = min(max(1, NOISE_BLOCK // choices), stop - start)
-        perturbed = np.empty((step, choices), noise.dtype)
+        perturbed = np.empty((step, choices), added.dtype)
         for first in range(start, stop, step):
             last = min(first + step, stop)
-            _perturb(values, noise, noise_scale, first, last, perturbed[: last - first])
+            _perturb(values, added, noise_scale, first, last, perturbed[: last - first])
             rows(
                 _in_type(perturbed, compute),
                 *(_rows(array, first, last) for array in inputs),

@@ -10,7 +10,6 @@ import numpy as np
 
 from npselect._arithmetic.aliases import (
     GradMask,
-    Indices,
     Logits,
     Out,
     Row,
@@ -24,7 +23,6 @@ from npselect._arithmetic.primitives import select
 from npselect._arithmetic.simd import WIDTH, broadcast, lane, load, store, subarray
 from npselect._arithmetic.steps import (
     EMPTY,
-    INVALID,
     canonical_nan,
     curvature,
     double_entry,

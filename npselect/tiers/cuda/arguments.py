@@ -24,6 +24,7 @@ class Source(NamedTuple):
     logits: _Address
     noise: _Address
     noise_stride: _Count  # from row to row; 0: all rows share one
+    noise_scale: _Real  # what an array of noise is multiplied by
     seed: _Word
     offset: _Word
     where: _Address
@@ -37,6 +38,9 @@ class Operands(NamedTuple):
 
     temps: _Address
     temp: _Real  # if there is no address of temps
+    scale: _Real  # of a gradient
+    unimix: _Real
+    gap: _Real
     grad_mask: _Address
     grad_grad_logits: _Address
     choice: _Address  # int64, a column for each row, or why there is none

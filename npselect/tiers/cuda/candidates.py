@@ -11,7 +11,7 @@ import numpy as np
 
 from npselect._arithmetic.aliases import Flag
 from npselect._arithmetic.gumbel import gumbel, uniform
-from npselect._arithmetic.primitives import inlined
+from npselect._arithmetic.primitives import fma, inlined
 from npselect._gpu.aliases import Function, Mask, Position, Quads
 from npselect._gpu.elements import load
 from npselect._gpu.intrinsics import cuda
@@ -115,6 +115,7 @@ def loading_candidates(variant: Variant) -> Function:
     """
     team, quads, slots = variant.team, variant.quads_in_registers, variant.slots
     added_in, compute = computed_in(variant.logits), variant.compute
+    zero = added_in(0)
     read, read_noise = reading(variant.logits, team, quads, -np.inf), reading(added_in, team, quads, 0.0)
     start, exclude = start_of_row(team), excluding(variant)
     add_quick, draw_at = _adding_quick_noise(variant), drawing_at(variant)
@@ -130,10 +131,11 @@ def loading_candidates(variant: Variant) -> Function:
     @inlined
     def load_and_add(source: Source, place: Place, here: Chunk, w: Quads) -> Flag:
         x, noise = cuda.local.array(slots, added_in), cuda.local.array(slots, added_in)
+        scale = added_in(source.noise_scale)
         read(source.logits, start(source, place) + here.first, here.left, x)
         read_noise(source.noise, place.row * source.noise_stride + here.first, here.left, noise)
         for k in range(slots):
-            w[k] = compute(x[k] + noise[k])
+            w[k] = compute(x[k] + fma(noise[k], scale, zero))
         return exclude(source, place, here, w)
 
     @inlined

@@ -33,7 +33,7 @@ def double_backward(variant: Variant) -> Function:
     (clear, add, add_products), barrier_if_shared = adding(variant), sharing_barrier(variant)
     size, publish_partial, total_of_warps = totalling(variant, 4)
     overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
-    zero, one = compute(0), compute(1)
+    zero = compute(0)
 
     @inlined
     def read_both(source: Source, operands: Operands, place: Place, here: Chunk, h: Quads, k: Quads) -> None:
@@ -84,7 +84,7 @@ def double_backward(variant: Variant) -> Function:
             s = total_of_warps(s, s_part, shared, 0, round_)
             h_mean = total_of_warps(h_mean, h_part, shared, 1, round_)
             k_mean = total_of_warps(k_mean, k_part, shared, 2, round_)
-        q = per_weight(s, temp, one)
+        q = per_weight(s, temp, compute(operands.scale))
         h_mean, k_mean = h_mean / s, k_mean / s
         for round_ in range(rounds(source)):
             clear(h_lanes)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from npselect._arithmetic.primitives import inlined
+from npselect._arithmetic.primitives import bits_of, inlined
 from npselect._arithmetic.steps import (
     EMPTY,
     INVALID,
     grad_entry,
     is_finite,
+    mixture_entry,
     per_weight,
     soft_entry,
     temp_share,
@@ -34,7 +35,7 @@ from npselect.tiers.cuda.teams import Place, chunking, counting_rounds
 from npselect.tiers.cuda.variant import Variant
 from npselect.tiers.cuda.weighing import at_selected, centring, temperature_of, weighing, weighing_with_exponents
 
-__all__ = ["backward", "backward_temp", "soft"]
+__all__ = ["backward", "backward_temp", "mixture", "soft"]
 
 
 @row_kernel(arrays_in_registers=1)
@@ -82,6 +83,59 @@ def soft(variant: Variant) -> Function:
     return body
 
 
+@row_kernel(arrays_in_registers=1)
+def mixture(variant: Variant) -> Function:
+    """``(1 - unimix) softmax(logits / temp) + unimix / n`` of n candidates."""
+    compute, slots, lane_count = variant.compute, variant.slots, variant.lanes
+    steps, reload = variant.steps, variant.reload
+    rounds, chunk = counting_rounds(variant.team), chunking(variant.team, variant.quads_in_registers)
+    choose, load_candidates = choosing(variant), loading_candidates(variant)
+    temperature, to_weights = temperature_of(variant), weighing(variant)
+    (clear, add, _), barrier_if_shared = adding(variant), sharing_barrier(variant)
+    size, publish_partial, total_of_warps = totalling(variant, 2)
+    overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
+    zero, one = compute(0), compute(1)
+
+    @inlined
+    def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
+        e, p = cuda.local.array(slots, compute), cuda.local.array(slots, compute)
+        s_lanes, n_lanes = cuda.local.array(lane_count, compute), cuda.local.array(lane_count, compute)
+        shared = cuda.shared.array(size, compute)
+        m, top = choose(source, place, n, e)
+        temp = temperature(operands, place, n)
+        kept = compute(np.float64(1) - operands.unimix)
+        s, candidates = zero, zero
+        for round_ in range(rounds(source)):
+            clear(s_lanes)
+            clear(n_lanes)
+            for step in range(steps):
+                if reload:
+                    load_candidates(source, place, chunk(place, n, round_, step), e)
+                to_weights(e, top, temp)
+                for k in range(slots):
+                    p[k] = zero if bits_of(e[k]) < 0 else one
+                add(s_lanes, e)
+                add(n_lanes, p)
+            s_part = publish_partial(s_lanes, place, shared, 0, round_)
+            n_part = publish_partial(n_lanes, place, shared, 1, round_)
+            barrier_if_shared()
+            s = total_of_warps(s, s_part, shared, 0, round_)
+            candidates = total_of_warps(candidates, n_part, shared, 1, round_)
+        share = compute(operands.unimix) / candidates
+        for round_ in range(rounds(source)):
+            for step in range(steps):
+                here = chunk(place, n, round_, step)
+                if reload:
+                    load_candidates(source, place, here, e)
+                    to_weights(e, top, temp)
+                for k in range(slots):
+                    p[k] = zero if bits_of(e[k]) < 0 else mixture_entry(e[k], s, kept, share)
+                overwrite_degenerate(p, e, m, True)
+                narrow_and_store(operands.out, source, place, here, p)
+
+    return body
+
+
 @row_kernel(arrays_in_registers=2, cotangents=1)
 def backward(variant: Variant) -> Function:
     """The softmax's Jacobian times `grad_mask`."""
@@ -94,7 +148,7 @@ def backward(variant: Variant) -> Function:
     (clear, add, add_products), barrier_if_shared = adding(variant), sharing_barrier(variant)
     size, publish_partial, total_of_warps = totalling(variant, 2)
     overwrite_degenerate, narrow_and_store = overwriting(variant), narrowing_and_storing(variant)
-    zero, one = compute(0), compute(1)
+    zero = compute(0)
 
     @inlined
     def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
@@ -124,7 +178,7 @@ def backward(variant: Variant) -> Function:
             barrier_if_shared()
             s, d = total_of_warps(s, s_part, shared, 0, round_), total_of_warps(d, d_part, shared, 1, round_)
         d = d / s
-        q = per_weight(s, temp, one)
+        q = per_weight(s, temp, compute(operands.scale))
         for round_ in range(rounds(source)):
             for step in range(steps):
                 here = chunk(place, n, round_, step)
@@ -198,7 +252,7 @@ def backward_temp(variant: Variant) -> Function:
             barrier_if_shared()
             total = total_of_warps(total, part, shared, 2, round_)
         if n > 0 and place.lane == 0 and place.warp == 0:
-            share = temp_share(total, s, temp)
+            share = temp_share(total, s, temp, compute(operands.scale))
             store(operands.out, place.row, compute, zero if m == EMPTY else (nan if m == INVALID else share))
 
     return body

@@ -21,19 +21,26 @@ from npselect._operators import (
     BACKWARD_TEMP,
     CHOICE,
     DOUBLE_BACKWARD,
+    GAPPED,
+    GAPPED_SOFT,
     INDEX,
+    LOG,
     MASK,
     MASK_AT,
+    MIXTURE,
     REINMAX,
     SOFT,
     Result,
     RowFunction,
 )
-from npselect._stream import StreamNumbers
+from npselect._stream import ScaledNoise, StreamNumbers, unscaled
 from npselect.tiers.cuda.arguments import Operands, Source
 from npselect.tiers.cuda.double_backward import double_backward as double_backward_kernel
+from npselect.tiers.cuda.gapped import gapped as gapped_kernel
+from npselect.tiers.cuda.gapped import gapped_soft as gapped_soft_kernel
 from npselect.tiers.cuda.kernels import backward as backward_kernel
 from npselect.tiers.cuda.kernels import backward_temp as backward_temp_kernel
+from npselect.tiers.cuda.kernels import mixture as mixture_kernel
 from npselect.tiers.cuda.kernels import soft as soft_kernel
 from npselect.tiers.cuda.noise import PAIRS, draw
 from npselect.tiers.cuda.plan import plan
@@ -41,6 +48,7 @@ from npselect.tiers.cuda.reinmax import reinmax as reinmax_kernel
 from npselect.tiers.cuda.row_kernel import RowKernel
 from npselect.tiers.cuda.selecting import choice as choice_kernel
 from npselect.tiers.cuda.selecting import index as index_kernel
+from npselect.tiers.cuda.selecting import log as log_kernel
 from npselect.tiers.cuda.selecting import mask as mask_kernel
 from npselect.tiers.cuda.selecting import mask_at as mask_at_kernel
 from npselect.tiers.cuda.selecting import totals as totals_kernel
@@ -53,17 +61,21 @@ __all__ = [
     "backward_temp",
     "choice",
     "double_backward",
+    "gapped",
+    "gapped_soft",
     "gumbel",
     "index",
+    "log",
     "mask",
     "mask_at",
+    "mixture",
     "reinmax",
     "soft",
 ]
 
 Rows: TypeAlias = HostArray | DeviceArray
 """(rows, K), C-contiguous; or a result of (rows,)."""
-Noise: TypeAlias = Rows | StreamNumbers | None
+Noise: TypeAlias = Rows | StreamNumbers | ScaledNoise | None
 Temps: TypeAlias = npt.NDArray[np.floating]
 
 _KINDS = {"float16": np.uint16, "bfloat16": np.int16, "float32": np.float32, "float64": np.float64}
@@ -78,6 +90,10 @@ KERNELS = {
     CHOICE.name: (CHOICE, choice_kernel),
     MASK_AT.name: (MASK_AT, mask_at_kernel),
     REINMAX.name: (REINMAX, reinmax_kernel),
+    GAPPED.name: (GAPPED, gapped_kernel),
+    GAPPED_SOFT.name: (GAPPED_SOFT, gapped_soft_kernel),
+    MIXTURE.name: (MIXTURE, mixture_kernel),
+    LOG.name: (LOG, log_kernel),
 }
 """The row functions of the tier and their kernels."""
 
@@ -86,7 +102,7 @@ def agrees(function: RowFunction, kernel: RowKernel) -> bool:
     """Whether a kernel reads and writes what its row function is declared to, and keeps no less than that needs."""
     kept = function.softmaxes + len(function.cotangents) + function.per_temp
     like_logits = sum(result is Result.LIKE_LOGITS for result in function.results)
-    declared = len(function.cotangents), like_logits, "logits" in function.reads
+    declared = len(function.cotangents), like_logits, bool({"logits", "x"} & {*function.reads})
     found = kernel.cotangents, kernel.results, kernel.reads_logits
     return kernel.arrays_in_registers >= kept and found == declared
 
@@ -110,16 +126,28 @@ def soft(logits: Rows, noise: Noise, temp: Temps, where: Where, out: Rows) -> No
     _run(soft_kernel, _kind(out.dtype), logits, noise, where, out, temp=temp)
 
 
-def backward(grad_mask: Rows, logits: Rows, noise: Noise, temp: Temps, where: Where, out: Rows) -> None:
+def mixture(logits: Rows, temp: Temps, where: Where, unimix: float, out: Rows) -> None:
+    """``(1 - unimix) softmax(logits / temp)``, and as much for each candidate as makes the sum 1."""
+    _run(mixture_kernel, _kind(out.dtype), logits, None, where, out, temp=temp, unimix=unimix)
+
+
+def log(x: Rows, out: Rows) -> None:
+    """The logarithm of float64 numbers, in the dtype of `out`."""
+    _run(log_kernel, _kind(out.dtype), x, None, None, out)
+
+
+def backward(grad_mask: Rows, logits: Rows, noise: Noise, temp: Temps, where: Where, scale: float, out: Rows) -> None:
     """The softmax's Jacobian times `grad_mask`."""
-    _run(backward_kernel, _kind(out.dtype), logits, noise, where, out, temp=temp, grad_mask=grad_mask)
+    _run(backward_kernel, _kind(out.dtype), logits, noise, where, out, temp=temp, scale=scale, grad_mask=grad_mask)
 
 
-def backward_temp(grad_mask: Rows, logits: Rows, noise: Noise, temp: Temps, where: Where, out: Rows) -> None:
+def backward_temp(
+    grad_mask: Rows, logits: Rows, noise: Noise, temp: Temps, where: Where, scale: float, out: Rows
+) -> None:
     """The gradient of each temperature, summed like a row over the ``rows // temps`` rows that share it."""
     kind, rows = _kind(out.dtype), len(logits)
     per_row = DeviceArray.empty((rows,), np.dtype(computed_in(kind)), _stream(logits, grad_mask, out))
-    _run(backward_temp_kernel, kind, logits, noise, where, per_row, temp=temp, grad_mask=grad_mask)
+    _run(backward_temp_kernel, kind, logits, noise, where, per_row, temp=temp, scale=scale, grad_mask=grad_mask)
     _run(totals_kernel, kind, per_row.reshape((len(out), rows // len(out))), None, None, out)
 
 
@@ -130,6 +158,7 @@ def double_backward(
     noise: Noise,
     temp: Temps,
     where: Where,
+    scale: float,
     out_grad_mask: Rows,
     out_logits: Rows,
 ) -> None:
@@ -142,6 +171,7 @@ def double_backward(
         where,
         out_grad_mask,
         temp=temp,
+        scale=scale,
         grad_mask=grad_mask,
         grad_grad_logits=grad_grad_logits,
         out_logits=out_logits,
@@ -161,6 +191,17 @@ def mask_at(choice: Rows, out: Rows) -> None:
 def reinmax(grad_mask: Rows, logits: Rows, choice: Rows, temp: Temps, where: Where, out: Rows) -> None:
     """ReinMax's Jacobian, which depends on the choice, times `grad_mask`."""
     _run(reinmax_kernel, _kind(out.dtype), logits, None, where, out, temp=temp, grad_mask=grad_mask, choice=choice)
+
+
+def gapped(grad_mask: Rows, logits: Rows, choice: Rows, temp: Temps, where: Where, gap: float, out: Rows) -> None:
+    """GST's Jacobian, which depends on the choice, times `grad_mask`."""
+    kind = _kind(out.dtype)
+    _run(gapped_kernel, kind, logits, None, where, out, temp=temp, gap=gap, grad_mask=grad_mask, choice=choice)
+
+
+def gapped_soft(logits: Rows, choice: Rows, temp: Temps, where: Where, gap: float, out: Rows) -> None:
+    """GST's probabilities, which depend on the choice."""
+    _run(gapped_soft_kernel, _kind(out.dtype), logits, None, where, out, temp=temp, gap=gap, choice=choice)
 
 
 def gumbel(seed: int, first: int, out: Rows) -> None:
@@ -228,6 +269,9 @@ def _run(
     where: Where,
     out: Rows,
     temp: Temps | None = None,
+    scale: float = 1.0,
+    unimix: float = 0.0,
+    gap: float = 0.0,
     grad_mask: Rows | None = None,
     grad_grad_logits: Rows | None = None,
     choice: Rows | None = None,
@@ -237,17 +281,19 @@ def _run(
     like = out if logits is None else logits
     rows, choices = like.shape
     call = _Call(_stream(like, out))
+    added, noise_scale = unscaled(noise)
     seed = offset = 0
-    origin = "none" if noise is None else "array"
-    if isinstance(noise, StreamNumbers):
-        if noise.in_order:
-            origin, seed, offset, noise = "drawn", noise.seed, noise.offset, None
+    origin = "none" if added is None else "array"
+    if isinstance(added, StreamNumbers):
+        if added.in_order and noise_scale == 1:
+            origin, seed, offset, added = "drawn", added.seed, added.offset, None
         else:
-            noise = _drawn(noise, call.stream)
+            added = _drawn(added, call.stream)
     source = Source(
         logits=call.source(logits),
-        noise=call.source(noise),
-        noise_stride=choices if noise is not None and len(noise) > 1 else 0,
+        noise=call.source(added),
+        noise_stride=choices if added is not None and len(added) > 1 else 0,
+        noise_scale=noise_scale,
         seed=seed,
         offset=offset,
         where=call.source(where),
@@ -258,6 +304,9 @@ def _run(
     operands = Operands(
         temps=0 if temp is None or len(temp) == 1 else call.source(temp),
         temp=1.0 if temp is None else float(temp[0]),
+        scale=scale,
+        unimix=unimix,
+        gap=gap,
         grad_mask=call.source(grad_mask),
         grad_grad_logits=call.source(grad_grad_logits),
         choice=call.source(choice),

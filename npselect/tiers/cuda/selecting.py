@@ -1,4 +1,4 @@
-"""The CUDA tier's kernels that only select; and the one that sums rows."""
+"""The CUDA tier's kernels that only select; and those that sum rows, and take logarithms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import numpy as np
 from npselect._arithmetic.aliases import Index
 from npselect._arithmetic.primitives import inlined
 from npselect._arithmetic.steps import EMPTY, INVALID, checked_index
+from npselect._arithmetic.steps import log as logarithm
 from npselect._gpu.aliases import Count, Function, Quads
 from npselect._gpu.elements import load, store
 from npselect._gpu.intrinsics import cuda
@@ -14,12 +15,12 @@ from npselect.tiers.cuda.arguments import Operands, Source
 from npselect.tiers.cuda.choosing import selecting
 from npselect.tiers.cuda.loads import narrowing, reading, widening
 from npselect.tiers.cuda.row_kernel import row_kernel
-from npselect.tiers.cuda.storing import storing
+from npselect.tiers.cuda.storing import narrowing_and_storing, storing
 from npselect.tiers.cuda.sums import adding, sharing_barrier, totalling
 from npselect.tiers.cuda.teams import Place, chunking, counting_rounds, offset_of, start_of_row
 from npselect.tiers.cuda.variant import Variant, computed_in
 
-__all__ = ["choice", "index", "mask", "mask_at", "totals"]
+__all__ = ["choice", "index", "log", "mask", "mask_at", "totals"]
 
 
 @row_kernel(arrays_in_registers=1, results=0)
@@ -142,5 +143,26 @@ def totals(variant: Variant) -> Function:
             total = total_of_warps(total, part, shared, 0, round_)
         if n > 0 and place.lane == 0 and place.warp == 0:
             store(operands.out, place.row, kind, narrow(total))
+
+    return body
+
+
+@row_kernel(arrays_in_registers=1)
+def log(variant: Variant) -> Function:
+    """The logarithm of each entry, of float64, in the type of the results."""
+    compute, slots, quads, steps = variant.compute, variant.slots, variant.quads_in_registers, variant.steps
+    rounds, chunk, start = counting_rounds(variant.team), chunking(variant.team, quads), start_of_row(variant.team)
+    read, narrow_and_store = reading(variant.logits, variant.team, quads, 0.0), narrowing_and_storing(variant)
+
+    @inlined
+    def body(source: Source, operands: Operands, place: Place, n: Count) -> None:
+        x, logs = cuda.local.array(slots, np.float64), cuda.local.array(slots, compute)
+        for round_ in range(rounds(source)):
+            for step in range(steps):
+                here = chunk(place, n, round_, step)
+                read(source.logits, start(source, place) + here.first, here.left, x)
+                for k in range(slots):
+                    logs[k] = compute(logarithm(x[k]))
+                narrow_and_store(operands.out, source, place, here, logs)
 
     return body

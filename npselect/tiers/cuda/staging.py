@@ -101,6 +101,7 @@ def through_tiles(variant: Variant, body: Function, cotangents: int, results: in
                 logits,
                 source.noise,
                 source.noise_stride,
+                source.noise_scale,
                 source.seed,
                 source.offset,
                 source.where,
@@ -108,7 +109,18 @@ def through_tiles(variant: Variant, body: Function, cotangents: int, results: in
                 source.rows,
                 length,
             ),
-            Operands(operands.temps, operands.temp, grad_mask, grad_grad, operands.choice, out, out_logits),
+            Operands(
+                operands.temps,
+                operands.temp,
+                operands.scale,
+                operands.unimix,
+                operands.gap,
+                grad_mask,
+                grad_grad,
+                operands.choice,
+                out,
+                out_logits,
+            ),
             Place(
                 min(place.row, source.rows - 1), place.local, place.lane, place.warp
             ),  # a row to read from arrays that are not staged
