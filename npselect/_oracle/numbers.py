@@ -47,10 +47,11 @@ class Wide(NamedTuple):
 
     @classmethod
     def _normal(cls, hi: Array, lo: Array, error: Array, exponent: Array | np.int64) -> Wide:
-        """Renormalised; |lo| <= |hi| is assumed."""
+        """Renormalised; |lo| <= |hi| is assumed. What is 0 but for its error has the exponent of that."""
         total = hi + lo
         lo = lo - (total - hi)
         mantissa, shift = np.frexp(total)
+        shift = np.where(mantissa == 0.0, np.frexp(error)[1], shift)
         exponent = np.where((mantissa == 0.0) & (error == 0.0), _EXPONENT_OF_ZERO, exponent + shift)
         return cls(mantissa, np.ldexp(lo, -shift), np.ldexp(error, -shift), exponent)
 

@@ -142,8 +142,8 @@ def mixed(p: Array, uniform: Array | float, share: float) -> Array:
 def along_the_last_axis(q: Rows, function: Callable[..., Array]) -> Array:
     """Of the arrays as given, in rows of the case again."""
     w = q.question.logits.astype(np.float64)
-    if q.question.noise is not None:
-        w = w + q.question.noise.astype(np.float64)
+    if q.question.noise is not None and q.question.added is not None:
+        w = w + q.question.forward_temp * q.question.noise.astype(np.float64)
     if q.question.where is not None:
         w = np.where(q.question.where, w, -np.inf)
     return q.question.rows(function(q.question.grad_mask.astype(np.float64), w))

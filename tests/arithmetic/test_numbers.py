@@ -215,3 +215,13 @@ def test_an_exact_zero_ends_the_search_for_digits() -> None:
     w = np.array([[0.1, 0.7, -0.4]] * 2)
     g = np.array([[0.3, -0.2, 0.9]])
     assert st.backward_temp(np.concatenate([g, -g]), w, 0.7, backend="reference") == 0
+
+
+def test_a_quotient_of_what_cancels_keeps_its_error() -> None:
+    """0, give or take 2**-106: nothing is known of it nor of its quotients, and they must say so."""
+    almost = Wide.of(np.array([1.0])) - Wide.of(np.array([2.0**-113]))  # rounded to 1
+    for small in (2.0**-113, 1.0, 2.0**900):
+        quotient = (almost - Wide.of(np.array([1.0]))) / Wide.of(np.array([small]))
+        assert_within_stated_error(quotient, [-(Fraction(2) ** -113) / Fraction(small)], None)
+        assert not quotient.rounded("float64")[1].any()
+    assert not (almost - Wide.of(np.array([1.0]))).rounded("float64")[1].any()

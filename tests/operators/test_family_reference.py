@@ -146,6 +146,16 @@ def test_decoupled(dtype: str, forward_temp: float, record: Callable[[str, float
             assert found <= ALLOWED, name
 
 
+@pytest.mark.parametrize("depth", [24.0, 37.0, 60.0, 78.0, 99.0, 101.0, 700.0])
+def test_the_adaptive_gap_of_what_is_next_to_nothing_or_all(depth: float) -> None:
+    """Of a p_d so small that ``1 - p_d`` is 1 in the reference's numbers, and so large that p_d is."""
+    g = np.array([[1.0, -2.0, 0.5]])
+    for place in (-depth, depth):
+        row = exact.Row([0.0, -0.3, place], 2.5, [True] * 3, g[0].tolist(), g[0].tolist())
+        actual = gapped.backward(g, np.array([row.w]), row.temp, index=[2], gap="adaptive", **ORACLE)
+        assert exact.worst(actual, [exact_gapped(row, 2, "adaptive", "float64")], "float64")[0] <= ALLOWED
+
+
 def test_planted_faults_are_seen() -> None:
     """What the judge is for: each way to get the lines wrong is millions of last places off."""
     batch = inputs.random("float64", 20, 5, 3)._replace(where=None)
