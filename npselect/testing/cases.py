@@ -52,8 +52,8 @@ def cases(
     dtype : dtype
         float16, bfloat16, float32 or float64.
     temp : float
-        Of the cases that do not ask for a temperature of their own: 0.6, or 1.0 for `npselect.reinmax`, unless it is
-        given. It is rounded to `dtype`.
+        Of the cases that do not ask for a temperature of their own: that of the operator (0.6, or 1.0 where it draws a
+        sample of the logits alone), unless it is given. It is rounded to `dtype`.
     operator : module
         `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or `npselect.reinmax`,
         `npselect.categorical` or `npselect.gapped`: then every case has an index.

@@ -58,24 +58,27 @@ def check(
         arrays of shape (rows, K), for example of `npselect.testing.from_torch`; `temp` is a float. Results have the
         shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
         written to. Both functions may take the keywords ``axis``, ``where``, ``noise`` and ``index``, as in
-        `npselect.reinmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
-        have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
-        subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first,
-        ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that broadcasts against them
-        with length 1 along the axis of the candidates: a temperature for each row. A function
+        `npselect.reinmax`, and ``forward_temp``, ``unimix`` and ``gap``, as in `npselect.gumbel_softmax`,
+        `npselect.categorical` and `npselect.gapped`; what they do not take is not asked, and the report says so. With
+        ``axis``, arrays have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the
+        arithmetic takes subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted
+        from them first, ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that
+        broadcasts against them with length 1 along the axis of the candidates: a temperature for each row. A function
         ``backward_temp(grad_mask, logits, temp) -> grad_temp``, with the same options, returns the gradient of `temp`
         in its shape; it is asked in most cases of up to 32,768 entries. Both are asked of what has them.
     operator : module, optional
         `npselect.straight_through`; or `npselect.gumbel_softmax`: then noise is given in every case, and the
-        implementation must take it; or `npselect.reinmax`: likewise an index, of int64 in the shape of the logits
-        without the axis, as frameworks draw one. (What draws its own noise is for `check_sampling_op`.)
+        implementation must take it; or `npselect.reinmax`, `npselect.categorical` or `npselect.gapped`: likewise an
+        index, of int64 in the shape of the logits without the axis, as frameworks draw one. (What draws its own noise
+        is for `check_sampling_op`.) What is called straight-through of a sample is one of three things, which
+        `npselect.categorical` tells apart; the cause says which was seen, or of which other operator the gradient is.
     dtypes : dtype or sequence of dtypes, optional
         Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
         or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
         accumulated in more than 16.
     temp : float, optional
-        The temperature of most cases, by default 0.6, or 1.0 for `npselect.reinmax`. It is rounded to the dtype before
-        it is handed over, so that both sides compute with the same number.
+        The temperature of most cases, by default the operator's: 0.6, or 1.0 where a sample is drawn of the logits
+        alone. It is rounded to the dtype before it is handed over, so that both sides compute with the same number.
     profile : {"standard", "strict"}, optional
         "standard" accepts every honest ``p = softmax(logits / temp); p * (g - sum(p * g)) / temp``. It judges finite
         logits and -inf candidates; where textbooks differ (NaN, +inf, no candidate at all, a cotangent that is not

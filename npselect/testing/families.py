@@ -195,7 +195,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         )
     }
 )
-"""The records, by the operators' names."""
+"""The records, by the operators' names, in the order in which they came: see `by_default`."""
 
 
 def exact_softmax(logits: Array, temp: float) -> Array:
@@ -225,7 +225,7 @@ def family_of_id(id: str) -> Family:  # noqa: A002 the name of the attribute
 
 
 def by_default(given: Collection[str]) -> Family:
-    """The first record of which cases are given these options, or none."""
+    """The record that was there first of which cases are given these options, or none."""
     return next(
         family for family in FAMILIES.values() if set(given) <= set(family.given) and bool(given) == bool(family.given)
     )
