@@ -125,14 +125,15 @@ def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
         yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)
         for function, row_function in operator.functions.items():
             arrays = [logits] * (1 + len(row_function.cotangents))
-            for way in ways if operator.options_of(function) else [{}]:
+            taken = operator.options_of(function)
+            for way in ways if {*ways[0]} <= {*taken} else [{}]:
                 for where in (None, np.ones(shape, np.bool_)):
                     call = partial(getattr(module, function), *arrays, where=where, backend="cpu", **way)
                     yield function, call
 
 
 def _ways(operator: Operator, shape: Shape, wide: DType) -> list[Options]:
-    """Options that lead to different kernels: none; noise, drawn in row order or not, or given; an index."""
+    """Options that lead to different kernels: none; noise, drawn in row order or not, or given; an index; a mixture."""
     ways: list[Options] = [] if operator.options else [{}]
     if "seed" in operator.options:
         ways += [{"seed": 1}, {"seed": 1, "axis": 0}]
@@ -140,4 +141,6 @@ def _ways(operator: Operator, shape: Shape, wide: DType) -> list[Options]:
         ways.append({"noise": np.zeros(shape, wide)})
     if "index" in operator.options:
         ways.append({"index": np.zeros(shape[:1], np.int64)})
+    if "unimix" in operator.options:
+        ways.append({"seed": 1, "unimix": 0.5})
     return ways

@@ -396,8 +396,9 @@ def _perturbed(logits: Array, noise: Noise) -> Array:
     if noise is None:
         return logits
     scale = 1.0
-    if isinstance(noise, ScaledNoise):
-        noise, scale = noise.noise, noise.scale
+    if not isinstance(noise, np.ndarray) and isinstance(noise, ScaledNoise):
+        scale = noise.scale
+        noise = noise.noise
     if not isinstance(noise, np.ndarray):
         noise = _gumbel(words(noise.seed, noise.numbers(0, len(logits)))).astype(noise.dtype)
     return np.asarray(logits.astype(noise.dtype) + noise.dtype.type(scale) * noise)

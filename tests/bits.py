@@ -19,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from npselect import gumbel_softmax, reinmax, straight_through
+from npselect import categorical, gapped, gumbel_softmax, reinmax, straight_through
 
 FILE = Path(__file__).with_name("bits.sha256")
 DTYPES = {
@@ -30,7 +30,21 @@ DTYPES = {
 }
 CHOICES = (1, 2, 3, 8, 10, 33, 128, 129, 1024, 1025, 5000)
 NOISES = ("no noise", "noise array", "seed")
-FUNCTIONS = ("mask", "index", "soft", "backward", "backward_temp", "double_backward", "mask_at", "reinmax")
+FUNCTIONS = (
+    *("mask", "index", "soft", "backward", "backward_temp", "double_backward", "mask_at", "reinmax"),
+    *("gapped", "gapped_soft", "adaptive", "mixture", "mixed index", "mixed backward", "decoupled"),
+)
+DRAWN: dict[str, tuple[Any, str, dict[str, Any]]] = {  # operator, function, options
+    "mask_at": (reinmax, "forward", {}),
+    "reinmax": (reinmax, "backward", {}),
+    "gapped": (gapped, "backward", {"gap": 0.7}),
+    "gapped_soft": (gapped, "soft", {"gap": 0.7}),
+    "adaptive": (gapped, "backward", {"gap": "adaptive"}),
+    "mixture": (categorical, "soft", {"unimix": 0.3}),
+    "mixed index": (categorical, "index", {"forward_temp": 0.4, "unimix": 0.01}),
+    "mixed backward": (categorical, "backward_temp", {"forward_temp": 0.4, "unimix": 0.01}),
+    "decoupled": (gumbel_softmax, "backward", {"forward_temp": 0.4}),
+}
 TEMPS = (0.6, 0.05, 1.0, 1e-30, 7.0, 1e30, 0.3, 2.0)
 
 
@@ -91,14 +105,21 @@ def unlikely(logits: Any, where: Any) -> Any:
 def call(function: str, given: dict[str, Any], temp: Any, **options: Any) -> tuple[Any, ...]:
     """A row function over the whole batch, by the public function that does nothing else."""
     operator: Any = gumbel_softmax if options.keys() & {"seed", "noise"} else straight_through
-    if function in ("mask_at", "reinmax"):
-        operator = reinmax
+    name = function
+    if function in DRAWN:
+        operator, name, settings = DRAWN[function]
         if not options.keys() & {"seed", "noise"}:
             options["index"] = unlikely(given["logits"], options.get("where"))
-    name = {"mask": "forward", "mask_at": "forward", "reinmax": "backward"}.get(function, function)
-    cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2, "reinmax": 1}.get(function, 0)
+        if operator is gumbel_softmax and "index" in options:
+            operator = categorical
+        if function == "mixture":
+            options = {key: value for key, value in options.items() if key == "where"}
+        options |= settings
+    elif function == "mask":
+        name = "forward"
+    cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2}.get(name, 0)
     arrays = [given[key] for key in ("grad_grad_logits", "grad_mask")[2 - cotangents :]]
-    more = () if function == "index" else (temp,)
+    more = () if name == "index" else (temp,)
     result = getattr(operator, name)(*arrays, given["logits"], *more, backend="cpu", **options)
     return result if isinstance(result, tuple) else (result,)
 

@@ -7,12 +7,8 @@ import inspect
 from pathlib import Path
 
 import npselect
-from npselect._operators import CHOICE
+from npselect._operators import ROW_FUNCTIONS as FUNCTIONS
 from npselect.tiers import RowFunctions
-
-FUNCTIONS = {CHOICE.name: CHOICE} | {
-    function.name: function for operator in npselect.OPERATORS.values() for function in operator.functions.values()
-}
 
 
 def test_the_protocol_has_every_row_function():
