@@ -49,12 +49,6 @@ def _moved(q: Rows, up: bool, down: bool) -> Array:
     return _at(q, np.where(drawn, top if up else q.w, others), drawn, q.temp)
 
 
-def _above(q: Rows) -> Array:
-    """The drawn one alone is moved: above the largest by the gap."""
-    drawn, top = q.selected == 1, np.max(q.w, axis=-1, keepdims=True)
-    return _at(q, np.where(drawn, top + _gap(q), q.w), drawn, q.temp)
-
-
 def _gap(q: Rows) -> Array | float:
     return adaptive(q) if isinstance(q.question.gap, str) else q.question.gap
 
@@ -77,8 +71,10 @@ BACKWARD: Mistakes = (
     ("the gap is taken for 'adaptive'", lambda q: right(q, adaptive(q))),
     ("there is no gap: the drawn candidate is moved up, and no other down", lambda q: _moved(q, up=True, down=False)),
     ("the drawn candidate is not moved up to the largest", lambda q: _moved(q, up=False, down=True)),
-    ("all others are moved down by the gap, near or not", lambda q: _moved(q, up=True, down=True)),
-    ("the drawn candidate is put above the largest by the gap, and no other moved", _above),
+    (
+        "all others are moved down by the gap, near or not (or the drawn candidate above the largest)",
+        lambda q: _moved(q, up=True, down=True),
+    ),
     ("the largest is taken for what was sampled", lambda q: right(q, selected=mask_of(q.w))),
     ("probs * grad_mask / temp, without the mean", _without_the_mean),
     ("mean over candidates", lambda q: right(q) / np.sum(q.w > -np.inf, axis=-1, keepdims=True)),

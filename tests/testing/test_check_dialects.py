@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import published
 import pytest
-from honest import hard, implementation, remembered_cases, softmax
+from checked import few_cases
+from honest import hard, implementation, softmax
 
 from npselect import categorical, gapped, gumbel_softmax, reinmax, straight_through, testing
 
@@ -19,29 +20,9 @@ def at(logits, temp, *, index):
     return published.mask_of(index, logits)
 
 
-FEW = (
-    "K=2",
-    "K=3",
-    "K=7",
-    "K=64",
-    "K=100",
-    "saturated",
-    "temp doubled",
-    "temp quartered",
-    "-inf",
-    "ties",
-    "large temp",
-)
-
-
-def small(operator, temp, dtype="float32"):
-    cases = remembered_cases(np.dtype(dtype), temp, operator)
-    return [case for case in cases if case.name.partition("/")[2] in FEW or case.group == "setting"]
-
-
 def cause(operator, backward, forward=at, temp=0.6, **options):
     subject = implementation(forward, backward)
-    report = testing.check(subject, operator=operator, temp=temp, cases=small(operator, temp), **options)
+    report = testing.check(subject, operator=operator, temp=temp, cases=few_cases(operator, temp), **options)
     return None if report.ok else report.likely_cause
 
 
@@ -102,19 +83,19 @@ def test_that_of_the_sample_at_temp_is_named():
 
 
 def test_all_three_are_accepted_as_what_they_are():
-    cases = [case for case in small(categorical, 0.6) if not case.settings]
-    ones = [case for case in small(categorical, 1.0) if case.temp == 1]
+    cases = [case for case in few_cases(categorical, 0.6) if not case.settings]
+    ones = [case for case in few_cases(categorical, 1.0) if case.temp == 1]
     assert testing.check(
         implementation(at, published.of_reinmax_and_gst), operator=categorical, temp=0.6, cases=cases
     ).ok
     assert testing.check(implementation(at, published.of_distributions), operator=categorical, cases=ones).ok
-    case = next(case for case in small(categorical, 0.6) if case.settings == {"forward_temp": 2.0})
+    case = next(case for case in few_cases(categorical, 0.6) if case.settings == {"forward_temp": 2.0})
     case.check_backward(published.of_reinmax_and_gst(case.grad_mask, case.logits, 2 * case.temp, index=case.index))
 
 
 @pytest.mark.parametrize("unimix", [0.01, 0.25])
 def test_dreamers_mixture_is_accepted(unimix):
-    case = next(case for case in small(categorical, 1.0) if case.settings.get("unimix") == unimix)
+    case = next(case for case in few_cases(categorical, 1.0) if case.settings.get("unimix") == unimix)
     settings = {"unimix": unimix}
     plain = testing.Case(
         "a/case", "", case.logits, case.grad_mask, 1.0, index=case.index, operator="categorical", settings=settings
@@ -179,7 +160,7 @@ def test_the_gradient_of_gumbels_soft_sample_is_named():
 
 def ordinary(operator, temp=1.0, **settings):
     """Rows that are not at the ends of the range, with these settings."""
-    wanted = [case for case in small(operator, temp) if case.group == "random" or case.settings]
+    wanted = [case for case in few_cases(operator, temp) if case.group == "random" or case.settings]
     return [case for case in wanted if case.settings == settings and "pairs" not in case.flags and case.where is None]
 
 
@@ -208,7 +189,7 @@ def test_gst_as_published_is_accepted_where_its_gap_is_a_float_and_rows_are_flat
 
 
 def test_gst_as_published_takes_an_int_for_the_adaptive_gap_and_clips_it():
-    cases = [case for case in small(gapped, 1.0) if case.settings and "," not in case.name]
+    cases = [case for case in few_cases(gapped, 1.0) if case.settings and "," not in case.name]
 
     def forward(logits, temp, *, index, gap=1.0):
         return published.mask_of(index, logits)
