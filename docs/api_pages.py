@@ -15,7 +15,9 @@ MODULES = {
     "technique is known by; ``OPERATORS`` has a record for each operator.",
     "npselect.straight_through": "The one-hot of the argmax forward, the gradient of the softmax backward.",
     "npselect.gumbel_softmax": "The same on logits with Gumbel noise, given, or drawn from a seed.",
+    "npselect.categorical": "A sample forward, the gradient of its probabilities backward: three dialects in one.",
     "npselect.reinmax": "A sample forward, a gradient of second order backward.",
+    "npselect.gapped": "A sample forward, the gradient of a softmax in which it leads by a gap backward.",
     "npselect.selection": "Choose from an array, and the gradients of both.",
     "npselect.noise": "Counter-based Gumbel noise.",
     "npselect.reference": 'The oracle: row functions over arrays of shape (rows, K), which ``backend="reference"`` '

@@ -97,10 +97,13 @@ sphinx_gallery_conf = {
 # Large letters and a colour for examples without a picture.
 THUMBNAILS = {
     "compare_frameworks": ("a table\nof four", "#37474f"),
+    "jax_estimators": ("JAX,\nestimators", "#4527a0"),
     "jax_select": ("JAX", "#5e35b1"),
     "numpy_select": ("NumPy", "#0d5a9c"),
     "reinmax_select": ("ReinMax", "#00695c"),
+    "tensorflow_estimators": ("Tensor-\nFlow,\nestimators", "#9f2d0a"),
     "tensorflow_select": ("Tensor-\nFlow", "#bf360c"),
+    "torch_estimators": ("PyTorch,\nestimators", "#8e1616"),
     "torch_select": ("PyTorch", "#b71c1c"),
     "toy_losses": ("a plateau\nabove 0", "#4e342e"),
     "wrong_select": ("1 / temp\nis missing", "#8e0000"),

@@ -132,10 +132,10 @@ def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
 
 
 def _ways(operator: Operator, function: str, shape: Shape, wide: DType) -> list[Options]:
-    """Options that lead to different kernels: none; noise, drawn in row order or not, or given; an index."""
+    """Options that lead to different kernels: none; noise, drawn in row order or not, or given; an index; a mixture."""
     options = operator.options_of(function)
     index = np.zeros(shape[:1], np.int64)
-    ways: list[Options] = [] if options else [{}]
+    ways: list[Options] = []
     if "samples" in options:
         drawn: Options = {"seed": 1, "samples": 2}
         return [drawn, {**drawn, "axis": 0}, {"noise": np.zeros((1, *shape), wide), "index": index}]
@@ -145,4 +145,6 @@ def _ways(operator: Operator, function: str, shape: Shape, wide: DType) -> list[
         ways.append({"noise": np.zeros(shape, wide)})
     if "index" in options:
         ways.append({"index": index})
-    return ways
+    if "unimix" in options and ways:
+        ways.append({"seed": 1, "unimix": 0.5})
+    return ways or [{}]

@@ -457,7 +457,7 @@ def _perturbed(logits: Array, noise: Noise) -> Array:
     if noise is None:
         return logits
     scale = 1.0
-    if isinstance(noise, ScaledNoise):
+    if not isinstance(noise, np.ndarray) and isinstance(noise, ScaledNoise):
         scale, noise = noise.scale, noise.noise
     added = _drawn(noise, len(logits))
     return np.asarray(logits.astype(added.dtype) + added.dtype.type(scale) * added)

@@ -48,10 +48,11 @@ class Wide(NamedTuple):
 
     @classmethod
     def _normal(cls, hi: Array, lo: Array, error: Array, exponent: Array | np.int64) -> Wide:
-        """Renormalised; |lo| <= |hi| is assumed."""
+        """Renormalised; |lo| <= |hi| is assumed. What is 0 but for its error has the exponent of that."""
         total = hi + lo
         lo = lo - (total - hi)
         mantissa, shift = np.frexp(total)
+        shift = np.where(mantissa == 0.0, np.frexp(error)[1], shift)
         exponent = np.where((mantissa == 0.0) & (error == 0.0), _EXPONENT_OF_ZERO, exponent + shift)
         return cls(mantissa, np.ldexp(lo, -shift), np.ldexp(error, -shift), exponent)
 
@@ -91,9 +92,11 @@ class Wide(NamedTuple):
             quotient = quotient + digit
             rest = rest - digit * divisor
         inherited = 1.01 * (self.error + np.abs(self.hi / other.hi) * other.error) / np.abs(other.hi)
-        shift = np.clip(self.exponent - other.exponent - quotient.exponent, -2000, 2000).astype(np.int32)
+        is_lost = (quotient.hi == 0.0) & (inherited > 0.0)  # it is 0 for all that is known: the error has no other unit
+        exponent = np.where(is_lost, self.exponent - other.exponent, quotient.exponent)
+        shift = np.clip(self.exponent - other.exponent - exponent, -2000, 2000).astype(np.int32)
         error = np.where(inherited > 0.0, np.ldexp(inherited, shift), 0.0) + np.abs(quotient.hi) * _OPERATION
-        return quotient._replace(error=error)
+        return quotient._replace(error=error, exponent=exponent)
 
     def sum(self) -> Wide:
         """Sum over the last axis, which stays with length 1; in pairs, so that the error grows with log K."""

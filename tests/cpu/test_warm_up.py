@@ -24,7 +24,7 @@ CALLS = """
 import json, sys
 from types import SimpleNamespace
 import numpy as np
-from npselect import OPERATORS, gumbel_softmax, noise, reinmax, selection, straight_through
+from npselect import OPERATORS, categorical, gapped, gumbel_softmax, noise, reinmax, selection, straight_through
 
 def calls(dtype, wide, operator, choices):
     rng = np.random.default_rng(0)
@@ -39,9 +39,13 @@ def calls(dtype, wide, operator, choices):
     if operator is not straight_through:
         row = rng.standard_normal(choices).astype(wide)
         ways = [{"seed": 3}, {"seed": 3, "offset": 7}, {"noise": row}, {"noise": rng.standard_normal((5, choices))}]
-    if operator is reinmax:
-        ways.append({"index": np.zeros(5, np.int32)})
     record = OPERATORS[operator.__name__.rpartition(".")[-1]]
+    if "index" in record.options:
+        ways.append({"index": np.zeros(5, np.int32)})
+    if "unimix" in record.options:
+        ways.append({"seed": 3, "unimix": 0.5, "forward_temp": 2.0})
+    if "gap" in record.options:
+        ways.append({"seed": 3, "gap": "adaptive"})
     for way in ways:
         for x in (logits, frozen, strided, logits[:1]):
             rows = len(x)
@@ -52,7 +56,7 @@ def calls(dtype, wide, operator, choices):
                 for there in (None, where, np.broadcast_to(where, x.shape)):
                     options = {"where": there, **more}
                     operator.forward(x, temp, **options)
-                    operator.soft(x, temp, where=there, **(more if record.options_of("soft") else {}))
+                    operator.soft(x, temp, where=there, **(more if {*more} <= {*record.options_of("soft")} else {}))
                     operator.backward(g[:rows], x, temp, **options, out=np.empty(x.shape, dtype))
                     operator.jvp(g[:rows], x, temp, **options)
                     if "backward_temp" in record.functions:

@@ -15,7 +15,7 @@ from fakes import simulator
 simulated = simulator.device()  # before kernels are imported
 
 from npselect import gumbel_softmax, noise, selection, straight_through  # noqa: E402
-from npselect._arithmetic.steps import EMPTY  # noqa: E402
+from npselect._arithmetic.steps import ADAPTIVE, EMPTY  # noqa: E402
 from npselect._gpu.array import DeviceArray  # noqa: E402
 from npselect._gpu.driver import LEGACY  # noqa: E402
 from npselect._oracle.philox import words  # noqa: E402
@@ -126,6 +126,8 @@ def noises():
         every_function(gumbel_softmax, shape, DTYPES[name], functions, noise=g)
         every_function(gumbel_softmax, shape, DTYPES[name], ("soft",), noise=g[:1])
         every_function(gumbel_softmax, shape, DTYPES[name], functions, seed=SEED, offset=7)
+        for given in ({"noise": g}, {"seed": SEED}):
+            every_function(gumbel_softmax, shape, DTYPES[name], ("forward", "backward"), forward_temp=0.3, **given)
     for choices in (1025, 2100):
         every_function(gumbel_softmax, (2, choices), np.float32, ("index", "backward"), seed=SEED, offset=2**64 - 8000)
     estimates()
@@ -160,7 +162,7 @@ def given_index(choice, choices):
 
 
 def choose_and_weigh(shape, dtype, wheres):
-    """Choices that are found, drawn or given; their one-hots; and ReinMax's backward pass at them."""
+    """Choices that are found, drawn or given; one-hots and gradients at them; mixtures, and their logarithms."""
     rows, choices = shape
     logits, grad, _ = inputs(shape, dtype)
     compute = np.dtype(np.float64 if dtype == np.float64 else np.float32)
@@ -174,6 +176,14 @@ def choose_and_weigh(shape, dtype, wheres):
         at = np.where(found >= EMPTY, found, choice)
         row_function("mask_at", choice, shape=shape, dtype=dtype)
         row_function("reinmax", grad, logits, at, temp, where, shape=shape, dtype=dtype)
+        for gap in (0.7, ADAPTIVE):
+            row_function("gapped", grad, logits, at, temp, where, gap, shape=shape, dtype=dtype)
+            row_function("gapped_soft", logits, at, temp, where, gap, shape=shape, dtype=dtype)
+        for unimix in (0.0, 0.3):
+            row_function("mixture", logits, temp, where, unimix, shape=shape, dtype=dtype)
+        wide = logits.astype(np.float64), temps.astype(np.float64), where, 0.01
+        mixture = row_function("mixture", *wide, shape=shape, dtype=np.float64)
+        row_function("log", mixture, shape=shape, dtype=compute)
 
 
 def reinmax():

@@ -15,9 +15,18 @@ import pytest
 
 import npselect
 from npselect import reference
-from npselect._operators import CHOICE, OPERATORS, Result
+from npselect._operators import OPERATORS, ROW_FUNCTIONS, Result
 
-DEFAULTS = {"seed": None, "noise": None, "index": None, "offset": 0, "samples": None}  # of options
+DEFAULTS = {  # of options that operators share
+    "forward_temp": 1.0,
+    "unimix": 0.0,
+    "gap": 1.0,
+    "seed": None,
+    "noise": None,
+    "index": None,
+    "offset": 0,
+    "samples": None,
+}
 COMMON = {"axis": -1, "where": None, "nan_policy": "propagate", "out": None, "backend": None}
 TIERS = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
 
@@ -26,9 +35,6 @@ functions = pytest.mark.parametrize(
     ("operator", "name"), FUNCTIONS, ids=[f"{operator.name}.{name}" for operator, name in FUNCTIONS]
 )
 operators = pytest.mark.parametrize("operator", OPERATORS.values(), ids=list(OPERATORS))
-ROW_FUNCTIONS = {function.name: function for operator in OPERATORS.values() for function in operator.functions.values()}
-if any(function.takes_choice for function in ROW_FUNCTIONS.values()):
-    ROW_FUNCTIONS[CHOICE.name] = CHOICE
 
 
 def module_of(operator):
@@ -232,7 +238,7 @@ def test_a_wrong_annotation_is_noticed(annotations):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("logits, temp, seed", "logits, seed"),
+        ("logits, temp, forward_temp", "logits, forward_temp"),
         ("seed, noise, offset", "noise, seed, offset"),
         ("grad_mask : ", "grad : "),
         ("Raises\n    ------\n", ""),
@@ -259,18 +265,18 @@ def test_a_wrong_formula_is_noticed():
 @pytest.mark.parametrize(
     "backward",
     [
-        lambda logits, grad_mask, noise, temp, where, out: None,
-        lambda grad_mask, logits, temp, noise, where, out: None,
-        lambda grad_mask, logits, noise, temp, out: None,
-        lambda grad_mask, logits, noise, temp, where: None,
-        lambda grad_mask, logits, noise, temp, where, out, out_temp: None,
-        lambda grad_mask, logits, noise, temp, where, result: None,
+        lambda logits, grad_mask, noise, temp, where, scale, out: None,
+        lambda grad_mask, logits, temp, noise, where, scale, out: None,
+        lambda grad_mask, logits, noise, temp, scale, out: None,
+        lambda grad_mask, logits, noise, temp, where, scale: None,
+        lambda grad_mask, logits, noise, temp, where, scale, out, out_temp: None,
+        lambda grad_mask, logits, noise, temp, where, scale, result: None,
         None,
     ],
 )
 def test_a_wrong_tier_is_noticed(backward):
     record = OPERATOR.functions["backward"]
-    check_tier(record, SimpleNamespace(backward=lambda grad_mask, logits, noise, temp, where, out: None))
+    check_tier(record, SimpleNamespace(backward=lambda grad_mask, logits, noise, temp, where, scale, out: None))
     with pytest.raises((AssertionError, AttributeError)):
         check_tier(record, SimpleNamespace(**{} if backward is None else {"backward": backward}))
 

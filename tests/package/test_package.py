@@ -34,7 +34,9 @@ FACTS = {
 OPERATORS = {
     "npselect.straight_through",
     "npselect.gumbel_softmax",
+    "npselect.categorical",
     "npselect.reinmax",
+    "npselect.gapped",
     "npselect.selection",
     "npselect.noise",
 }
@@ -63,7 +65,9 @@ ROOMS = {
     "npselect._warm_up": {"npselect._dtypes", "npselect._operators", "npselect.tiers", *OPERATORS},
     "npselect.straight_through": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.gumbel_softmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
+    "npselect.categorical": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.reinmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
+    "npselect.gapped": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places"},
     "npselect.selection": {"npselect.straight_through", "npselect._call", "npselect.tiers.cpu", *FACTS},
     "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},

@@ -7,10 +7,8 @@ import inspect
 from pathlib import Path
 
 import npselect
-from npselect._operators import ROW_FUNCTIONS
+from npselect._operators import ROW_FUNCTIONS as FUNCTIONS
 from npselect.tiers import HostRowFunctions, RowFunctions
-
-FUNCTIONS = ROW_FUNCTIONS
 
 
 def test_the_protocol_has_every_row_function():

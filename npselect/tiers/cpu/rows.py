@@ -197,9 +197,13 @@ def gumbel(seed: int, first: int, out: Array) -> None:
     over_rows(draw_range, len(out), 1)
 
 
-@lru_cache(maxsize=TEMPS_KEPT)
-def _numbers(compute: Compute, *values: float) -> Array:
+def _numbers(compute: Any, *values: float) -> Array:
     """Numbers that all rows share, as a kernel takes them."""
+    return _array(compute, values)
+
+
+@lru_cache(maxsize=TEMPS_KEPT)
+def _array(compute: Any, values: tuple[float, ...]) -> Array:
     return np.array(values, compute)
 
 
