@@ -10,14 +10,21 @@ from pathlib import Path
 
 import numpy as np
 
-from npselect import gumbel_softmax, reinmax, straight_through, testing
+from npselect import testing
 from npselect.testing.cases import all_cases
 from npselect.testing.dtypes import floating_dtype
+from npselect.testing.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-OPERATORS = {"straight_through": straight_through, "gumbel_softmax": gumbel_softmax, "reinmax": reinmax}
-PREFIXES = {"straight_through": "", "gumbel_softmax": "gumbel/", "reinmax": "reinmax/"}
+OPERATORS = {name: family.module for name, family in FAMILIES.items()}
+PREFIXES = {
+    "straight_through": "",
+    "gumbel_softmax": "gumbel/",
+    "reinmax": "reinmax/",
+    "categorical": "categorical/",
+    "gapped": "gapped/",
+}
 FILES = [(operator, dtype) for operator in OPERATORS for dtype in testing.DTYPES]
 SMALL = ("straight_through", "float32")
 remembered = functools.cache(all_cases)  # with their answers, which take most of the time
@@ -40,7 +47,4 @@ def digests(folder):
 
 
 def originals(operator, dtype):
-    return {
-        case.id: case
-        for case in remembered(floating_dtype(dtype), 1.0 if operator == "reinmax" else 0.6, OPERATORS[operator])
-    }
+    return {case.id: case for case in remembered(floating_dtype(dtype), FAMILIES[operator].temp, OPERATORS[operator])}

@@ -1,10 +1,10 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``sqrt``, ``least``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says which of its results are
-certain; what is not is computed again with `Digits`, with more and more of them until nothing changes. That is Ziv's
-strategy: A. Ziv, "Fast evaluation of elementary mathematical functions with correctly rounded last bit", ACM TOMS 17,
-1991. Nothing here is shared with the kernels.
+``log1p``, ``sqrt``, ``least``, ``is_positive``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says
+which of its results are certain; what is not is computed again with `Digits`, with more and more of them until nothing
+changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary mathematical functions with correctly rounded
+last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ class Wide(NamedTuple):
 
     @classmethod
     def _normal(cls, hi: Array, lo: Array, error: Array, exponent: Array | np.int64) -> Wide:
-        """Renormalised; |lo| <= |hi| is assumed."""
+        """Renormalised; |lo| <= |hi| is assumed. What is 0 but for its error has the exponent of that."""
         total = hi + lo
         lo = lo - (total - hi)
         mantissa, shift = np.frexp(total)
+        shift = np.where(mantissa == 0.0, np.frexp(error)[1], shift)
         exponent = np.where((mantissa == 0.0) & (error == 0.0), _EXPONENT_OF_ZERO, exponent + shift)
         return cls(mantissa, np.ldexp(lo, -shift), np.ldexp(error, -shift), exponent)
 
@@ -91,9 +92,11 @@ class Wide(NamedTuple):
             quotient = quotient + digit
             rest = rest - digit * divisor
         inherited = 1.01 * (self.error + np.abs(self.hi / other.hi) * other.error) / np.abs(other.hi)
-        shift = np.clip(self.exponent - other.exponent - quotient.exponent, -2000, 2000).astype(np.int32)
+        is_lost = (quotient.hi == 0.0) & (inherited > 0.0)  # it is 0 for all that is known: the error has no other unit
+        exponent = np.where(is_lost, self.exponent - other.exponent, quotient.exponent)
+        shift = np.clip(self.exponent - other.exponent - exponent, -2000, 2000).astype(np.int32)
         error = np.where(inherited > 0.0, np.ldexp(inherited, shift), 0.0) + np.abs(quotient.hi) * _OPERATION
-        return quotient._replace(error=error)
+        return quotient._replace(error=error, exponent=exponent)
 
     def sum(self) -> Wide:
         """Sum over the last axis, which stays with length 1; in pairs, so that the error grows with log K."""
@@ -156,6 +159,12 @@ class Wide(NamedTuple):
         doubt, zero = np.where(certain, 0.0, apart + difference.error), np.zeros_like(apart)
         return smaller + Wide(zero, zero, doubt, np.where(doubt == 0.0, _EXPONENT_OF_ZERO, difference.exponent))
 
+    def log1p(self) -> Wide:
+        """``log(1 + x)`` for x >= 0; of small x by four terms of the series, whose rest is below 2**-160 of it."""
+        small = np.ldexp(self.hi, np.maximum(self.exponent, -2000).astype(np.int32)) < 2.0**-40
+        series = self * (Wide.of(1.0) - self * (Wide.of(0.5) - self * (_THIRD - self * Wide.of(0.25))))
+        return series.where(small, (Wide.of(1.0) + self.replace(small, 0.0)).log())
+
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
         return Wide.of(value).where(condition, self)
@@ -163,6 +172,10 @@ class Wide(NamedTuple):
     def where(self, condition: Array, other: Wide) -> Wide:
         """These wherever `condition` is true, the others elsewhere."""
         return Wide(*(np.where(condition, one, two) for one, two in zip(self, other, strict=True)))
+
+    def is_positive(self) -> Array:
+        """Whether a number is above 0, as far as its error lets one say."""
+        return self.hi > 0.0
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
@@ -232,6 +245,19 @@ class Digits:
         """The smaller of two."""
         return self.where(self.values < other.values, other)
 
+    def log1p(self) -> Digits:
+        """``log(1 + x)`` for x >= 0, with all digits: by the series where x is small, else by more of them."""
+
+        def log1p(x: Decimal) -> Decimal:
+            digits = decimal.getcontext().prec
+            if x < Decimal(10) ** -(digits // 3 + 1):
+                return x * (1 - x * (Decimal(1) / 2 - x * (Decimal(1) / 3 - x / 4)))
+            with Digits.precision(digits + digits // 3 + 5):
+                result = (1 + x).ln()
+            return +result
+
+        return Digits(np.frompyfunc(log1p, 1, 1)(self.values))
+
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
         return Digits.of(value).where(condition, self)
@@ -239,6 +265,10 @@ class Digits:
     def where(self, condition: Array, other: Digits) -> Digits:
         """These wherever `condition` is true, the others elsewhere."""
         return Digits(np.where(condition, self.values, other.values))
+
+    def is_positive(self) -> Array:
+        """Whether a number is above 0."""
+        return np.asarray(self.values > 0, np.bool_)
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many.

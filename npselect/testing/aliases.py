@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "Sampler",
     "SamplingFunctions",
     "SelectionFunctions",
+    "Settings",
     "Temp",
     "Tensor",
     "Timed",
@@ -35,10 +36,12 @@ Tensor = Any
 """An array, tensor, dtype or module of a framework, whose types are not known here."""
 Temp = float | Array
 """The temperature: one for all rows, or an array of several."""
-Option = int | Array
-"""What an option is given: an axis, or an array."""
+Option = int | float | str | Array
+"""What an option is given: an axis, a setting, or an array."""
 Options = dict[str, Any]
-"""Options by name: of axis an int, of all others an array."""
+"""Options by name: of axis an int, of settings a number or a word, of all others an array."""
+Settings = Mapping[str, float | str]
+"""Options that are the same for all rows, by name: numbers, or the gap "adaptive"."""
 Function = Callable[..., Any]
 """Somebody's, over arrays or tensors: with the options that it takes."""
 Timed = Callable[[], Any]

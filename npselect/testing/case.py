@@ -51,10 +51,13 @@ class Case(Question):
         The temperatures, in place of `temp`, if rows have their own: an array in the logits' dtype that broadcasts to
         `logits` with length 1 along `axis`.
     operator : str
-        The name of the operator that is asked about; by default the first of `npselect.OPERATORS` whose cases are given
-        what this one is.
+        The name of the operator that is asked about; by default the first that was there whose cases are given what
+        this one is.
     index : ndarray of int64 or None
         What is selected in each row, in the shape of `logits` without `axis`; -1 where `where` offers nothing.
+    settings : mapping of str to float or str
+        Options that are the same for all rows, where they are not the operator's defaults: some of forward_temp,
+        unimix and gap.
 
     Examples
     --------

@@ -18,7 +18,8 @@ from npselect import straight_through
 from npselect.testing.aliases import Array, Dtype
 from npselect.testing.case import Case, Origin, spread
 from npselect.testing.dtypes import floating_dtype, rounded, times
-from npselect.testing.families import GIVEN, family_of, family_of_id
+from npselect.testing.families import family_of, family_of_id
+from npselect.testing.implementation import OPTIONS, SETTINGS
 from npselect.testing.indexed import with_index
 from npselect.testing.layout_cases import layout_cases
 from npselect.testing.long_cases import long_cases
@@ -26,6 +27,7 @@ from npselect.testing.noisy import with_noise, with_noise_in_proportion
 from npselect.testing.option_cases import option_cases
 from npselect.testing.random_cases import random_cases
 from npselect.testing.range_cases import range_cases
+from npselect.testing.setting_cases import plain_cases, setting_cases
 from npselect.testing.temperature_cases import temperature_cases
 from npselect.testing.tolerance import Format
 
@@ -50,14 +52,15 @@ def cases(
     dtype : dtype
         float16, bfloat16, float32 or float64.
     temp : float
-        Of the cases that do not ask for a temperature of their own: 0.6, or 1.0 for `npselect.reinmax`, unless it is
-        given. It is rounded to `dtype`.
+        Of the cases that do not ask for a temperature of their own: that of the operator (0.6, or 1.0 where it draws a
+        sample of the logits alone), unless it is given. It is rounded to `dtype`.
     operator : module
-        `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or `npselect.reinmax`:
-        then every case has an index.
+        `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or `npselect.reinmax`,
+        `npselect.categorical` or `npselect.gapped`: then every case has an index.
     options : collection of str
         "axis" and "where", to have the cases in which these are given too; "row_temp", to have those in which `temp` is
-        an array (of `Case.given_temp`).
+        an array (of `Case.given_temp`); "forward_temp", "unimix" and "gap", to have those in which these are not the
+        operator's defaults.
     profile : {"standard", "strict"}
         "standard" leaves out the cases in which there is a row on which textbooks differ, "strict" those alone whose
         right answer is an error. In neither are there arrays that only NumPy has: of negative strides.
@@ -84,10 +87,11 @@ def cases(
     ['float32/digits/1797x10']
     """
     options = {options} if isinstance(options, str) else set(options)
-    unknown = options - {"axis", "where", *GIVEN, "row_temp"}
+    unknown = options - {*OPTIONS, "row_temp"}
     if unknown:
         raise ValueError(
-            f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'axis', 'where' and 'row_temp'"
+            f"options holds {', '.join(map(repr, sorted(unknown)))}; it takes 'axis', 'where', 'row_temp', and what "
+            f"some operators take: {', '.join(map(repr, SETTINGS))}"
         )
     if profile not in ("standard", "strict"):
         raise ValueError(f"profile is {profile!r}; it takes 'standard' or 'strict'")
@@ -151,7 +155,10 @@ def all_cases(dtype: Dtype, temp: float, operator: ModuleType, learned_temp: boo
     far = [*range_cases(dtype, temp), *long_cases(dtype), *_beyond_exp(dtype)]
     if not family.given:
         return [replace(case, operator=family.name) for case in [*usual, *far, _excluded_blocks(dtype)]]
-    return [case for option in family.given for case in _GIVEN[option](usual, far, family.name)]
+    usual += [case for one in family.settings for case in setting_cases(dtype, temp, one, family.name)]
+    asked = [case for option in family.given for case in _GIVEN[option](usual, far, family.name)]
+    more = [*plain_cases(dtype, temp, family.name)]
+    return asked + [case for option in family.may_give for case in _GIVEN[option](more, [], family.name)]
 
 
 def _with_noise(usual: list[Case], far: list[Case], operator: str) -> Iterator[Case]:

@@ -15,7 +15,7 @@ from npselect.testing.judge import Observation
 from npselect.testing.mistakes import Mistakes, Rows, candidates, probs, rows_of
 from npselect.testing.profile import Profile
 
-__all__ = ["likely_cause"]
+__all__ = ["likely_cause", "setting_cause"]
 
 
 def likely_cause(observations: Iterable[Observation]) -> str | None:
@@ -41,6 +41,19 @@ def likely_cause(observations: Iterable[Observation]) -> str | None:
     return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
 
 
+def setting_cause(observations: Iterable[Observation]) -> str | None:
+    """The mistakes that explain all the values of cases with settings, where what is plain is right."""
+    seen = [observation for observation in observations if observation.case.logits.size]
+    if not seen:
+        return None
+    mistakes = seen[0].case.family.setting_mistakes
+    causes = {
+        "forward": explain([_masks(one) for one in seen], mistakes.forward),
+        "backward": explain([_gradients(one) for one in seen], mistakes.backward),
+    }
+    return "; ".join(f"{direction}: {cause}" for direction, cause in causes.items() if cause) or None
+
+
 def _cause(
     answers: Sequence[Answer[Rows]], mistakes: Mistakes, known_symptoms: Sequence[symptoms.Symptom]
 ) -> str | None:
@@ -55,7 +68,7 @@ def _cause(
 
 
 def _masks(seen: Observation) -> Answer[Rows]:
-    allowed = tolerance.soft(seen.case.w, seen.case.temp, seen.case.logits.dtype)
+    allowed = tolerance.soft(seen.case.w, seen.case.temps, seen.case.logits.dtype)
     rows = seen.rows & ~seen.near_ties
     return _answer(seen.case, rows, seen.mask, seen.expected_mask, allowed)._replace(exact=True)
 

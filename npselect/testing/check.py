@@ -16,7 +16,7 @@ from npselect.testing import temperature_causes
 from npselect.testing.aliases import Dtype, Progress, SelectionFunctions, Tensor
 from npselect.testing.case import Case
 from npselect.testing.cases import all_cases, rounded
-from npselect.testing.causes import likely_cause
+from npselect.testing.causes import likely_cause, setting_cause
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
 from npselect.testing.implementation import DECLARED, OPTIONS, options_of
@@ -28,6 +28,9 @@ from npselect.testing.report import Report
 from npselect.tiers import choose
 
 __all__ = ["assert_conforms", "check", "name_of", "versions"]
+
+_COMMON = ("axis", "where", "noise")
+"""Options that are told of, whatever the operator."""
 
 
 @np.errstate(all="ignore")
@@ -55,24 +58,27 @@ def check(
         arrays of shape (rows, K), for example of `npselect.testing.from_torch`; `temp` is a float. Results have the
         shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
         written to. Both functions may take the keywords ``axis``, ``where``, ``noise`` and ``index``, as in
-        `npselect.reinmax`; what they do not take is not asked, and the report says so. With ``axis``, arrays
-        have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the arithmetic takes
-        subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted from them first,
-        ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that broadcasts against them
-        with length 1 along the axis of the candidates: a temperature for each row. A function
+        `npselect.reinmax`, and ``forward_temp``, ``unimix`` and ``gap``, as in `npselect.gumbel_softmax`,
+        `npselect.categorical` and `npselect.gapped`; what they do not take is not asked, and the report says so. With
+        ``axis``, arrays have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the
+        arithmetic takes subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted
+        from them first, ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that
+        broadcasts against them with length 1 along the axis of the candidates: a temperature for each row. A function
         ``backward_temp(grad_mask, logits, temp) -> grad_temp``, with the same options, returns the gradient of `temp`
         in its shape; it is asked in most cases of up to 32,768 entries. Both are asked of what has them.
     operator : module, optional
         `npselect.straight_through`; or `npselect.gumbel_softmax`: then noise is given in every case, and the
-        implementation must take it; or `npselect.reinmax`: likewise an index, of int64 in the shape of the logits
-        without the axis, as frameworks draw one. (What draws its own noise is for `check_sampling_op`.)
+        implementation must take it; or `npselect.reinmax`, `npselect.categorical` or `npselect.gapped`: likewise an
+        index, of int64 in the shape of the logits without the axis, as frameworks draw one. (What draws its own noise
+        is for `check_sampling_op`.) What is called straight-through of a sample is one of three things, which
+        `npselect.categorical` tells apart; the cause says which was seen, or of which other operator the gradient is.
     dtypes : dtype or sequence of dtypes, optional
         Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
         or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
         accumulated in more than 16.
     temp : float, optional
-        The temperature of most cases, by default 0.6, or 1.0 for `npselect.reinmax`. It is rounded to the dtype before
-        it is handed over, so that both sides compute with the same number.
+        The temperature of most cases, by default the operator's: 0.6, or 1.0 where a sample is drawn of the logits
+        alone. It is rounded to the dtype before it is handed over, so that both sides compute with the same number.
     profile : {"standard", "strict"}, optional
         "standard" accepts every honest ``p = softmax(logits / temp); p * (g - sum(p * g)) / temp``. It judges finite
         logits and -inf candidates; where textbooks differ (NaN, +inf, no candidate at all, a cotangent that is not
@@ -188,7 +194,7 @@ def check(
     return Report(
         name_of(implementation),
         family.name,
-        tuple(name for name in OPTIONS if name in options and (name != "index" or name in family.given)),
+        tuple(name for name in OPTIONS if name in options and (name in _COMMON or name in family.takes)),
         accepted.flushes_subnormals,
         accepted.normalises_logits,
         tuple(form.name for form in forms),
@@ -230,8 +236,10 @@ def assert_conforms(implementation: SelectionFunctions, **options: Any) -> None:
 
 
 def _cause(observations: Sequence[Observation]) -> str | None:
-    """Of what is wrong at one temperature; or else, with many, or with their gradients."""
-    cause = likely_cause([seen for seen in observations if seen.case.row_temp is None])
+    """Of what is wrong with one temperature and no settings; or else with these; or with many, or their gradients."""
+    plain = [seen for seen in observations if seen.case.row_temp is None]
+    cause = likely_cause([seen for seen in plain if not seen.case.settings])
+    cause = cause or setting_cause([seen for seen in plain if seen.case.settings])
     return "; ".join(filter(None, (cause, temperature_causes.likely_cause(observations, alone=cause is None)))) or None
 
 

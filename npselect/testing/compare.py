@@ -68,8 +68,7 @@ def _near_ties(question: Question, actual: Array, expected: Array, profile: Prof
 def within_rounding(question: Question, profile: Profile) -> Array:
     """Candidates whose probability rounding can make as large as the largest: bool, (rows, K)."""
     with np.errstate(all="ignore"):
-        w, noise = question.chosen_from, None if question.index is not None else question.noise
-        added = None if noise is None else question.rows(np.broadcast_to(noise, question.logits.shape))
+        w, added = question.chosen_from, None if question.index is not None else question.drawn_with
         gap = (np.max(w, axis=-1, keepdims=True, initial=-np.inf) - w) / question.temps
         near = tolerance.near_tie(w, question.temps, question.logits.dtype, profile.arithmetic, added)
         return np.asarray(gap <= near)

@@ -8,20 +8,25 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 
-from npselect import OPERATORS, gumbel_softmax, reinmax, straight_through
+from npselect import OPERATORS, categorical, gapped, gumbel_softmax, reinmax, straight_through
 from npselect.testing import (
     mistakes_backward,
+    mistakes_categorical,
     mistakes_forward,
+    mistakes_gapped,
     mistakes_reinmax,
+    mistakes_settings,
     symptoms,
-    tolerance,
+    tolerance_categorical,
+    tolerance_gapped,
     tolerance_reinmax,
 )
-from npselect.testing.aliases import Array
+from npselect.testing.aliases import Array, Settings
 from npselect.testing.mistakes import Mistakes
+from npselect.testing.mistakes_settings import SettingMistakes
 from npselect.testing.question import Question
 from npselect.testing.symptoms import Symptom
-from npselect.testing.textbook import REINMAX, SURROGATE, Textbook
+from npselect.testing.textbook import TEXTBOOKS, Textbook
 from npselect.testing.tolerance import Arithmetic
 
 __all__ = ["FAMILIES", "GIVEN", "Family", "by_default", "exact_softmax", "family_of", "family_of_id"]
@@ -44,10 +49,14 @@ class Family:
         ``bound(question, arithmetic)``: how far grad_logits may be from the exact one, (rows, K).
     forward_mistakes, backward_mistakes : tuple of (str, callable)
         What mistakes make of a question, by their causes.
-    textbook : Textbook
-        As textbooks have it.
     given : tuple of str
         The options by which a case fixes the choice, one of them in each case; none, if the logits alone do.
+    may_give : tuple of str
+        Options by which other cases fix it, for implementations that take them.
+    settings : tuple of mapping of str to float or str
+        Which further cases set, for implementations that take them.
+    setting_mistakes : SettingMistakes
+        What mistakes make of those.
     forward_symptoms, backward_symptoms : tuple of callable
         What else tells of a cause.
     has_layers : bool
@@ -61,8 +70,10 @@ class Family:
     bound: Callable[[Question, Arithmetic], Array]
     forward_mistakes: Mistakes
     backward_mistakes: Mistakes
-    textbook: Textbook
     given: tuple[str, ...] = ()
+    may_give: tuple[str, ...] = ()
+    settings: tuple[Settings, ...] = ()
+    setting_mistakes: SettingMistakes = mistakes_settings.NONE
     forward_symptoms: tuple[Symptom, ...] = symptoms.FORWARD
     backward_symptoms: tuple[Symptom, ...] = symptoms.BACKWARD
     has_layers: bool = True
@@ -79,6 +90,16 @@ class Family:
         return OPERATORS[self.name].temp
 
     @property
+    def textbook(self) -> Textbook:
+        """As textbooks have it."""
+        return TEXTBOOKS[self.name]
+
+    @property
+    def takes(self) -> frozenset[str]:
+        """The options that some of its cases give, but for those of every operator."""
+        return frozenset((*self.given, *self.may_give, *(name for one in self.settings for name in one)))
+
+    @property
     def learns_temp(self) -> bool:
         """Whether the temperature has a gradient."""
         return "backward_temp" in OPERATORS[self.name].functions
@@ -86,12 +107,26 @@ class Family:
 
 def _softmax_gradient(question: Question, arithmetic: Arithmetic) -> Array:
     g, dtype = question.rows(question.grad_mask), question.logits.dtype
-    return tolerance.backward(g, question.w, question.temps, dtype, arithmetic, question.added)
+    return tolerance_categorical.categorical(
+        g,
+        question.w,
+        question.temps,
+        dtype,
+        arithmetic,
+        question.added,
+        forward_temp=question.forward_temp,
+        unimix=question.unimix,
+    )
 
 
 def _second_order(question: Question, arithmetic: Arithmetic) -> Array:
     g, dtype = question.rows(question.grad_mask), question.logits.dtype
     return tolerance_reinmax.reinmax(g, question.w, question.choice, question.temps, dtype, arithmetic)
+
+
+def _of_the_gap(question: Question, arithmetic: Arithmetic) -> Array:
+    g, dtype = question.rows(question.grad_mask), question.logits.dtype
+    return tolerance_gapped.gapped(g, question.w, question.choice, question.temps, dtype, arithmetic, gap=question.gap)
 
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
@@ -104,7 +139,6 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 _softmax_gradient,
                 mistakes_forward.FORWARD,
                 mistakes_backward.BACKWARD,
-                SURROGATE,
             ),
             Family(
                 gumbel_softmax,
@@ -112,8 +146,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 _softmax_gradient,
                 mistakes_forward.with_noise(mistakes_forward.WRONG_SUMS),
                 mistakes_backward.with_noise(mistakes_forward.WRONG_SUMS),
-                SURROGATE,
                 given=("noise",),
+                settings=({"forward_temp": 2.0}, {"forward_temp": 0.5}),
+                setting_mistakes=mistakes_settings.GUMBEL,
             ),
             Family(
                 reinmax,
@@ -121,8 +156,38 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 _second_order,
                 mistakes_reinmax.FORWARD,
                 mistakes_reinmax.BACKWARD,
-                REINMAX,
                 given=("index",),
+                forward_symptoms=symptoms.EITHER,
+                backward_symptoms=symptoms.EITHER,
+                has_layers=False,
+            ),
+            Family(
+                categorical,
+                "categorical/",
+                _softmax_gradient,
+                mistakes_categorical.FORWARD,
+                mistakes_categorical.BACKWARD,
+                given=("index",),
+                may_give=("noise",),
+                settings=(
+                    {"forward_temp": 2.0},
+                    {"forward_temp": 0.5},
+                    {"unimix": 0.01},
+                    {"forward_temp": 2.0, "unimix": 0.25},
+                ),
+                setting_mistakes=mistakes_settings.CATEGORICAL,
+                forward_symptoms=symptoms.EITHER,
+                has_layers=False,
+            ),
+            Family(
+                gapped,
+                "gapped/",
+                _of_the_gap,
+                mistakes_gapped.FORWARD,
+                mistakes_gapped.BACKWARD,
+                given=("index",),
+                settings=({"gap": 0.25}, {"gap": 2}, {"gap": "adaptive"}),
+                setting_mistakes=mistakes_settings.GAPPED,
                 forward_symptoms=symptoms.EITHER,
                 backward_symptoms=symptoms.EITHER,
                 has_layers=False,
@@ -130,7 +195,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         )
     }
 )
-"""The records, by the operators' names."""
+"""The records, by the operators' names, in the order in which they came: see `by_default`."""
 
 
 def exact_softmax(logits: Array, temp: float) -> Array:
@@ -160,7 +225,7 @@ def family_of_id(id: str) -> Family:  # noqa: A002 the name of the attribute
 
 
 def by_default(given: Collection[str]) -> Family:
-    """The first record of which cases are given these options, or none."""
+    """The record that was there first of which cases are given these options, or none."""
     return next(
         family for family in FAMILIES.values() if set(given) <= set(family.given) and bool(given) == bool(family.given)
     )

@@ -9,9 +9,11 @@ from typing import Any
 
 from npselect.testing.aliases import Function
 
-__all__ = ["DECLARED", "OPTIONS", "Implementation", "function_name", "guarded_implementation", "options_of"]
+__all__ = ["DECLARED", "OPTIONS", "SETTINGS", "Implementation", "function_name", "guarded_implementation", "options_of"]
 
-OPTIONS = ("axis", "where", "noise", "index")
+SETTINGS = ("forward_temp", "unimix", "gap")
+"""The keywords that are numbers, each with a default: 1, 0 and 1. (A gap may be "adaptive".)"""
+OPTIONS = ("axis", "where", "noise", "index", *SETTINGS)
 """The keywords that an implementation may take."""
 DECLARED = ("flushes_subnormals", "normalises_logits")
 """The attributes by which an implementation declares what its arithmetic is."""

@@ -44,8 +44,8 @@ class Rows(NamedTuple):
 
     g: Array
     w: Array  # noise added, -inf at excluded entries
-    temp: float
-    added: Array  # the noise, or zeros
+    temp: float  # what w is divided by
+    added: Array  # what was added to the logits, or zeros
     question: Question
 
     @property
@@ -68,7 +68,8 @@ Mistakes = tuple[tuple[str, Mistake], ...]
 def rows_of(question: Question) -> Rows:
     """A question as mistakes take it."""
     added = np.zeros_like(question.w) if question.added is None else question.added.astype(np.float64)
-    return Rows(question.rows(question.grad_mask.astype(np.float64)), question.w, question.temp, added, question)
+    temp = question.temps if question.row_temp is None else question.temp
+    return Rows(question.rows(question.grad_mask.astype(np.float64)), question.w, float(temp), added, question)
 
 
 # ------------------------------------------------------------------------------------------------ the operator
@@ -141,8 +142,8 @@ def mixed(p: Array, uniform: Array | float, share: float) -> Array:
 def along_the_last_axis(q: Rows, function: Callable[..., Array]) -> Array:
     """Of the arrays as given, in rows of the case again."""
     w = q.question.logits.astype(np.float64)
-    if q.question.noise is not None:
-        w = w + q.question.noise.astype(np.float64)
+    if q.question.noise is not None and q.question.added is not None:
+        w = w + q.question.forward_temp * q.question.noise.astype(np.float64)
     if q.question.where is not None:
         w = np.where(q.question.where, w, -np.inf)
     return q.question.rows(function(q.question.grad_mask.astype(np.float64), w))

@@ -28,6 +28,7 @@ from npselect.testing.mistakes import (
     without_where,
 )
 from npselect.testing.mistakes_forward import mixed_before_noise
+from npselect.testing.relatives import relatives
 
 __all__ = ["BACKWARD", "of_any", "with_noise"]
 
@@ -93,6 +94,7 @@ def _in_c_order(q: Rows) -> Rows:
 
 BACKWARD: Mistakes = (
     *of_any(lambda q: gradient(q.g, q.w, q.temp)),
+    *relatives("reinmax", "gapped"),
     ("1/temp is missing", lambda q: gradient(q.g, q.w, q.temp) * q.temp),
     ("divided by temp twice", lambda q: gradient(q.g, q.w, q.temp) / q.temp),
     ("multiplied by temp instead of divided", lambda q: gradient(q.g, q.w, q.temp) * q.temp**2),

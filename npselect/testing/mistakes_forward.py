@@ -25,7 +25,7 @@ from npselect.testing.mistakes import (
     without_where,
 )
 
-__all__ = ["FORWARD", "WRONG_SUMS", "carried", "mixed_before_noise", "with_noise"]
+__all__ = ["FORWARD", "OF_INDEX", "WRONG_SUMS", "carried", "mixed_before_noise", "with_noise"]
 
 
 def carried(choice: Mistake) -> Mistakes:
@@ -86,6 +86,20 @@ FORWARD: Mistakes = (
     ("always the first", lambda q: one_hot(np.zeros(len(q.w)), q.w.shape[-1])),
 )
 """Mistakes of the forward pass."""
+
+OF_INDEX: Mistakes = (
+    ("index= is ignored: the largest is selected", lambda q: mask_of(q.w)),
+    ("the index is counted from 1", lambda q: one_hot(q.question.choice - 1, q.w.shape[-1])),
+    (
+        "the first row's index is used in all rows",
+        lambda q: one_hot(0 * q.question.choice + q.question.choice[:1], q.w.shape[-1]),
+    ),
+    ("always the first", lambda q: one_hot(0 * q.question.choice, q.w.shape[-1])),
+    ("probs instead of the mask", lambda q: probs(q.w)),
+    ("probs instead of the mask", lambda q: probs(q.w, q.temp)),
+    *carried(lambda q: q.question.choice),
+)
+"""Mistakes where an index is given."""
 
 WRONG_SUMS: Mistakes = (
     ("noise is missing", lambda q: q.logits),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from npselect.testing.aliases import Array
-from npselect.testing.mistakes import Mistakes, Rows, candidates, mask_of, mean, one_hot, probs
+from npselect.testing.mistakes import Mistakes, Rows, candidates, mask_of, mean, probs
 from npselect.testing.mistakes_backward import of_any
-from npselect.testing.mistakes_forward import carried
+from npselect.testing.mistakes_forward import OF_INDEX
+from npselect.testing.relatives import relatives
 
 __all__ = ["BACKWARD", "FORWARD"]
 
@@ -55,21 +56,15 @@ def _of_the_largest(q: Rows) -> Array:
 
 
 FORWARD: Mistakes = (
-    ("index= is ignored: the largest is selected", lambda q: mask_of(q.w)),
-    ("the index is counted from 1", lambda q: one_hot(q.question.choice - 1, q.w.shape[-1])),
-    ("the first row's index is used in all rows", lambda q: one_hot(0 * q.question.choice + q.question.choice[:1],
-                                                                    q.w.shape[-1])),
-    ("always the first", lambda q: one_hot(0 * q.question.choice, q.w.shape[-1])),
-    ("probs instead of the mask", _p),
-    ("probs instead of the mask", _q),
+    *OF_INDEX,
     ("pi1 instead of the mask", lambda q: (_q(q) + q.selected) / 2),
     ("the surrogate instead of the mask", lambda q: _q(q) + q.selected - _p(q) / 2),
-    *carried(lambda q: q.question.choice),
-)  # fmt: skip
+)
 """Mistakes of the forward pass."""
 
 BACKWARD: Mistakes = (
     *of_any(_right),
+    *relatives("gapped"),
     ("2 J(pi1) g missing its factor 2", lambda q: _of_sample(q) / 2 - _of_probs(_p(q), q) / 2),
     ("the sampled one-hot left out of pi1", lambda q: 2 * _of_probs(_q(q), q) - _of_probs(_p(q), q) / 2),
     ("the sampled one-hot left out of pi1",

@@ -26,7 +26,7 @@ _STEPS = {
 
 
 def with_noise(case: Case, seed: int, operator: str) -> Case | None:
-    """The case with Gumbel noise on one grid for all.
+    """The case with Gumbel noise on one grid for all, and so is what is added: the noise times its `forward_temp`.
 
     None if the grid is too coarse or too small for the case. (The logits of close pairs keep their last places, next to
     which there is room for a little noise.)
@@ -39,13 +39,15 @@ def with_noise(case: Case, seed: int, operator: str) -> Case | None:
     if repeated or "ties" in case.flags or np.any(np.abs(w[finite]) > 10 * largest) or 2 * np.sum(beyond) > beyond.size:
         return None
     noise = np.random.default_rng([20170417, seed]).gumbel(size=w.shape)
-    noise = np.clip(np.round(noise / step) * step, -3.0, 8.0)
+    forward_temp = case.forward_temp  # a power of two
+    grid = max(step, step / forward_temp)
+    noise = np.clip(np.round(noise / grid) * grid, -3.0, 8.0)
     with np.errstate(invalid="ignore"):
         if "pairs" in case.flags:
             noise = np.clip(np.round(4 * noise) / 4, -0.25, 0.25)
         else:
             w = np.where(finite, np.clip(np.round(w / step) * step, -largest, largest), w)
-        logits = np.where(finite, w - noise, w)
+        logits = np.where(finite, w - forward_temp * noise, w)
     dtype = case.logits.dtype
     return replace(case, logits=like(logits.astype(dtype), case.logits), noise=noise.astype(dtype), operator=operator)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple, Self
 
@@ -16,7 +16,7 @@ import numpy as np
 
 import npselect
 from npselect import OPERATORS
-from npselect.testing.aliases import Array, Options, Temp
+from npselect.testing.aliases import Array, Options, Settings, Temp
 
 __all__ = ["Origin", "Question"]
 
@@ -74,20 +74,21 @@ class Question:
     row_temp: Array | None = None
     operator: str = ""
     index: Array | None = None
+    settings: Settings = field(default_factory=dict)
 
     @property
     def group(self) -> str:
-        """``"digits"``, ``"random"``, ``"edge"``, ``"axis"``, ``"where"``, ``"layout"`` or ``"temp"``."""
+        """One of "digits", "random", "edge", "axis", "where", "layout", "temp" and "setting"."""
         return self.name.partition("/")[0]
 
     @property
     def options(self) -> Options:
-        """The options that an implementation must take for this case, by name: some of axis, where, noise and index."""
+        """The options that an implementation must take for this case, by name: axis, where, noise, index, settings."""
         options: Options = {} if self.axis == -1 else {"axis": self.axis}
         for name in ("where", "noise", "index"):
             if getattr(self, name) is not None:
                 options[name] = getattr(self, name)
-        return options
+        return options | dict(self.settings)
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -98,6 +99,21 @@ class Question:
     def given_temp(self) -> Temp:
         """The temperature as an implementation is given it: a float, or an array."""
         return self.temp if self.row_temp is None else self.row_temp
+
+    @property
+    def forward_temp(self) -> float:
+        """What noise is multiplied by, and the temperature."""
+        return float(self.settings.get("forward_temp", 1.0))
+
+    @property
+    def unimix(self) -> float:
+        """The share of the uniform distribution."""
+        return float(self.settings.get("unimix", 0.0))
+
+    @property
+    def gap(self) -> float | str:
+        """By which the selected candidate leads, where it has to."""
+        return self.settings.get("gap", 1.0)
 
     # -------------------------------------------------------------------------------------------- the oracle
 
@@ -188,6 +204,8 @@ class Question:
         """What the choice is the largest of, likewise; if an index is given, 0 there and -inf elsewhere."""
         if self.index is not None:
             return np.where(np.arange(self.w.shape[-1]) == self.choice[:, None], 0.0, -np.inf)
+        if self.unimix and self.drawn_with is not None:
+            return self._log_mixture + self.drawn_with / self.forward_temp
         return self._candidates(self.noise) if self._weighs_logits_alone else self.w
 
     @cached_property
@@ -200,27 +218,52 @@ class Question:
     @property
     def _weighs_logits_alone(self) -> bool:
         """Whether the noise is forgotten once the choice is made."""
-        return OPERATORS[self.operator].functions["backward"].takes_choice
+        return "index" in OPERATORS[self.operator].options
+
+    @property
+    def _log_mixture(self) -> Array:
+        """The logarithm of what is sampled from, -inf at excluded entries."""
+        with np.errstate(all="ignore"):
+            e = np.exp((self.w - np.max(self.w, axis=-1, keepdims=True)) / self.forward_temp)
+            uniform = 1 / np.count_nonzero(self.w > -np.inf, axis=-1, keepdims=True)
+            mixture = (1 - self.unimix) * e / np.sum(e, axis=-1, keepdims=True) + self.unimix * uniform
+            return np.where(self.w > -np.inf, np.log(mixture), -np.inf)
 
     def _candidates(self, noise: Array | None) -> Array:
         w = self.logits.astype(np.float64)
         with np.errstate(invalid="ignore"):
             if noise is not None:
-                w = w + noise.astype(np.float64)
+                w = w + self.forward_temp * noise.astype(np.float64)
         return self.rows(w if self.where is None else np.where(self.where, w, -np.inf))
 
     @property
     def added(self) -> Array | None:
         """The noise that is weighed too, as (rows, K), if there is any."""
-        if self.noise is None or self._weighs_logits_alone:
+        return None if self._weighs_logits_alone else self.drawn_with
+
+    @property
+    def drawn_with(self) -> Array | None:
+        """What is added to the logits before the choice, as (rows, K), if anything is."""
+        if self.noise is None:
             return None
-        return self.rows(np.broadcast_to(self.noise, self.logits.shape))
+        noise = self.rows(np.broadcast_to(self.noise, self.logits.shape))
+        return noise if self.forward_temp == 1 else self.forward_temp * noise.astype(np.float64)
 
     @cached_property
     def temps(self) -> Temp:
-        """The temperature of each row: a float, or (rows, 1) in float64."""
+        """What the weighed logits of each row are divided by: a float, or (rows, 1) in float64.
+
+        That is the temperature times `forward_temp`, rounded to the type that the operators compute in.
+        """
         if self.row_temp is None:
-            return self.temp
+            return self._with_forward_temp(self.temp)
         shape = list(self.logits.shape)
         shape[self.axis] = 1
-        return self.rows(np.broadcast_to(self.row_temp.astype(np.float64), shape))
+        return self._with_forward_temp(self.rows(np.broadcast_to(self.row_temp.astype(np.float64), shape)))
+
+    def _with_forward_temp(self, temp: Temp) -> Temp:
+        if self.forward_temp == 1:
+            return temp
+        wide = np.float64 if self.logits.dtype == np.float64 else np.float32
+        product = (self.forward_temp * np.asarray(temp, np.float64)).astype(wide).astype(np.float64)
+        return product if product.ndim else float(product)

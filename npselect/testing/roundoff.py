@@ -105,6 +105,8 @@ class Arithmetic:
         Whether the logits' logsumexp is subtracted from them before all else, and the gradient is that of both steps.
     by_logarithm : bool
         Of ReinMax: whether its middle softmax is taken again, of its own logarithm, as the published code does.
+    by_moves : bool
+        Of gapped: whether logits are moved by sums, and their mean is subtracted, as the published code does.
     """
 
     depth: Callable[[int], float] | None
@@ -113,6 +115,7 @@ class Arithmetic:
     flushes_subnormals: bool = False
     normalises_logits: bool = False
     by_logarithm: bool = False
+    by_moves: bool = False
 
     @property
     def exact_differences(self) -> bool:
@@ -221,8 +224,12 @@ def row_of(
     dtype: npt.DTypeLike,
     arithmetic: Arithmetic,
     noise: npt.ArrayLike | None = None,
+    further: tuple[Array, Array] | None = None,
 ) -> Row:
-    """The errors of ``softmax(logits / temp)``. Parameters as in `npselect.testing.tolerance.soft`."""
+    """The errors of ``softmax(logits / temp)``. Parameters as in `npselect.testing.tolerance.soft`.
+
+    `further` is how far exponents may be too large, and too small, for what was done to the logits before.
+    """
     form = Format.of(dtype)
     w, temp = (np.asarray(as_numpy_sees(values)).astype(np.float64) for values in (logits, temp))
     if w.ndim == 0 or w.shape[-1] == 0:
@@ -240,12 +247,16 @@ def row_of(
     reach = np.where(candidates, sizes, 0.0) + np.take_along_axis(sizes, m, axis=-1)
     tau = 2 * np.abs(t) if arithmetic.exact_differences else reach / temp + 3 * np.abs(t)
     x, exp_error = form.unit * tau, 2 * arithmetic.exp_ulp * form.unit
+    x, down = (x, x) if further is None else (x + further[0], x + further[1])
     rho = arithmetic.rescaled(w, form)
     rise = np.where(candidates, np.where(x < 1, e * np.expm1(np.minimum(x, 1)), np.exp(t + x) - e), 0.0) + e * exp_error
     s = sum_of_row(e)
     p = e / s
-    fall = np.minimum(sum_of_row(p * (exp_error + rho - np.expm1(-x))) + arithmetic.summed(p, form) + form.unit, 1.0)
+    drop = p * (exp_error + rho - np.expm1(-down))
+    fall = np.minimum(sum_of_row(drop) + arithmetic.summed(p, form) + form.unit, 1.0)
     p_pi = rise / s + (p + rise / s) * (fall / (1 - fall))
+    if further is not None:  # else what rises most is more than what falls most
+        p_pi = np.maximum(p_pi, drop + p * (sum_of_row(rise / s + p * rho) + arithmetic.summed(p, form) + form.unit))
     least = form.lost(arithmetic.flushes_subnormals)
     return Row(form, arithmetic, least, temp, t, p, p_pi, rho, m, candidates)
 

@@ -13,6 +13,7 @@ import numpy as np
 from npselect.testing.aliases import Array, Dtype, Json
 from npselect.testing.case import Case
 from npselect.testing.dtypes import DTYPES, floating_dtype
+from npselect.testing.families import Family
 from npselect.testing.patterns import values
 from npselect.testing.profile import STANDARD, Profile
 from npselect.testing.vectors import ANSWERS, SCHEMA, WRITTEN
@@ -162,6 +163,7 @@ _KINDS = {
     str: "a string",
     int: "an integer",
     list: "an array",
+    dict: "an object",
     (str, type(None)): "a string or null",
     (list, type(None)): "an array or null",
 }
@@ -177,7 +179,8 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
     """The case that an entry is."""
     family = WRITTEN[operator]
     indexed = "index" in family.given
-    _keys(entry, _ENTRY | ({"index": list} if indexed else {}))
+    further = {"index": list} if indexed else {}
+    _keys(entry, _ENTRY | further | ({"settings": dict} if "settings" in entry else {}))
     prefix = f"{family.prefix}{dtype.name}/"
     name, error = entry["id"].removeprefix(prefix), entry["error"]
     if not entry["id"].startswith(prefix) or name.partition("/")[0] != entry["group"]:
@@ -236,6 +239,7 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
         tuple(entry["flags"]),
         operator=operator,
         index=integers("index", rows).reshape(_without(shape, axis)) if indexed else None,
+        settings=_settings(entry.get("settings", {}), family),
     )
     if error is None:
         bound = floats("bound", np.dtype(np.float64))
@@ -246,6 +250,24 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
             mask=floats("mask"), grad_logits=floats("grad_logits"), bound=bound, stored_judged=bools("judged", rows)
         )
     return case
+
+
+def _settings(given: Json, family: Family) -> dict[str, float | str]:
+    """What an entry sets, by name: words as they are, numbers from their bits."""
+    known = {name for one in family.settings for name in one}
+    found: dict[str, float | str] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"settings has {name!r}, which operator {family.name} does not take")
+        if value == "adaptive" and name == "gap":
+            found[name] = value
+            continue
+        try:
+            (number,) = values([value], np.dtype(np.float64))
+        except ValueError as wrong:
+            raise ValueError(f"settings[{name!r}]{str(wrong).removeprefix('[0]')}") from None
+        found[name] = float(number)
+    return found
 
 
 def _without(shape: list[int], axis: int) -> list[int]:

@@ -80,6 +80,7 @@ def bound(case: Case, profile: Profile) -> Array:
         terms = (errors + relative * (grads + errors)) * size / temps
         lost = least * (1 + 1 / temps + (grads + errors) * (1 + temps))
         total = summed(case, np.sum(np.where(case.w > -np.inf, terms + lost, 0.0), axis=-1)) + form.tiny
+        total = total * case.forward_temp  # the derivative by temp of the product of both
         exact = np.asarray(case.grad_temp, np.float64)
         return total.reshape(exact.shape) + tolerance.ulp(exact, case.logits.dtype) / 2
 

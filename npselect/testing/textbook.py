@@ -6,15 +6,16 @@ stagnate: `wide` hands over float32.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from npselect.testing.aliases import Array, Function
 
-__all__ = ["REINMAX", "SURROGATE", "Textbook", "one_hot", "softmax", "wide"]
+__all__ = ["SURROGATE", "TEXTBOOKS", "Textbook", "adaptive_gap", "one_hot", "softmax", "wide"]
 
 Softmax = Callable[[Array], Array]
 
@@ -53,25 +54,97 @@ def jacobian_times(p: Array, g: Array) -> Array:
     return np.asarray(p * (g - np.sum(p * g, axis=-1, keepdims=True)))
 
 
-def _forward(logits: Array, temp: float, noise: Array | None = None) -> Array:  # noqa: ARG001 the mask has no temp
-    return one_hot(logits if noise is None else logits + noise)
+def _forward(
+    logits: Array,
+    temp: float,  # noqa: ARG001 the mask has no temp
+    noise: Array | None = None,
+    forward_temp: float = 1.0,
+) -> Array:
+    return one_hot(_perturbed(logits, noise, forward_temp))
+
+
+def _perturbed(logits: Array, noise: Array | None, forward_temp: float) -> Array:
+    if noise is None:
+        return logits
+    return (logits if forward_temp == 1 else logits / logits.dtype.type(forward_temp)) + noise
 
 
 def _backward(
-    grad_mask: Array, logits: Array, temp: float, noise: Array | None = None, softmax: Softmax = softmax
+    grad_mask: Array,
+    logits: Array,
+    temp: float,
+    noise: Array | None = None,
+    forward_temp: float = 1.0,
+    softmax: Softmax = softmax,
 ) -> Array:
-    w = logits if noise is None else logits + noise
-    return jacobian_times(softmax(w / temp), grad_mask) / temp
+    w = _perturbed(logits, noise, forward_temp)
+    return np.asarray(jacobian_times(softmax(w / temp), grad_mask) / (logits.dtype.type(forward_temp) * temp))
 
 
 SURROGATE = Textbook(_forward, _backward)
 """The hard choice, and the gradient of the softmax; of the logits, or of their sums with the noise."""
 
 
-def _at(logits: Array, temp: float, index: Array) -> Array:  # noqa: ARG001 the mask has no temp
+def _at(
+    logits: Array,
+    temp: float,  # noqa: ARG001 the mask has no temp
+    index: Array,
+    **_: float | str,
+) -> Array:
     mask = np.zeros_like(logits)
     np.put_along_axis(mask, index[..., None], 1, axis=-1)
     return mask
+
+
+def _of_the_mixture(
+    grad_mask: Array,
+    logits: Array,
+    temp: float,
+    index: Array,  # noqa: ARG001 the gradient is that of the probabilities
+    forward_temp: float = 1.0,
+    unimix: float = 0.0,
+    softmax: Softmax = softmax,
+) -> Array:
+    both = logits.dtype.type(forward_temp) * temp
+    return np.asarray(logits.dtype.type(1 - unimix) * jacobian_times(softmax(logits / both), grad_mask) / both)
+
+
+_CATEGORICAL = Textbook(_at, _of_the_mixture)
+"""The mask of an index, and the gradient of the probabilities, ``(1 - unimix) softmax(logits / T) + unimix / n``."""
+
+
+def _of_the_gap(
+    grad_mask: Array,
+    logits: Array,
+    temp: float,
+    index: Array,
+    gap: float | str = 1.0,
+    softmax: Softmax = softmax,
+) -> Array:
+    drawn = _at(logits, temp, index) == 1
+    top = np.max(logits, axis=-1, keepdims=True)
+    least: Array = np.asarray(gap, logits.dtype) if gap != "adaptive" else adaptive_gap(logits, drawn)
+    moved = np.where(drawn, top, np.minimum(logits, top - least))
+    return np.asarray(jacobian_times(softmax(moved / temp), grad_mask) / temp)
+
+
+def adaptive_gap(logits: Array, drawn: Array) -> Array:
+    """``-log(1 - p_d) / p_d`` of each row, (rows, 1), by the log-odds ``L = log(p_d / (1 - p_d))``.
+
+    That is ``log(1 + exp(L)) (1 + exp(-L))``: 1 where p_d vanishes, and infinite where there is nothing else.
+    """
+    own = np.sum(np.where(drawn, logits, 0), axis=-1, keepdims=True, dtype=logits.dtype)
+    others = np.where(drawn, logits.dtype.type(-np.inf), logits)
+    top = np.max(others, axis=-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        rest = np.sum(np.exp(others - np.where(top > -np.inf, top, 0)), axis=-1, keepdims=True)
+        odds = own - (np.where(top > -np.inf, top, 0) + np.log(rest))
+        whole = np.logaddexp(odds.dtype.type(0), odds) * (1 + np.exp(-odds))
+        return np.asarray(np.where(odds > -35, whole, 1), logits.dtype)
+
+
+_GAPPED = Textbook(_at, _of_the_gap)
+"""The mask of an index, and the gradient of the softmax of logits of which that leads by a gap (arXiv:2206.07235)."""
 
 
 def _second_order(grad_mask: Array, logits: Array, temp: float, index: Array, softmax: Softmax = softmax) -> Array:
@@ -79,20 +152,33 @@ def _second_order(grad_mask: Array, logits: Array, temp: float, index: Array, so
     return 2 * jacobian_times(middle, grad_mask) - jacobian_times(softmax(logits), grad_mask) / 2
 
 
-REINMAX = Textbook(_at, _second_order)
+_REINMAX = Textbook(_at, _second_order)
 """The mask of an index, and ReinMax as it is published (arXiv:2304.08612)."""
+
+
+TEXTBOOKS: Mapping[str, Textbook] = MappingProxyType(
+    {
+        "straight_through": SURROGATE,
+        "gumbel_softmax": SURROGATE,
+        "categorical": _CATEGORICAL,
+        "reinmax": _REINMAX,
+        "gapped": _GAPPED,
+    }
+)
+"""By the operators' names."""
 
 
 def wide(function: Function) -> Function:
     """In float32 at least, the result in the dtype of the first array; integers stay as they are."""
 
     @wraps(function)
-    def call(*arguments: Array, **given: Array | None) -> Array:
+    def call(*arguments: Array, **given: Array | float | str | None) -> Array:
         form = arguments[0].dtype
         to = np.float64 if form == np.float64 else np.float32
         widened = partial(np.asarray, dtype=to)
         options = {
-            name: array if array is None or array.dtype.kind == "i" else widened(array) for name, array in given.items()
+            name: widened(value) if isinstance(value, np.ndarray) and value.dtype.kind != "i" else value
+            for name, value in given.items()
         }
         return np.asarray(function(*map(widened, arguments), **options), form)
 

@@ -28,7 +28,7 @@ from npselect.testing.case import Case
 from npselect.testing.cases import all_cases
 from npselect.testing.compare import within_rounding
 from npselect.testing.dtypes import DTYPES, floating_dtype
-from npselect.testing.families import FAMILIES, family_of
+from npselect.testing.families import FAMILIES, Family, family_of
 from npselect.testing.patterns import patterns
 from npselect.testing.profile import STANDARD
 
@@ -93,7 +93,7 @@ def write_vectors(
     forms = _listed("dtypes", dtypes, [*DTYPES], _dtype_name)
     names = [*WRITTEN] if operators is None else _listed("operators", operators, [*WRITTEN], _name)
     asked = {
-        f"{family.name}-{form}.json": (family.name, form, all_cases(floating_dtype(form), family.temp, family.module))
+        f"{family.name}-{form}.json": (family.name, form, _cases(family, form))
         for family in map(WRITTEN.__getitem__, names)
         for form in forms
     }
@@ -133,6 +133,12 @@ def _name(operator: object) -> str:
     return family_of(operator, WRITTEN.values()).name
 
 
+def _cases(family: Family, form: str) -> list[Case]:
+    """All but those that give another option than the operator's cases do."""
+    cases = all_cases(floating_dtype(form), family.temp, family.module)
+    return [case for case in cases if not case.options.keys() & {*family.may_give}]
+
+
 def _shortened(case: Case) -> Iterator[Case]:
     """The case, if it is small enough; else its first rows, which are a case as well; or nothing."""
     choices = case.logits.shape[-1]
@@ -166,6 +172,7 @@ def _entry(case: Case) -> Json:
         "logits": patterns(case.logits),
         "noise": None if noise is None else patterns(noise),
         **({} if case.index is None else {"index": case.index.reshape(-1).tolist()}),
+        **({} if not case.settings else {"settings": {name: _setting(one) for name, one in case.settings.items()}}),
         "where": None if where is None else where.tolist(),
         "grad_mask": patterns(case.grad_mask),
     }
@@ -178,6 +185,11 @@ def _entry(case: Case) -> Json:
         "judged": judged.tolist(),
         "near_ties": _near_ties(case, judged).tolist(),
     }
+
+
+def _setting(value: float | str) -> str:
+    """A word, or the bits of a number in float64."""
+    return value if isinstance(value, str) else patterns(np.array([value], np.float64))[0]
 
 
 def _near_ties(case: Case, judged: Array) -> Array:

@@ -231,3 +231,16 @@ def test_an_exact_zero_ends_the_search_for_digits() -> None:
     w = np.array([[0.1, 0.7, -0.4]] * 2)
     g = np.array([[0.3, -0.2, 0.9]])
     assert st.backward_temp(np.concatenate([g, -g]), w, 0.7, backend="reference") == 0
+
+
+def test_what_cancels_and_its_quotients_are_known_to_be_uncertain() -> None:
+    """0, give or take 2**-107: nothing is known of it, and a small divisor must not hide that."""
+    almost = Wide.of(np.array([1.0]))._replace(error=np.array([2.0**-108]))
+    nothing = almost - Wide.of(np.array([1.0]))
+    assert exact(nothing) == [0]
+    assert not nothing.rounded("float64")[1].any()
+    for small in (2.0**-113, 1.0, 2.0**900):
+        quotient = nothing / Wide.of(np.array([small]))
+        assert_within_stated_error(quotient, [-(Fraction(2) ** -107) / Fraction(small)], None)
+        assert not quotient.rounded("float64")[1].any()
+    assert (nothing / Wide.of(np.array([2.0**1000]))).rounded("float32")[1].all()  # where 0 is right

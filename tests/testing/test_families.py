@@ -14,12 +14,13 @@ from npselect import bench, gumbel_softmax, straight_through, testing
 from npselect.bench.first_call import FIRST_CALLS
 from npselect.bench.peers import PEERS
 from npselect.testing.families import FAMILIES, GIVEN, by_default, family_of, family_of_id
+from npselect.testing.implementation import OPTIONS, SETTINGS
 from npselect.testing.selection_cases import LAYERS
-from npselect.testing.textbook import wide
+from npselect.testing.textbook import TEXTBOOKS, wide
 from npselect.testing.vectors import WRITTEN
 
 ROOT = Path(__file__).parents[2]
-EITHER = r"it takes npselect\.straight_through(, npselect\.gumbel_softmax or npselect\.reinmax| or .*softmax)$"
+EITHER = r"it takes npselect\.straight_through(, npselect\.gumbel_softmax, .* or npselect\.gapped| or .*softmax)$"
 
 
 def small(family, dtype="float32"):
@@ -27,15 +28,18 @@ def small(family, dtype="float32"):
 
 
 def test_every_operator_has_a_record():
-    assert [*FAMILIES] == [*npselect.OPERATORS]
+    assert {*FAMILIES} == {*npselect.OPERATORS}  # in the order in which they came: see `by_default`
     for name, family in FAMILIES.items():
         assert family.name == name
         assert family.module is getattr(npselect, name)
-        assert set(family.given) <= set(npselect.OPERATORS[name].options) & set(GIVEN)
+        assert {*family.given, *family.may_give} <= set(npselect.OPERATORS[name].options) & set(GIVEN)
+        assert {*family.takes} == set(npselect.OPERATORS[name].options) & ({*family.takes} | {*SETTINGS})
+        assert family.takes <= {*OPTIONS}
+        assert family.textbook is TEXTBOOKS[name]
         assert bool(family.given) == bool(npselect.OPERATORS[name].options)
         assert family.temp == npselect.OPERATORS[name].temp
         assert {"forward", "backward"} <= npselect.OPERATORS[name].functions.keys()
-    named = [(family.forward_mistakes, family.backward_mistakes) for family in FAMILIES.values()]
+    named = [family.backward_mistakes for family in FAMILIES.values()]
     assert len(set(named)) == len(named)  # every operator has mistakes of its own
     assert len({family.prefix for family in FAMILIES.values()}) == len(FAMILIES)
 
@@ -46,7 +50,7 @@ def test_cases_know_their_operator(family):
         assert case.family is family
         assert case.id.startswith(f"{family.prefix}float32/")
         assert family_of_id(case.id) is family
-        assert len({*family.given} & case.options.keys()) == bool(family.given)
+        assert len({*GIVEN} & case.options.keys()) == bool(family.given)
     case = small(family)[-1]
     np.testing.assert_array_equal(testing.find_case(case.id).logits, case.logits)
     assert case.part(slice(1)).family is family
@@ -88,7 +92,8 @@ def test_a_wrong_textbook_is_refused_with_its_cause(family):
     def backward(grad_mask, logits, temp, **given):
         return temp * family.textbook.backward(grad_mask, logits, temp, **given)
 
-    subject = SimpleNamespace(forward=wide(family.textbook.forward), backward=wide(backward), options=family.given)
+    options = {*family.given, *family.takes} - {*family.may_give}
+    subject = SimpleNamespace(forward=wide(family.textbook.forward), backward=wide(backward), options=options)
     report = testing.check(subject, operator=family.module, cases=small(family))
     cause = "multiplied by temp" if family.name == "reinmax" else "1/temp is missing"
     assert report.likely_cause == f"backward: {cause}"

@@ -289,7 +289,7 @@ def test_tampered_index(folder, tmp_path, validator, change):
         assert not validator.is_valid(whole)
 
 
-def test_an_index_belongs_to_reinmax(folder, tmp_path, validator):
+def test_an_index_belongs_to_who_takes_one(folder, tmp_path, validator):
     whole = read(folder, *SMALL)
     whole["cases"] = whole["cases"][:1]
     whole["cases"][0]["index"] = [0] * whole["cases"][0]["shape"][0]
@@ -297,6 +297,32 @@ def test_an_index_belongs_to_reinmax(folder, tmp_path, validator):
     assert not validator.is_valid(whole)
     with pytest.raises(ValueError, match="has 'index', which npselect-vectors/1 does not know"):
         testing.load_vectors(tmp_path / "tampered.json")
+
+
+SETTINGS = {
+    "is no number": ({"gap": "large"}, "settings['gap'] is \"large\""),
+    "of another": ({"unimix": "f64:3fe0000000000000"}, "settings has 'unimix', which operator gapped does not take"),
+    "of nobody": ({"margin": "f64:3fe0000000000000"}, "settings has 'margin', which operator gapped does not take"),
+    "is no object": ([], "settings is []; expected an object"),
+    "is a number of JSON": ({"gap": 1.0}, "settings['gap'] is 1.0"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_tampered_settings(folder, tmp_path, validator, name):
+    whole = read(folder, "gapped", "float32")
+    named = {case["id"]: case for case in whole["cases"]}
+    whole["cases"] = [named["gapped/float32/setting/gap=adaptive, where"]]
+    assert whole["cases"][0]["settings"] == {"gap": "adaptive"}
+    validator.validate(whole)
+    whole["cases"][0]["settings"], message = SETTINGS[name]
+    path = tmp_path / "tampered.json"
+    path.write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=r"case 'gapped/float32/setting/gap=adaptive, where': ") as raised:
+        testing.load_vectors(path)
+    assert message in str(raised.value)
+    if name != "of another":
+        assert not validator.is_valid(whole)
 
 
 @pytest.mark.parametrize("change", [tampered(change) for change in BY_SCHEMA + BEYOND_SCHEMA])

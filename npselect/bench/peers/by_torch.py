@@ -39,10 +39,28 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
             return torch.nn.functional.gumbel_softmax(logits, tau=temp, hard=True)
         return select(logits + draw(logits))
 
+    def sampled(logits: Tensor) -> Tensor:
+        """The mask of a sample of the softmax."""
+        index = (logits + draw(logits)).detach().argmax(-1, keepdim=True)
+        return torch.zeros_like(logits).scatter_(-1, index, 1.0)
+
+    def of_sample(logits: Tensor) -> Tensor:
+        """Straight-through of a sample, as distributions have it, with a temperature."""
+        probs = torch.softmax(logits / temp, -1)
+        return probs + (sampled(logits) - probs).detach()
+
+    def moved(logits: Tensor) -> Tensor:
+        """GST as it is published, with a gap of 1; but for the row's mean, which costs small gradients their digits."""
+        mask, fixed = sampled(logits), logits.detach()
+        top = fixed.max(-1, keepdim=True).values
+        up = top - (fixed * mask).sum(-1, keepdim=True)
+        down = (fixed - top + 1.0).clamp(min=0.0) * (1 - mask)
+        probs = torch.softmax((logits + (up * mask - down)) / temp, -1)
+        return probs + (mask - probs).detach()
+
     def second_order(logits: Tensor) -> Tensor:
         """ReinMax as it is published."""
-        index = (logits + draw(logits)).detach().argmax(-1, keepdim=True)
-        mask = torch.zeros_like(logits).scatter_(-1, index, 1.0)
+        mask = sampled(logits)
         middle = (torch.softmax(logits.detach() / temp, -1) + mask) / 2
         pi = torch.softmax((middle.log() - logits).detach() + logits, -1)
         surrogate = 2 * pi - torch.softmax(logits, -1) / 2
@@ -62,6 +80,7 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
         return differentiated(
             torch, run(choose), [tensor(torch, problem.x), logits], tensor(torch, problem.grad_chosen)
         )
+    samplers = {"categorical": of_sample, "reinmax": second_order, "gapped": moved}
     grad_mask = tensor(torch, problem.grad_mask)
     if not problem.draws:
         return differentiated(torch, run(select), [logits], grad_mask)
@@ -76,7 +95,7 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
 
     return differentiated(
         torch,
-        run(second_order if problem.operator == "reinmax" else sample),
+        run(samplers.get(problem.operator, sample)),
         [logits],
         grad_mask,
         noise=noise,

@@ -36,7 +36,7 @@ def as_logits(temp: Temp, logits: Array) -> Array:
 
 def given_options(options: Options, tensor: Function) -> Options:
     """The options as `fn` takes them."""
-    return {option: value if option == "axis" else tensor(value) for option, value in options.items()}
+    return {option: tensor(value) if isinstance(value, np.ndarray) else value for option, value in options.items()}
 
 
 def of_type(types: Tensor, mask: Tensor, fn: Function) -> Tensor:
