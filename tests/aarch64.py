@@ -103,6 +103,8 @@ def arrays(dtype: str) -> dict[str, Any]:
         "wide_row": np.zeros(3, compute),
         "numbers": np.zeros(3, np.uint64),
         "number": np.uint64(0),
+        "factor": compute.type(1),
+        "wide64": np.zeros((2, 3)),
         "int": 0,
     }
 
@@ -120,15 +122,17 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
                 named = {"start": "int", "stop": "int", "x": "wide", "choice": "index"}
+                named |= dict.fromkeys(("scale", "mix", "gap"), "temp")
                 named |= {"out": outs[name]} if name in outs else {}
+                named |= {"x": "wide64", "out": "wide"} if name == "log_rows" else {}
                 room = module.__name__.rpartition(".")[2]
                 found[f"{room}.{name}"] = kernel, [named.get(each, each) for each in arguments]
     others = {
         "draw": ["number", "number", "wide_row"],
         "draw_at": ["number", "numbers", "wide_row"],
-        "perturb": ["row", "number", "number", "wide_row"],
-        "perturb_at": ["row", "number", "numbers", "wide_row"],
-        "add_rows": ["logits", "wide", "wide"],
+        "perturb": ["row", "number", "number", "factor", "wide_row"],
+        "perturb_at": ["row", "number", "numbers", "factor", "wide_row"],
+        "add_rows": ["logits", "wide", "factor", "wide"],
     }
     return found | {f"noise.{name}": (getattr(noise, name), names) for name, names in others.items()}
 

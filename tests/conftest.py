@@ -14,8 +14,9 @@ import children
 import pytest
 from hypothesis import settings
 
-# For a process of their own, see test_cuda.py and test_cuda_driver.py.
-collect_ignore = ["fakes"]
+# fakes are for a process of their own, see test_cuda.py and test_cuda_driver.py. types would compile kernels in each
+# process that collects tests; test_types.py runs what is there.
+collect_ignore = ["fakes", "types"]
 collect_ignore_glob = ["*conftest.py"]  # several files of one name, which hold no doctests
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -42,6 +42,7 @@ __all__ = [
     "mixture_entry",
     "near_weight",
     "per_weight",
+    "quick_log",
     "reinmax_cross",
     "reinmax_entry",
     "reinmax_selected",
@@ -156,6 +157,21 @@ def log(x: Number) -> Number:
         return np.float64(-np.inf) if x == 0 else x
     high, _, _ = log_triple_word(x, np.float64(0), np.float64(0))
     return high
+
+
+_MARGIN = np.float64(2.0**-43)  # twice as much as `quick_minus_log` may be wrong by, relatively
+
+
+@formula
+def quick_log(x: Number) -> Number:
+    """``log(x)`` of a float64 rounded to float32: by the quick logarithm, unless that leaves it in doubt."""
+    if x > 0:
+        y = -quick_minus_log(x)
+        margin = abs(y) * _MARGIN
+        low, high = np.float32(y - margin), np.float32(y + margin)
+        if low == high:
+            return low
+    return np.float32(log(x))
 
 
 # ------------------------------------------------------------------------------------------------ a row's end

@@ -93,7 +93,7 @@ def test_what_is_not_protected_is_another() -> None:
 
     def added(kernel: Any) -> str:
         out = np.empty_like(logits)
-        kernel(logits, added_to, out)
+        kernel(logits, added_to, np.float32(1), out)
         return digest([out])
 
     expected = added(protected)

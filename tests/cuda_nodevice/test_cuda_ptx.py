@@ -34,6 +34,8 @@ from npselect._gpu.copy import copy_kernel  # noqa: E402
 from npselect._gpu.intrinsics import simulated  # noqa: E402
 from npselect.tiers.cuda import gather as device_selection  # noqa: E402
 from npselect.tiers.cuda import rows  # noqa: E402
+from npselect.tiers.cuda.gapped import gapped  # noqa: E402
+from npselect.tiers.cuda.kernels import mixture  # noqa: E402
 from npselect.tiers.cuda.noise import draw  # noqa: E402
 from npselect.tiers.cuda.plan import plan, variant_for  # noqa: E402
 from npselect.tiers.cuda.reinmax import reinmax  # noqa: E402
@@ -208,7 +210,11 @@ def test_other_types(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize(("choices", "aligned"), [(128, True), (1024, True), (10, False), (1001, False)])
-@pytest.mark.parametrize("kernel", [reinmax, choice, mask_at], ids=["reinmax", "choice", "mask_at"])
+@pytest.mark.parametrize(
+    "kernel",
+    [reinmax, gapped, mixture, choice, mask_at],
+    ids=["reinmax", "gapped", "mixture", "choice", "mask_at"],
+)
 def test_choose_and_weigh(kernel, choices, aligned, tmp_path):
     check_compiled(kernel.of(variant_for(kernel, F32, F32, "none", choices, aligned)), tmp_path)
 

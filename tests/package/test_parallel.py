@@ -20,8 +20,18 @@ import pytest
             "tests/testing/test_vectors",
         ),
         ("README.md::README.md", "README.md"),
+        (
+            "tests/cpu/test_cpu.py::test_processors[haswell-float32]",
+            "tests/cpu/test_cpu.py::test_processors[haswell-float32]",
+        ),
     ],
 )
 def test_groups(nodeid: str, expected: str) -> None:
     parallel = pytest.importorskip("parallel", reason="pytest-xdist is not installed")
     assert parallel.group(nodeid) == expected
+
+
+def test_what_takes_longest_begins_first() -> None:
+    parallel = pytest.importorskip("parallel", reason="pytest-xdist is not installed")
+    groups = {"README.md": 1, "float32": 300, "tests/cpu/test_cpu.py::test_processors[haswell-float32]": 1}
+    assert sorted(groups, key=lambda name: parallel.place(name, groups[name])) == [*groups][::-1]

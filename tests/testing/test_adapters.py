@@ -25,8 +25,15 @@ from npselect.testing import adapters
 
 
 @pytest.mark.frameworks
-@of_every_subject
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(  # every dtype by one subject of a framework: arrays are the adapter's, not the subject's
+    ("framework", "name", "dtype"),
+    [
+        (framework, name, dtype)
+        for framework, names in SUBJECTS.items()
+        for name, dtypes in zip(names, (DTYPES, ["float32"]), strict=True)
+        for dtype in dtypes
+    ],
+)
 def test_agrees_with_npselect(framework, name, dtype):
     subject = getattr(example(framework), name)
     _, _, noise, where = inputs(dtype)
@@ -113,8 +120,9 @@ def variants(framework, inductor):
 @pytest.mark.parametrize(
     ("dtype", "entries"),
     [
-        *((dtype, 2**16) for dtype in ("bfloat16", "float32", "float64")),
-        *(pytest.param(dtype, 2**20, marks=pytest.mark.slow) for dtype in ("bfloat16", "float32")),
+        ("bfloat16", 2**16),
+        ("float32", 2**16),
+        pytest.param("bfloat16", 2**20, marks=pytest.mark.slow),
     ],
 )
 def test_many_entries_are_accepted(framework, dtype, entries, record):
@@ -154,7 +162,7 @@ def asked_of(framework, *arguments):
 
 @pytest.mark.frameworks
 @of_every_subject
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_examples_pass_the_check(framework, name, dtype):
     cases = asked_of(framework, dtype)
     report = testing.check(getattr(example(framework), name), dtypes=dtype, cases=cases)

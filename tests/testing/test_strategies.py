@@ -87,9 +87,13 @@ def test_some_faults_are_found():
 
 @pytest.mark.slow
 def test_faults_are_found():
+    """Most of them in short rows; those that are left, in rows of any length."""
     subjects = {name: implementation(fault.forward, fault.backward) for name, fault in faults.FAULTS.items()}
     assert len(subjects) > 70
-    assert unfound(strategies.cases("float32"), made(subjects)) <= MISSED
+    left = unfound(strategies.cases("float32", longest=0), made(subjects))
+    assert len(left) < 20
+    long = {name: subject for name, subject in subjects.items() if name in left}
+    assert unfound(strategies.cases("float32"), made(long)) <= MISSED
 
 
 def test_faults_with_options_are_found():
@@ -108,7 +112,7 @@ def test_faults_with_noise_are_found():
             subjects[f"{name}, {' and '.join(sorted(passes))}"] = test_faults_options.noise_mistaken(
                 **dict.fromkeys(passes, change)
             )
-    assert unfound(strategies.cases("float32", operator=gumbel_softmax), made(subjects)) == set()
+    assert unfound(strategies.cases("float32", operator=gumbel_softmax, longest=0), made(subjects)) == set()
 
 
 @pytest.mark.slow
@@ -129,7 +133,7 @@ def test_faults_of_reinmax_are_found():
             return fault(w, temp, index).astype(w.dtype)
 
         subjects[f"forward: {name}"] = implementation(forward, right)
-    assert unfound(strategies.cases("float32", operator=reinmax), made(subjects)) == set()
+    assert unfound(strategies.cases("float32", operator=reinmax, longest=600), made(subjects)) == set()
 
 
 @pytest.mark.slow
@@ -145,7 +149,7 @@ def test_state_between_calls_and_layouts_are_found():
         return soft_gradient(g, logits, temp)
 
     subjects |= made({"Fortran order": implementation(hard, of_columns)})
-    assert unfound(strategies.cases("float32"), subjects) == set()
+    assert unfound(strategies.cases("float32", longest=0), subjects) == set()
 
 
 # ------------------------------------------------------------------------------------------------ honest code
@@ -160,11 +164,14 @@ def test_state_between_calls_and_layouts_are_found():
     ],
 )
 def test_honest_code_is_accepted(dtype, operator):
-    """Of rows as they are drawn here there are none among the cases of `check`; the bound holds for these too."""
+    """Of rows as they are drawn here there are none among the cases of `check`; the bound holds for these too.
+
+    Honest code in rows of 100,000 is in test_check_accepts.py.
+    """
     chosen = {} if operator is None else {"operator": operator}
 
     @FIXED
-    @given(strategies.cases(dtype, options=["axis", "where"], **chosen))
+    @given(strategies.cases(dtype, options=["axis", "where"], longest=1000, **chosen))
     def ask(case):
         for name, (forward, backward) in HONEST.items():
             testing.assert_conforms(with_options(forward, backward, __name__=name), cases=[case], **chosen)

@@ -20,9 +20,13 @@ from npselect.testing.cases import rounded
 NARROW = ["float16", "bfloat16"]
 MILLION = 10**6
 RANDOM = {2: 60_000, 3: 50_000, 10: 40_000, 100: 2500, 1000: 250}  # choices: rows
-of_many = pytest.mark.parametrize(
-    "part", [pytest.param(10, id="a tenth"), pytest.param(1, id="all", marks=pytest.mark.slow)]
-)
+
+
+def of_many(dtypes, of_all=()):
+    """A tenth of the values in each dtype; in the long sweeps all, in those that tell."""
+    tenths = [pytest.param(dtype, 10, id=f"{dtype}-a tenth") for dtype in dtypes]
+    every = [pytest.param(dtype, 1, id=f"{dtype}-all", marks=pytest.mark.slow) for dtype in of_all]
+    return pytest.mark.parametrize(("dtype", "part"), tenths + every)
 
 
 # ------------------------------------------------------------------------------------------------ millions of values
@@ -75,8 +79,7 @@ def accepted(subject, cases, record, what, **options):
     return sum(outcome.judged_rows * case.logits.shape[case.axis] for case, outcome in passed)
 
 
-@of_many
-@pytest.mark.parametrize("dtype", DTYPES)
+@of_many(DTYPES, ["bfloat16", "float32"])
 @pytest.mark.parametrize("name", HONEST)
 def test_many_honest_values_are_within_the_bound(name, dtype, part, record):
     subject = with_options(*HONEST[name])
@@ -85,17 +88,15 @@ def test_many_honest_values_are_within_the_bound(name, dtype, part, record):
     assert accepted(subject, adversarial_cases(dtype, part), record, "adversarial") > MILLION // 4 // part
 
 
-@of_many
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@of_many(["float16", "float32", "float64"])
 def test_many_values_of_the_example(dtype, part, record):
     example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "numpy_select.py"))
     subject = implementation(example["forward"], example["backward"])
     assert accepted(subject, random_cases(dtype, part), record, "random") > MILLION // part
 
 
-@of_many
+@of_many(DTYPES, ["bfloat16"])
 @pytest.mark.frameworks
-@pytest.mark.parametrize("dtype", DTYPES)
 def test_many_values_of_gumbel_softmax_of_pytorch(dtype, part, record):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -113,8 +114,7 @@ def test_many_values_of_gumbel_softmax_of_pytorch(dtype, part, record):
     assert testing.check(subject, dtypes=dtype, operator=gumbel_softmax).ok
 
 
-@of_many
-@pytest.mark.parametrize("dtype", DTYPES)
+@of_many(DTYPES, DTYPES)
 def test_many_values_of_our_own_are_within_the_tight_bound(dtype, part, record):
     def columns(case):
         names = ("logits", "grad_mask", "where", "noise")
@@ -144,8 +144,7 @@ MUTANTS = {
 }
 
 
-@of_many
-@pytest.mark.parametrize("dtype", DTYPES)
+@of_many(DTYPES)
 @pytest.mark.parametrize("name", MUTANTS)
 def test_mutants_do_not_hide_below_the_bound(name, dtype, part):
     """Three in four of their values are beyond it; in 16 bits, where bounds are wide, one in eight."""

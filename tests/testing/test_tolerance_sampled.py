@@ -73,8 +73,9 @@ def judged(y, grad, g, logits, temp, recovered=None):
     return off[bound > 0] / bound[bound > 0], tells
 
 
-@pytest.mark.parametrize("part", [pytest.param(10, id="a tenth"), pytest.param(1, id="all", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(  # in wider dtypes the errors are a tenth of the bound
+    ("dtype", "part"), [*((dtype, 10) for dtype in DTYPES), pytest.param("bfloat16", 1, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", HONEST)
 def test_many_honest_values_are_within_the_bound(name, dtype, part, record):
     probs, behind = HONEST[name]

@@ -6,7 +6,7 @@ import json
 
 import jsonschema
 import pytest
-from written_vectors import FILES, SMALL, read
+from written_vectors import FILES, OPERATORS, SMALL, read
 
 from npselect import testing
 
@@ -21,8 +21,13 @@ def validator(folder):
     return jsonschema.Draft202012Validator(schema)
 
 
-@pytest.mark.parametrize("every", [7, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("operator", "dtype"), FILES)
+@pytest.mark.parametrize(
+    ("operator", "dtype", "every"),
+    [
+        *((*file, 7) for file in FILES),
+        *(pytest.param(name, "float32", 1, marks=pytest.mark.slow) for name in OPERATORS),
+    ],
+)
 def test_schema_accepts(folder, validator, operator, dtype, every):
     """Every so many cases: of numbers, a validator takes seconds."""
     whole = read(folder, operator, dtype)

@@ -11,7 +11,7 @@ from npselect._arithmetic.aliases import Column, Index, Indices, Logits, Number,
 from npselect._arithmetic.half import narrow, widen, widen_vector
 from npselect._arithmetic.primitives import bits_of, formula, inlined, select
 from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, first_true_lane, max_lane, nan_mask
-from npselect._arithmetic.steps import EMPTY, INVALID, checked_index, log
+from npselect._arithmetic.steps import EMPTY, INVALID, checked_index, log, quick_log
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row
 from npselect.tiers.cpu.loads import clear_rows, load_vector, prefetch
@@ -148,4 +148,4 @@ def log_rows(x: Logits, out: Out, start: Row, stop: Row, scratch: Scratch) -> No
     for r in range(start, stop):
         values, row = x[r], out[r]
         for j in range(len(row)):
-            row[j] = log(values[j])
+            row[j] = quick_log(values[j]) if out.itemsize == 4 else log(values[j])

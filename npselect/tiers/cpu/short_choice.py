@@ -10,8 +10,10 @@ import numpy as np
 
 from npselect._arithmetic.aliases import (
     Array,
+    Choices,
     Column,
     Columns,
+    Flag,
     Index,
     Indices,
     Logits,
@@ -28,7 +30,7 @@ from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, load, nan_mask
 from npselect._arithmetic.steps import EMPTY, INVALID, checked_index
 from npselect.tiers.cpu.compile import row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row
-from npselect.tiers.cpu.loads import clear_rows, scatter
+from npselect.tiers.cpu.loads import clear_rows, gather_lanes, load_clamped, scatter
 from npselect.tiers.cpu.transpose import READABLE, load_transposed, store_transposed
 
 __all__ = [
@@ -161,6 +163,16 @@ def mask_rows(logits: Logits, where: Where, out: Out, start: Row, stop: Row, scr
                 fill_degenerate_row(out, first + i, selected, scratch)
 
 
+@inlined
+def _all_candidates(index: Indices, first: Row, last: Row, n: Choices, m: Columns, x: Tile) -> Flag:
+    """Whether each of the given indices names a candidate of its row, and each row has a choice."""
+    for r in range(first, last + 1):
+        if index[r] < 0 or index[r] >= n:
+            return False
+    given = gather_lanes(x, load_clamped(index, first, last))
+    return not any_lane((m < 0) | ~(given > x.dtype.type(-np.inf)))
+
+
 @row_kernel(buffers=1)
 def choice_rows(
     logits: Logits, index: Indices, where: Where, out: Indices, start: Row, stop: Row, scratch: Scratch
@@ -170,6 +182,10 @@ def choice_rows(
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         m, _, _ = choose(logits, where, first, last, x, memory)
+        if len(index) > 0 and _all_candidates(index, first, last, n, m, x):
+            for r in range(first, last + 1):
+                out[r] = index[r]
+            continue
         _spill(m, memory)
         for i in range(last - first + 1):
             selected = _spilled(memory, i)
