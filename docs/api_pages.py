@@ -18,6 +18,7 @@ MODULES = {
     "npselect.categorical": "A sample forward, the gradient of its probabilities backward: three dialects in one.",
     "npselect.reinmax": "A sample forward, a gradient of second order backward.",
     "npselect.gapped": "A sample forward, the gradient of a softmax in which it leads by a gap backward.",
+    "npselect.gumbel_rao": "A sample forward, the Gumbel-softmax's mean gradient given it backward.",
     "npselect.selection": "Choose from an array, and the gradients of both; `npselect.selection.identity` and "
     "`npselect.selection.rotation` are gradients at the level of vectors.",
     "npselect.selection.identity": "The selected vector forward, its cotangent as it is backward: the VQ-VAE's copy.",

@@ -130,6 +130,11 @@ class Operator:
     unsampled: tuple[str, ...] = ()
     more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @cached_property
+    def on_gpu(self) -> bool:
+        """Whether the tier "cuda" has all that it needs."""
+        return all(function.on_gpu for function in self.functions.values())
+
     def options_of(self, function: str) -> tuple[str, ...]:
         """The options that one of the functions takes."""
         if function in self.unsampled:

@@ -24,7 +24,8 @@ CALLS = """
 import json, sys
 from types import SimpleNamespace
 import numpy as np
-from npselect import OPERATORS, categorical, gapped, gumbel_softmax, noise, reinmax, selection, straight_through
+from npselect import OPERATORS, categorical, gapped, gumbel_rao, gumbel_softmax, noise, reinmax, selection
+from npselect import straight_through
 
 def calls(dtype, wide, operator, choices):
     rng = np.random.default_rng(0)
@@ -57,13 +58,17 @@ def calls(dtype, wide, operator, choices):
                     options = {"where": there, **more}
                     operator.forward(x, temp, **options)
                     operator.soft(x, temp, where=there, **(more if {*more} <= {*record.options_of("soft")} else {}))
+                    if operator is gumbel_rao:
+                        options = {"where": there, "index": np.zeros(rows, int), "seed": 1, "samples": 20}
+                        if "noise" in way:
+                            options = {**options, "seed": None, "samples": None, "noise": np.ones((2, *x.shape), wide)}
                     operator.backward(g[:rows], x, temp, **options, out=np.empty(x.shape, dtype))
                     operator.jvp(g[:rows], x, temp, **options)
                     if "backward_temp" in record.functions:
                         operator.backward_temp(g[:rows], x, temp, **options)
                         operator.double_backward(k[:rows], g[:rows], x, temp, **options)
         if way.keys() & {"seed"}:
-            operator.backward(g.T.copy(), logits.T.copy(), axis=0, **way)
+            operator.backward(g.T.copy(), logits.T.copy(), axis=0, **way)  # of gumbel_rao with a hundred samples
     vectors = rng.standard_normal((choices, 2)).astype(dtype)
     given = {"seed": 1} if record.options else {}
     chosen = selection.forward(vectors, logits, operator=operator, **given)

@@ -37,6 +37,7 @@ OPERATORS = {
     "npselect.categorical",
     "npselect.reinmax",
     "npselect.gapped",
+    "npselect.gumbel_rao",
     "npselect.selection",
     "npselect.noise",
 }
@@ -68,6 +69,7 @@ ROOMS = {
     "npselect.categorical": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.reinmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.gapped": {"npselect._call", "npselect._dtypes", "npselect._operators"},
+    "npselect.gumbel_rao": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places"},
     "npselect.selection": {"npselect._call", "npselect.tiers", "npselect.tiers.cpu", *FACTS},
     "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},

@@ -75,6 +75,7 @@ class Function(NamedTuple):
 FUNCTIONS = tuple(
     Function(operator.name, name, noise)
     for operator in OPERATORS.values()
+    if operator.on_gpu
     for noise in ("", "seed", "noise")
     for name in operator.functions
     if (noise in operator.options_of(name) if noise else "seed" not in operator.options_of(name))
