@@ -7,7 +7,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from types import MappingProxyType
@@ -20,6 +20,8 @@ __all__ = [
     "GAPPED",
     "GAPPED_JVP",
     "GAPPED_SOFT",
+    "GUMBEL_RAO",
+    "GUMBEL_RAO_JVP",
     "INDEX",
     "JVP",
     "LOG",
@@ -68,6 +70,8 @@ class RowFunction:
         How many of them weigh the cotangents, at temperatures of their own.
     formula : str
         One line, which the docstrings and the reference quote.
+    on_gpu : bool
+        Whether the tier "cuda" has it.
     """
 
     name: str
@@ -76,6 +80,7 @@ class RowFunction:
     reads: tuple[str, ...] = ("logits", "noise", "temp", "where")
     softmaxes: int = 1
     formula: str = ""
+    on_gpu: bool = True
 
     @cached_property
     def takes_temp(self) -> bool:
@@ -114,6 +119,8 @@ class Operator:
         Its public functions, and what each computes.
     unsampled : tuple of str
         Those that do not depend on the sample: they take no option that says which it is.
+    more : mapping of str to tuple of str
+        What one of the functions takes before the options that all take.
     """
 
     name: str
@@ -121,12 +128,13 @@ class Operator:
     temp: float
     functions: Mapping[str, RowFunction]
     unsampled: tuple[str, ...] = ()
+    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def options_of(self, function: str) -> tuple[str, ...]:
         """The options that one of the functions takes."""
         if function in self.unsampled:
             return tuple(option for option in self.options if option not in _OF_THE_SAMPLE)
-        return self.options
+        return (*self.more.get(function, ()), *self.options)
 
 
 _OF_THE_SAMPLE = ("seed", "noise", "index", "offset")
@@ -171,6 +179,15 @@ GAPPED = RowFunction(
 GAPPED_JVP = replace(GAPPED, cotangents=("tangent",))  # it is a symmetric map
 GAPPED_SOFT = RowFunction("gapped_soft", reads=("logits", "choice", "temp", "where", "gap"), formula="p_i = e_i / s")
 
+GUMBEL_RAO = RowFunction(
+    "gumbel_rao",
+    ("grad_mask",),
+    reads=("logits", "choice", "draws", "temp", "where"),
+    formula="grad_logits_i = mean_s p_i (h_i - d) / temp",
+    on_gpu=False,
+)
+GUMBEL_RAO_JVP = replace(GUMBEL_RAO, cotangents=("tangent",))  # it is a symmetric map
+
 MIXTURE = RowFunction(
     "mixture", reads=("logits", "temp", "where", "unimix"), formula="probs_i = (1 - unimix) p_i + unimix / n"
 )
@@ -193,6 +210,10 @@ _REINMAX = MappingProxyType({"forward": MASK_AT, "backward": REINMAX, "jvp": REI
 _GAPPED = MappingProxyType(
     {"forward": MASK_AT, "backward": GAPPED, "jvp": GAPPED_JVP, "index": INDEX, "soft": GAPPED_SOFT}
 )
+_GUMBEL_RAO = MappingProxyType(
+    {"forward": MASK_AT, "backward": GUMBEL_RAO, "jvp": GUMBEL_RAO_JVP, "index": INDEX, "soft": SOFT}
+)
+_SAMPLES = MappingProxyType(dict.fromkeys(("backward", "jvp"), ("samples",)))
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
@@ -205,6 +226,7 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
             ),
             Operator("reinmax", _OF_THE_SAMPLE, 1.0, _REINMAX, unsampled=("soft",)),
             Operator("gapped", ("gap", *_OF_THE_SAMPLE), 1.0, _GAPPED),
+            Operator("gumbel_rao", _OF_THE_SAMPLE, 1.0, _GUMBEL_RAO, unsampled=("soft",), more=_SAMPLES),
         )
     }
 )

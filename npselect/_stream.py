@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from npselect._dtypes import Array, DType, Shape
 
-__all__ = ["ScaledNoise", "Stream", "StreamNumbers", "unscaled"]
+__all__ = ["SampleNumbers", "ScaledNoise", "Stream", "StreamNumbers", "unscaled"]
 
 
 class Stream(NamedTuple):
@@ -67,3 +68,26 @@ class ScaledNoise(NamedTuple):
 def unscaled(noise: Any) -> tuple[Any, float]:
     """Noise as it is, and what it is multiplied by."""
     return (noise.noise, noise.scale) if isinstance(noise, ScaledNoise) else (noise, 1.0)
+
+
+@dataclass(frozen=True)
+class SampleNumbers:
+    """Noise of several samples, yet to be drawn: each takes the numbers that follow those of the one before."""
+
+    first: StreamNumbers
+    samples: int
+
+    @classmethod
+    def behind(cls, chosen: StreamNumbers, samples: int) -> SampleNumbers:
+        """Those that follow the numbers that the choice takes; the stream must be long enough."""
+        size = math.prod(chosen.shape)
+        Stream(chosen.seed, chosen.offset).check_size(size * (samples + 1))
+        return cls(chosen._replace(offset=chosen.offset + size), samples)
+
+    def __len__(self) -> int:
+        return self.samples
+
+    def __getitem__(self, sample: int) -> StreamNumbers:
+        if not 0 <= sample < self.samples:
+            raise IndexError(sample)
+        return self.first._replace(offset=self.first.offset + sample * math.prod(self.first.shape))

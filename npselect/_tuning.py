@@ -12,6 +12,7 @@ __all__ = [
     "NOISE_BLOCK",
     "RANGES_PER_THREAD",
     "ROW_MEMORY",
+    "SAMPLES_AT_ONCE",
     "SMALL_BATCH",
     "TEMPS_KEPT",
     "WORTH_THREADS",
@@ -41,6 +42,10 @@ SMALL_BATCH = 4096
 
 NOISE_BLOCK = 1 << 16
 """Elements whose noise is drawn at a time: 256 KiB of float32, which stay in a core's cache until they are read."""
+
+SAMPLES_AT_ONCE = 16
+"""Samples of a row. What a kernel computes once for all of them then costs little; more would only shorten the blocks
+of rows whose noise is drawn at a time."""
 
 ROW_MEMORY = 1 << 20
 """Bytes that a thread keeps of a row and of its noise: what a core's second-level cache holds. Longer rows are read in

@@ -117,30 +117,36 @@ def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
     operator, module, wide = OPERATORS[name], import_module(f"npselect.{name}"), computed_in(dtype)
     if "seed" in operator.options:
         yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
+    vectors = np.zeros((_ROWS, 1), dtype)
+    yield "selection.rotation", partial(selection.rotation.backward, vectors, vectors, vectors, backend="cpu")
     for choices in _CHOICES:
         shape = (_ROWS, choices)
-        ways = _ways(operator, shape, wide)
+        ways = _ways(operator, "forward", shape, wide)
         grad_chosen, x, logits = (np.zeros(some, dtype) for some in ((_ROWS, 1), (choices, 1), shape))
         options: Options = {"operator": module, "backend": "cpu", **ways[0]}
         yield "selection", partial(selection.backward, grad_chosen, x, logits, **options)
         for function, row_function in operator.functions.items():
             arrays = [logits] * (1 + len(row_function.cotangents))
-            taken = operator.options_of(function)
-            for way in ways if {*ways[0]} <= {*taken} else [{}]:
+            for way in _ways(operator, function, shape, wide):
                 for where in (None, np.ones(shape, np.bool_)):
                     call = partial(getattr(module, function), *arrays, where=where, backend="cpu", **way)
                     yield function, call
 
 
-def _ways(operator: Operator, shape: Shape, wide: DType) -> list[Options]:
+def _ways(operator: Operator, function: str, shape: Shape, wide: DType) -> list[Options]:
     """Options that lead to different kernels: none; noise, drawn in row order or not, or given; an index; a mixture."""
-    ways: list[Options] = [] if operator.options else [{}]
-    if "seed" in operator.options:
+    options = operator.options_of(function)
+    index = np.zeros(shape[:1], np.int64)
+    ways: list[Options] = []
+    if "samples" in options:
+        drawn: Options = {"seed": 1, "samples": 2}
+        return [drawn, {**drawn, "axis": 0}, {"noise": np.zeros((1, *shape), wide), "index": index}]
+    if "seed" in options:
         ways += [{"seed": 1}, {"seed": 1, "axis": 0}]
-    if "noise" in operator.options:
+    if "noise" in options:
         ways.append({"noise": np.zeros(shape, wide)})
-    if "index" in operator.options:
-        ways.append({"index": np.zeros(shape[:1], np.int64)})
-    if "unimix" in operator.options:
+    if "index" in options:
+        ways.append({"index": index})
+    if "unimix" in options and ways:
         ways.append({"seed": 1, "unimix": 0.5})
-    return ways
+    return ways or [{}]

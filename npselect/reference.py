@@ -31,6 +31,7 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 import numpy as np
 
 from npselect._modes import in_usual_modes
+from npselect._oracle import rotation as _rotation
 from npselect._oracle.numbers import Digits, Wide
 from npselect._oracle.philox import words
 from npselect._oracle.rounding import evaluate, evaluate_sums
@@ -44,12 +45,14 @@ __all__ = [
     "gapped",
     "gapped_soft",
     "gumbel",
+    "gumbel_rao",
     "index",
     "log",
     "mask",
     "mask_at",
     "mixture",
     "reinmax",
+    "rotation",
     "soft",
 ]
 
@@ -85,6 +88,15 @@ class ScaledNoise(Protocol):
 
 
 Noise: TypeAlias = Array | StreamNumbers | ScaledNoise | None
+
+
+class Draws(Protocol):
+    """Noise of several samples: an array, or numbers of a stream that follow one another."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, sample: int, /) -> Array | StreamNumbers: ...
+
 
 # ------------------------------------------------------------------------------------------------ the hard choice
 
@@ -352,6 +364,57 @@ def _minus_adaptive_gap(number: type[Number], rows: Rows, drawn: Array) -> Numbe
     return logarithm.where(~trails, series).replace(leads, 0.0)
 
 
+@in_usual_modes
+def gumbel_rao(
+    grad_mask: Array, logits: Array, choice: Indices, draws: Draws, temp: Array, where: Array | None, out: Array
+) -> None:
+    """The Gumbel-softmax's mean gradient given the choice, Gumbel-Rao: ``grad_logits_i = mean_s p_i (h_i - d) / temp``.
+
+    M. B. Paulus, C. J. Maddison and A. Krause, ICLR 2021, arXiv:2010.04838.
+
+    Some column m, `choice`, was drawn from ``softmax(logits)``. Of the noisy logits w, given that w_m is the largest,
+    a sample is made of independent Gumbel noise G, one array of `draws`. With ``Z = sum_i exp(logits_i)``::
+
+        w_m = log(Z) + G_m        w_i = -log(exp(-w_m) + exp(-logits_i - G_i))
+
+    For the largest of all ``logits_i + G_i`` has the law of ``log(Z) + G_m``, and any other is a Gumbel variable cut
+    off there: by the exponential race, ``exp(-w_i) = exp(-w_m) + exp(-logits_i - G_i)`` (Maddison, Tarlow and Minka
+    2014). Of each sample p is ``softmax(w / temp)``, whose exponents from the selected entry are::
+
+        t_i = (w_i - w_m) / temp = -log(1 + exp(u_i)) / temp        u_i = log(Z) + G_m - logits_i - G_i
+
+    The Jacobian is that of a softmax at w, and no more: the derivative of w for the logits is 1, as of logits to which
+    noise is added. A sum over the samples in rising order; cotangents are measured from m.
+    """
+
+    def formula(number: type[Number], rows: Rows, grad_mask: Array, choice: Indices, draws: Array) -> list[Number]:
+        z, _, s = _exponentials(number, replace(rows, temp=np.ones_like(rows.temp)))
+        drawn = replace(rows, index=choice)
+        h, others = _from_selected(number, drawn, grad_mask), np.arange(grad_mask.shape[-1]) != choice
+        distance, tau = s.log() - z, number.of(rows.temp)
+        total = number.of(np.zeros_like(grad_mask))
+        for i in range(draws.shape[1]):
+            noise = np.where(rows.candidates, draws[:, i], 0.0)
+            selected = drawn.selected(noise)
+            u = distance + (number.of(selected) - number.of(noise))
+            below = ~u.is_positive()
+            positive = u.replace(below, 0.0)
+            x = (u.replace(~below, 0.0) - positive).exp()  # exp(-|u|)
+            t = -(positive + x.log1p()) / tau
+            e = t.replace(~others, 0.0).exp().replace(~rows.candidates, 0.0)
+            s = e.sum().replace(rows.index < 0, 1.0)
+            total = total + e * (s * h - (e * h).sum()) / (s * s * tau)
+        return [total / number.of(np.float64(draws.shape[1]))]
+
+    rows = choose(logits, where, temp)
+    without = choice[:, None] < 0
+    rows = replace(rows, candidates=rows.candidates & ~without, index=np.where(without, choice[:, None], rows.index))
+    g, finite = cotangent(grad_mask, rows)
+    noises = np.stack([_drawn(draws[i], len(logits)) for i in range(len(draws))], axis=1).astype(np.float64)
+    (grad_logits,) = evaluate(formula, [rows, g, choice[:, None], noises], out.dtype, rows.candidates)
+    finish(grad_logits, replace(rows, index=choice[:, None]), out, finite)
+
+
 def _exponentials(number: type[Number], rows: Rows) -> tuple[Number, Number, Number]:
     """``z = w - w_m``, ``e = exp(z / temp)`` (0 at excluded entries) and ``s = sum(e)``."""
     z = number.of(rows.w) - number.of(rows.selected(rows.w))
@@ -362,6 +425,11 @@ def _exponentials(number: type[Number], rows: Rows) -> tuple[Number, Number, Num
 def _from_selected(number: type[Number], rows: Rows, cotangent: Array) -> Number:
     """``h = g - g_m``, 0 at excluded entries."""
     return (number.of(cotangent) - number.of(rows.selected(cotangent))).replace(~rows.candidates, 0.0)
+
+
+# ------------------------------------------------------------------------------------------------ vectors
+
+rotation = in_usual_modes(_rotation.rotation)
 
 
 # ------------------------------------------------------------------------------------------------ noise
@@ -397,8 +465,13 @@ def _perturbed(logits: Array, noise: Noise) -> Array:
         return logits
     scale = 1.0
     if not isinstance(noise, np.ndarray) and isinstance(noise, ScaledNoise):
-        scale = noise.scale
-        noise = noise.noise
-    if not isinstance(noise, np.ndarray):
-        noise = _gumbel(words(noise.seed, noise.numbers(0, len(logits)))).astype(noise.dtype)
-    return np.asarray(logits.astype(noise.dtype) + noise.dtype.type(scale) * noise)
+        scale, noise = noise.scale, noise.noise
+    added = _drawn(noise, len(logits))
+    return np.asarray(logits.astype(added.dtype) + added.dtype.type(scale) * added)
+
+
+def _drawn(noise: Array | StreamNumbers, rows: int) -> Array:
+    """An array, or the numbers of a stream."""
+    if isinstance(noise, np.ndarray):
+        return noise
+    return _gumbel(words(noise.seed, noise.numbers(0, rows))).astype(noise.dtype)

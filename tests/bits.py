@@ -19,7 +19,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from npselect import categorical, gapped, gumbel_softmax, reinmax, straight_through
+from npselect import categorical, gapped, gumbel_rao, gumbel_softmax, reinmax, straight_through
 
 FILE = Path(__file__).with_name("bits.sha256")
 DTYPES = {
@@ -33,6 +33,7 @@ NOISES = ("no noise", "noise array", "seed")
 FUNCTIONS = (
     *("mask", "index", "soft", "backward", "backward_temp", "double_backward", "mask_at", "reinmax"),
     *("gapped", "gapped_soft", "adaptive", "mixture", "mixed index", "mixed backward", "decoupled"),
+    "gumbel_rao",
 )
 DRAWN: dict[str, tuple[Any, str, dict[str, Any]]] = {  # operator, function, options
     "mask_at": (reinmax, "forward", {}),
@@ -44,6 +45,7 @@ DRAWN: dict[str, tuple[Any, str, dict[str, Any]]] = {  # operator, function, opt
     "mixed index": (categorical, "index", {"forward_temp": 0.4, "unimix": 0.01}),
     "mixed backward": (categorical, "backward_temp", {"forward_temp": 0.4, "unimix": 0.01}),
     "decoupled": (gumbel_softmax, "backward", {"forward_temp": 0.4}),
+    "gumbel_rao": (gumbel_rao, "backward", {}),
 }
 TEMPS = (0.6, 0.05, 1.0, 1e-30, 7.0, 1e30, 0.3, 2.0)
 
@@ -102,6 +104,14 @@ def unlikely(logits: Any, where: Any) -> Any:
     return np.where(offered.any(axis=-1), np.argmin(np.where(offered, wide, np.inf), axis=-1), -1)
 
 
+def draws(given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The noise of Gumbel-Rao's samples: a few, given; or drawn, more than a kernel takes at once."""
+    if "noise" in options:
+        noise = np.stack([options["noise"], options["noise"][::-1], options["noise"][:, ::-1]])
+        return {"noise": noise, "index": unlikely(given["logits"], options.get("where"))}
+    return {"samples": 18} if "seed" in options else {"seed": 7, "samples": 2}
+
+
 def call(function: str, given: dict[str, Any], temp: Any, **options: Any) -> tuple[Any, ...]:
     """A row function over the whole batch, by the public function that does nothing else."""
     operator: Any = gumbel_softmax if options.keys() & {"seed", "noise"} else straight_through
@@ -115,6 +125,8 @@ def call(function: str, given: dict[str, Any], temp: Any, **options: Any) -> tup
         if function == "mixture":
             options = {key: value for key, value in options.items() if key == "where"}
         options |= settings
+        if operator is gumbel_rao:
+            options |= draws(given, options)
     elif function == "mask":
         name = "forward"
     cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2}.get(name, 0)

@@ -142,6 +142,29 @@ def zgr_formula(w: Sequence[mpf], g: Sequence[mpf], d: int) -> tuple[list[mpf], 
     return values, sizes
 
 
+def gumbel_rao_formula(
+    w: Sequence[mpf], temp: mpf, g: Sequence[mpf], d: int, noises: Sequence[Sequence[mpf]]
+) -> tuple[list[mpf], list[mpf]]:
+    """The mean of ``J(softmax(v / temp)) g / temp`` as published (arXiv:2010.04838), v the noisy logits given that v_d
+    is the largest of them; and the sizes. Each sample has its own noise."""
+    values, sizes = [[mpf(0)] * len(w)], [[mpf(0)] * len(w)]
+    top = max(w)
+    log_sum = top + mpmath.log(mpmath.fsum(mpmath.exp(w_i - top) for w_i in w))
+    for noise in noises:
+        largest = log_sum + noise[d]
+        v = []
+        for i, (w_i, noise_i) in enumerate(zip(w, noise, strict=True)):
+            a, b = -largest, -w_i - noise_i  # -log(exp(a) + exp(b))
+            v.append(largest if i == d else -(max(a, b) + mpmath.log1p(mpmath.exp(-abs(a - b)))))
+        found, terms = formulas(v, temp, g, g, ["backward"])
+        values.append(found["backward"])
+        sizes.append(terms["backward"])
+    count = mpf(len(noises))
+    return [mpmath.fsum(x) / count for x in zip(*values, strict=True)], [
+        mpmath.fsum(x) / count for x in zip(*sizes, strict=True)
+    ]
+
+
 def _dot(x: Sequence[mpf], y: Sequence[mpf]) -> mpf:
     return mpmath.fsum(x_i * y_i for x_i, y_i in zip(x, y, strict=True))
 
@@ -229,6 +252,24 @@ def exact_reinmax(row: Row, d: int, dtype: str, formula: Callable[..., Any] = re
     if here:
         for i, value in zip(here, settle(dtype, compute), strict=True):
             result[i] = value
+    return result
+
+
+def exact_gumbel_rao(row: Row, d: int, noises: Sequence[Sequence[float]], dtype: str) -> list[mpf]:
+    """The result of one row of which column d was drawn, each sample with its own noise; 0 at excluded entries."""
+    here = row.candidates
+    result = [mpf(0)] * len(row.w)
+    if not here:
+        return result
+
+    def compute() -> tuple[list[mpf], list[mpf]]:
+        w, g, *some = ([mpf(x[i]) for i in here] for x in (row.w, row.g, *noises))
+        return gumbel_rao_formula(w, mpf(row.temp), g, here.index(d), some)
+
+    largest = max(abs(x[i]) for i in here for x in (row.w, *noises))
+    _, bits = math.frexp(1 + largest / row.temp if largest / row.temp < math.inf else 2.0**1023)
+    for i, value in zip(here, settle(dtype, compute, 512 + 4 * max(0, bits)), strict=True):
+        result[i] = value
     return result
 
 

@@ -26,10 +26,12 @@ from npselect._arithmetic.primitives import (
 
 __all__ = [
     "Temperature",
+    "divided",
     "divided_difference",
     "exp",
     "exp_constants",
     "exp_normal",
+    "exp_sooner",
     "is_near",
     "near_difference",
     "prepared",
@@ -156,6 +158,38 @@ def _exp_normal(t: NumbaType, tail: NumbaType, constants: NumbaType) -> Chosen:
     return lambda t, tail, constants: _exp_normal64(t, tail, constants)
 
 
+# With n, a power of two is added to the exponent, so that the number is normal. A product takes it out again: exactly,
+# or it rounds a subnormal result once, as the last product of `exp` does.
+
+_LIFT32, _LIFT64, _UNLIFT32, _UNLIFT64 = 24 << 23, 54 << 52, np.float32(2.0**-24), np.float64(2.0**-54)
+
+
+@formula
+def _exp_sooner32(t: Number, tail: Number, constants: Constants) -> Number:
+    power, exponent = _power32(t, tail, constants)
+    result = float32_of((bits_of(power) + _LIFT32) + (exponent << 23)) * _UNLIFT32
+    return select(t >= _LOWEST32, result, _ZERO32)
+
+
+@formula
+def _exp_sooner64(t: Number, tail: Number, constants: Constants) -> Number:
+    power, exponent = _power64(t, tail, constants)
+    result = float64_of((bits_of(power) + _LIFT64) + (exponent << 52)) * _UNLIFT64
+    return select(t >= _LOWEST64, result, _ZERO64)
+
+
+def exp_sooner(t: Number, tail: Number, constants: Constants) -> Number:
+    """The bits of ``exp(t, tail)``, with fewer operations; 0 for NaN. The constants are those of `exp_constants`."""
+    return _exp_sooner32(t, tail, constants) if isinstance(t, np.float32) else _exp_sooner64(t, tail, constants)
+
+
+@compiles(exp_sooner)
+def _exp_sooner(t: NumbaType, tail: NumbaType, constants: NumbaType) -> Chosen:
+    if element(t) == types.float32:
+        return lambda t, tail, constants: _exp_sooner32(t, tail, constants)
+    return lambda t, tail, constants: _exp_sooner64(t, tail, constants)
+
+
 @formula
 def _plus32(z: Number) -> Constants:
     a, b, c, d, e, f, g, h, i, j = _CONSTANTS32
@@ -243,6 +277,12 @@ def divided_difference(logit: Number, top: Number, temp: Temperature) -> tuple[N
     """
     a, b = fma(logit, temp.prescale, temp.zero), fma(top, temp.prescale, temp.zero)  # products that meet sums
     z, z_tail = two_sum(a, -b)
+    return divided(z, z_tail, temp)
+
+
+@formula
+def divided(z: Number, z_tail: Number, temp: Temperature) -> tuple[Number, Number]:
+    """``t + tail = (z + z_tail) / temp`` likewise, of numbers that were multiplied with the temperature's prescale."""
     return _divided(z * temp.postscale, z_tail * temp.postscale, temp)
 
 

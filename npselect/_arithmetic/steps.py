@@ -18,12 +18,22 @@ import numpy as np
 from numba import types
 
 from npselect._arithmetic.aliases import Choices, Chosen, Constants, Flag, Index, NumbaType, Number
-from npselect._arithmetic.exponential import Temperature, divided_difference, exp, exp_normal, near_difference
+from npselect._arithmetic.exponential import (
+    Temperature,
+    divided,
+    divided_difference,
+    exp,
+    exp_normal,
+    exp_sooner,
+    near_difference,
+)
 from npselect._arithmetic.logarithm import log_triple_word, quick_minus_log
-from npselect._arithmetic.primitives import compiles, fma, formula, inlined, select
+from npselect._arithmetic.primitives import compiles, fma, formula, inlined, select, two_sum
+from npselect._arithmetic.softplus import softplus
 
 __all__ = [
     "ADAPTIVE",
+    "AT_SELECTED",
     "EMPTY",
     "INVALID",
     "REFUSED",
@@ -32,6 +42,8 @@ __all__ = [
     "capped",
     "capped_weight",
     "checked_index",
+    "conditional_distance",
+    "conditional_weight",
     "curvature",
     "double_entry",
     "exponent",
@@ -46,9 +58,11 @@ __all__ = [
     "reinmax_cross",
     "reinmax_entry",
     "reinmax_selected",
+    "sample_entry",
     "soft_entry",
     "temp_share",
     "temp_term",
+    "unscaled",
     "weight",
     "weight_and_exponent",
 ]
@@ -285,3 +299,51 @@ def checked_index(given: Index, choices: Choices, found: Index, is_candidate: Fl
     if found == EMPTY:
         return EMPTY if given == EMPTY else REFUSED
     return given if given >= 0 and is_candidate else REFUSED
+
+
+# ------------------------------------------------------------------------------------------------ gumbel_rao
+
+# Of the noisy logits, given that the largest is m's, one sample is made of the noise G (see `npselect.reference`):
+#
+#     t_j = -log(1 + exp(v_j + G_m - G_j)) / temp        v_j = log(sum_i exp(logits_i - top)) - (logits_j - top)
+#
+# and t_m = 0. v_j and the logarithm are kept as two words, and multiplied with the temperature's prescale.
+
+AT_SELECTED = -1024.0  # v_m, as good as -inf: exp(v_m) vanishes, so that t_m is 0
+
+
+@inlined
+def conditional_distance(
+    logit: Number, top: Number, log_sum: Number, log_sum_tail: Number, temp: Temperature
+) -> tuple[Number, Number]:
+    """v_j, never below 0; inf for a logit of -inf."""
+    a, b = fma(logit, temp.prescale, temp.zero), fma(top, temp.prescale, temp.zero)  # products that meet sums
+    z, z_tail = two_sum(b, -a)
+    v, v_tail = two_sum(z, fma(log_sum, temp.prescale, temp.zero))
+    return v, v_tail + fma(log_sum_tail, temp.prescale, z_tail)
+
+
+@inlined
+def unscaled(temp: Temperature, one: Number) -> Temperature:
+    """A temperature whose scale is 1, as the compiler then knows."""
+    return Temperature(temp.scaled, one, one, one, temp.reciprocal_hi, temp.reciprocal_lo, temp.zero)
+
+
+@inlined
+def conditional_weight(
+    v: Number, v_tail: Number, selected: Number, noise: Number, temp: Temperature, up: Number, constants: Constants
+) -> Number:
+    """``exp(t_j)``, of ``selected = G_m`` and ``noise = G_j``; 0 for v = inf. ``up = 1 / prescale``.
+
+    The difference of the two is rounded, and once more with the second word of v; their sum with v has two words.
+    """
+    u, u_tail = two_sum(v, (selected - noise) * temp.prescale + v_tail)
+    s, s_tail = softplus(u, u_tail, temp.prescale, up, constants)
+    t, t_tail = divided(-s, -s_tail, temp)
+    return exp_sooner(t, t_tail, constants)
+
+
+@inlined
+def sample_entry(e: Number, centred: Number, q: Number, before: Number) -> Number:
+    """``before + p_i (h_i - d) / (samples temp)`` as in `grad_entry`, of ``centred = h_i - d``."""
+    return fma(e * centred, q, before)

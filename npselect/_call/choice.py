@@ -51,6 +51,8 @@ class Sample(NamedTuple):
     unimix: float = 0.0  # the share of the uniform distribution, where the choice is made of a mixture
     gap: float = 0.0
     is_weighed: bool = True  # whether the probabilities are those of the logits with their noise
+    draws: object = None  # noise of samples given the choice, or a `Stream` in which it follows the choice's
+    samples: int | None = None  # how many of them; as many as there is noise
 
 
 def sample_of(seed: object, noise: object, offset: object, forward_temp: object) -> object:

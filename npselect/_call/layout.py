@@ -28,12 +28,13 @@ from npselect._call.arguments import (
     whole,
 )
 from npselect._call.choice import EMPTY, GivenIndex, Sample, choose_rows, fit_index, log_mixture
+from npselect._call.draws import fit_draws, spoil
 from npselect._call.memory import AnyArray, AnyMemory, Fill
 from npselect._dtypes import Array, DType, Shape
 from npselect._modes import in_usual_modes
 from npselect._operators import INDEX, Result, RowFunction
 from npselect._places import names_on_gpu
-from npselect._stream import ScaledNoise, Stream, StreamNumbers, unscaled
+from npselect._stream import SampleNumbers, ScaledNoise, Stream, StreamNumbers, unscaled
 from npselect.tiers import RowFunctions, choose
 
 __all__ = ["Batch", "Form", "fill_results", "lay_out", "tier_and_memory"]
@@ -60,6 +61,7 @@ class Batch:
     temp: Array  # (rows,) or (1,)
     where: AnyArray | None  # (rows, K) or (1, K)
     choice: AnyArray | None  # int64, (rows,): what was drawn, where the function or the caller says so
+    draws: AnyArray | SampleNumbers | None  # (samples, rows, K): noise of samples given the choice
     scale: float  # what the gradient is multiplied by
     unimix: float  # of `Sample`, as the gap is
     gap: float
@@ -89,7 +91,7 @@ class Batch:
         read = [
             array
             for array in (unscaled(operand)[0] for operand in operands)
-            if not (array is None or isinstance(array, float | StreamNumbers))
+            if not (array is None or isinstance(array, float | StreamNumbers | SampleNumbers))
         ]
         forms = [self.form(result) for result in function.results]
         results = fill_results(self.memory, fill, outs(out, len(forms)), forms, read)
@@ -218,6 +220,7 @@ def lay_out(
     row_dtype = dtype if weighed is None else own
     rows = memory.as_rows(logits.transpose(order), row_dtype)
     rows_where = None if offers is None else _rows_or_one(memory, offers, shape, order, shape[axis])
+    draws = fit_draws(memory, sample, shape, order, computed_in(own))
     choice = None
     if function.takes_choice or indices is not None or (function is INDEX and sample.unimix):
         choose_from = rows if own == row_dtype else memory.as_rows(logits.transpose(order), own)
@@ -226,6 +229,8 @@ def lay_out(
             choose_from = log_mixture(tier, memory, choose_from, *mixed)
         lead_shape = tuple(shape[i] for i in lead)
         choice = choose_rows(tier, memory, choose_from, added, indices, rows_where, lead_shape)
+        if draws is not None and not isinstance(draws, SampleNumbers):
+            spoil(choice, draws, choose_from, rows_where, nan_policy)
     return Batch(
         tier,
         memory,
@@ -235,6 +240,7 @@ def lay_out(
         _rows_or_one(on_host, temps, shape, order, 1)[:, 0],
         rows_where,
         choice,
+        draws,
         (1.0 - sample.unimix) * (sample.forward_temp if function.per_temp else 1.0),
         sample.unimix,
         sample.gap,

@@ -1,9 +1,10 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``replace`` and ``rounded``. `Wide` says which of its results are certain; what is not is computed again with `Digits`,
-with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary
-mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
+``log1p``, ``sqrt``, ``least``, ``is_positive``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says
+which of its results are certain; what is not is computed again with `Digits`, with more and more of them until nothing
+changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary mathematical functions with correctly rounded
+last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
 """
 
 from __future__ import annotations
@@ -134,6 +135,21 @@ class Wide(NamedTuple):
         d = self * Wide.of(-y).exp() - Wide.of(1.0)
         return Wide.of(y) + d * (Wide.of(1.0) + d * (Wide.of(-0.5) + d * _THIRD))
 
+    def sqrt(self) -> Wide:
+        """``sqrt(x) = y + (x - y**2) / (2 y)``, for x > 0 and a float64 y near its root: one step of Newton's.
+
+        With y off by d of itself, the step leaves ``d**2 / 2``, which is below 2**-104.
+        """
+        odd = self.exponent & 1
+        y = Wide.of(np.sqrt(np.ldexp(self.hi, odd.astype(np.int32))))
+        y = y._replace(exponent=y.exponent + (self.exponent - odd) // 2)
+        root = y + (self - y * y) / (y + y)
+        return root._replace(error=root.error + np.abs(root.hi) * 2.0**-104)
+
+    def is_doubtful(self, beside: Wide) -> Array:  # noqa: ARG002 Digits look at it
+        """Where the error is so large that these numbers must not be divided by."""
+        return np.asarray(np.abs(self.hi) <= self.error * 2.0**20)
+
     def least(self, other: Wide) -> Wide:
         """The smaller of two; where their errors leave that open, the difference is part of the error."""
         difference = self - other
@@ -143,6 +159,12 @@ class Wide(NamedTuple):
         doubt, zero = np.where(certain, 0.0, apart + difference.error), np.zeros_like(apart)
         return smaller + Wide(zero, zero, doubt, np.where(doubt == 0.0, _EXPONENT_OF_ZERO, difference.exponent))
 
+    def log1p(self) -> Wide:
+        """``log(1 + x)`` for x >= 0; of small x by four terms of the series, whose rest is below 2**-160 of it."""
+        small = np.ldexp(self.hi, np.maximum(self.exponent, -2000).astype(np.int32)) < 2.0**-40
+        series = self * (Wide.of(1.0) - self * (Wide.of(0.5) - self * (_THIRD - self * Wide.of(0.25))))
+        return series.where(small, (Wide.of(1.0) + self.replace(small, 0.0)).log())
+
     def replace(self, condition: Array, value: float) -> Wide:
         """A copy that holds `value` wherever `condition` is true."""
         return Wide.of(value).where(condition, self)
@@ -150,6 +172,10 @@ class Wide(NamedTuple):
     def where(self, condition: Array, other: Wide) -> Wide:
         """These wherever `condition` is true, the others elsewhere."""
         return Wide(*(np.where(condition, one, two) for one, two in zip(self, other, strict=True)))
+
+    def is_positive(self) -> Array:
+        """Whether a number is above 0, as far as its error lets one say."""
+        return self.hi > 0.0
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
         """The nearest numbers of `dtype`, ties to even, as float64, and which of them are certain.
@@ -206,9 +232,31 @@ class Digits:
         """Of positive numbers, correctly rounded by the decimal module."""
         return Digits(np.frompyfunc(lambda x: x.ln(), 1, 1)(self.values))
 
+    def sqrt(self) -> Digits:
+        """Of positive numbers, correctly rounded by the decimal module."""
+        return Digits(np.frompyfunc(lambda x: x.sqrt(), 1, 1)(self.values))
+
+    def is_doubtful(self, beside: Digits) -> Array:
+        """Where less than half the digits are left of a sum of numbers as large as `beside`."""
+        least = Decimal(10) ** -(decimal.getcontext().prec // 2)
+        return np.asarray(np.abs(self.values) <= np.abs(beside.values) * least, np.bool_)
+
     def least(self, other: Digits) -> Digits:
         """The smaller of two."""
         return self.where(self.values < other.values, other)
+
+    def log1p(self) -> Digits:
+        """``log(1 + x)`` for x >= 0, with all digits: by the series where x is small, else by more of them."""
+
+        def log1p(x: Decimal) -> Decimal:
+            digits = decimal.getcontext().prec
+            if x < Decimal(10) ** -(digits // 3 + 1):
+                return x * (1 - x * (Decimal(1) / 2 - x * (Decimal(1) / 3 - x / 4)))
+            with Digits.precision(digits + digits // 3 + 5):
+                result = (1 + x).ln()
+            return +result
+
+        return Digits(np.frompyfunc(log1p, 1, 1)(self.values))
 
     def replace(self, condition: Array, value: float) -> Digits:
         """A copy that holds `value` wherever `condition` is true."""
@@ -218,11 +266,20 @@ class Digits:
         """These wherever `condition` is true, the others elsewhere."""
         return Digits(np.where(condition, self.values, other.values))
 
+    def is_positive(self) -> Array:
+        """Whether a number is above 0."""
+        return np.asarray(self.values > 0, np.bool_)
+
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
-        """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many."""
+        """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many.
+
+        NaN stays NaN, which equals nothing: the digits were too few (`is_doubtful`).
+        """
         precision, lowest = _FORMATS[np.dtype(dtype).name]
 
         def nearest(x: Decimal) -> float:
+            if not x.is_finite():
+                return float("nan")
             if abs(x) < Decimal(2) ** -1200 or not x:
                 return 0.0
             exact = Fraction(x)

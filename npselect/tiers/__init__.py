@@ -14,6 +14,8 @@ dtype float32.
 - `choice`: int64, (rows,), what the row function `choice` filled: the selected column or, below 0, why there is none.
 - `scale`: what the gradient is multiplied by; `unimix`: the share of the uniform distribution; `gap`: in GST's logits,
   or 0 for the adaptive one. Numbers.
+- `draws`: noise of several samples, in the logits' compute type: an array in that type, (samples, rows, K), which is
+  finite at the candidates of rows with a choice; or `npselect._stream.SampleNumbers`.
 - `out`: an array for each result, which is filled.
 
 The function `gumbel` takes a seed and the first number's position in the stream, and fills an array of one axis.
@@ -31,12 +33,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from npselect._forks import check, loading
 from npselect._modes import in_usual_modes
-from npselect._stream import ScaledNoise, StreamNumbers
+from npselect._stream import SampleNumbers, ScaledNoise, StreamNumbers
 
-__all__ = ["RowFunctions", "Tier", "backends", "choose"]
+__all__ = ["HostRowFunctions", "RowFunctions", "Tier", "backends", "choose"]
 
 Rows: TypeAlias = Any  # numpy.ndarray or, on the tier "cuda", DeviceArray
 Noise: TypeAlias = Rows | StreamNumbers | ScaledNoise | None
+Draws: TypeAlias = Rows | SampleNumbers
 
 _MODULES = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
 
@@ -102,6 +105,15 @@ class RowFunctions(Protocol):
 
     def gumbel(self, seed: int, first: int, out: Rows) -> None:
         """The noise from number `first` on, into an array of one axis."""
+
+
+class HostRowFunctions(Protocol):
+    """What the tiers on the host have beyond that."""
+
+    def gumbel_rao(
+        self, grad_mask: Rows, logits: Rows, choice: Rows, draws: Draws, temp: Rows, where: Rows | None, out: Rows
+    ) -> None:
+        """The gradient of Gumbel-Rao at each row's choice: the mean over the samples."""
 
 
 @dataclass(frozen=True)
@@ -213,3 +225,4 @@ if TYPE_CHECKING:  # every tier's module has what the protocol asks for
     from npselect.tiers.cuda import rows as cuda
 
     _tiers: tuple[RowFunctions, ...] = (reference, cpu, cuda)
+    _on_the_host: tuple[HostRowFunctions, ...] = (reference, cpu)

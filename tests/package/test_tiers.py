@@ -8,14 +8,16 @@ from pathlib import Path
 
 import npselect
 from npselect._operators import ROW_FUNCTIONS as FUNCTIONS
-from npselect.tiers import RowFunctions
+from npselect.tiers import HostRowFunctions, RowFunctions
 
 
 def test_the_protocol_has_every_row_function():
-    listed = {name for name in vars(RowFunctions) if not name.startswith("_")} - {"gumbel"}
-    assert listed == set(FUNCTIONS)
+    for protocol, on_gpu in ((RowFunctions, True), (HostRowFunctions, False)):
+        listed = {name for name in vars(protocol) if not name.startswith("_")} - {"gumbel"}
+        assert listed == {name for name, function in FUNCTIONS.items() if function.on_gpu == on_gpu}
     for name, function in FUNCTIONS.items():
-        parameters = [*inspect.signature(getattr(RowFunctions, name)).parameters][1:]
+        protocol = RowFunctions if function.on_gpu else HostRowFunctions
+        parameters = [*inspect.signature(getattr(protocol, name)).parameters][1:]
         assert parameters[len(function.cotangents) : -len(function.results)] == [*function.reads]
 
 
@@ -29,4 +31,4 @@ def test_the_cuda_tier_lists_every_kernel():
     ]
     (table,) = tables
     listed = {ast.unparse(key).removesuffix(".name").lower() for key in table.keys}
-    assert listed == set(FUNCTIONS)
+    assert listed == {name for name, function in FUNCTIONS.items() if function.on_gpu}

@@ -57,6 +57,7 @@ from npselect.tiers.cpu.long_passes import (
     temperature,
     weighted,
 )
+from npselect.tiers.cpu.long_rao import gumbel_rao_rows
 from npselect.tiers.cpu.sums import padded_dot, padded_sums, padded_total, total
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "double_backward_rows",
     "gapped_rows",
     "gapped_soft_rows",
+    "gumbel_rao_rows",
     "index_rows",
     "log_rows",
     "mask_at_rows",

@@ -6,21 +6,24 @@ logits; it is never kept for the whole batch.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import sys
+from functools import lru_cache, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from npselect._arithmetic.half import compute_type, stored
+from npselect._arithmetic.simd import WIDTH
 from npselect._modes import in_usual_modes
 from npselect._operators import OPERATORS
-from npselect._stream import ScaledNoise, StreamNumbers, unscaled
+from npselect._stream import SampleNumbers, ScaledNoise, StreamNumbers, unscaled
 from npselect._threads import over_rows
-from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SMALL_BATCH, TEMPS_KEPT
+from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SAMPLES_AT_ONCE, SMALL_BATCH, TEMPS_KEPT
 from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
-from npselect.tiers.cpu.noise import add_rows, draw, perturb, perturb_at
+from npselect.tiers.cpu.noise import add_rows, draw, draw_at, perturb, perturb_at
+from npselect.tiers.cpu.rotation import rotation
 
 __all__ = [
     "backward",
@@ -30,20 +33,24 @@ __all__ = [
     "gapped",
     "gapped_soft",
     "gumbel",
+    "gumbel_rao",
     "index",
     "log",
     "mask",
     "mask_at",
     "mixture",
     "reinmax",
+    "rotation",
     "soft",
 ]
 
 Array: TypeAlias = npt.NDArray[Any]
 Noise: TypeAlias = Array | StreamNumbers | ScaledNoise | None
+Draws: TypeAlias = Array | SampleNumbers
 Compute: TypeAlias = Any  # the type float32 or float64
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 _NO_INDEX = np.empty(0, dtype=np.int64)
+_ANY_MEMORY = sys.maxsize  # bytes: buffers with a number for each entry of a row
 
 
 def mask(logits: Array, noise: Noise, where: Array | None, out: Array) -> None:
@@ -135,6 +142,52 @@ def gapped_soft(logits: Array, choice: Array, temp: Array, where: Array | None, 
     """GST's probabilities, which depend on the choice."""
     compute = compute_type(out)
     _run("gapped_soft_rows", compute, logits, None, choice, temp, where, _two_words(compute, gap), out)
+
+
+def gumbel_rao(
+    grad_mask: Array, logits: Array, choice: Array, draws: Draws, temp: Array, where: Array | None, out: Array
+) -> None:
+    """Gumbel-Rao's Jacobian, a mean over samples that depends on the choice, times `grad_mask`."""
+    compute, choices = compute_type(out), logits.shape[1]
+    if choices <= short_rows.MAX_SHORT_ROW:
+        rows: RowKernel = short_rows.gumbel_rao_rows
+        scratch_size = short_rows.scratch_size(rows.buffers)
+    else:
+        rows = long_rows.gumbel_rao_rows
+        scratch_size = long_passes.scratch_size(choices, rows.buffers, np.dtype(compute).itemsize, _ANY_MEMORY)
+    samples, none = len(draws), np.empty(0, compute)
+    inputs = [stored(array) for array in (logits, grad_mask, choice)]
+    others = [temp, _EVERYWHERE if where is None else stored(where)]
+    results = stored(out)
+
+    def run_given(noise: Array, start: int, stop: int) -> None:
+        scratch = _aligned(scratch_size, compute)
+        rows(*inputs, noise, len(logits), compute(samples), *others, none, results, start, stop, scratch)
+
+    def run_drawn(numbers: SampleNumbers, start: int, stop: int) -> None:
+        """Some rows after others and, of these, some samples after others."""
+        scratch = _aligned(scratch_size, compute)
+        several = max(1, min(samples, SAMPLES_AT_ONCE, NOISE_BLOCK // choices))
+        step = min(max(1, NOISE_BLOCK // (several * choices)), stop - start)
+        noise = np.empty(several * step * choices, numbers.first.dtype)
+        sums = none if several == samples else np.empty(_in_vectors(step) * _in_vectors(choices), compute)
+        for first in range(start, stop, step):
+            last = min(first + step, stop)
+            n = last - first
+            these, those = ([_rows(array, first, last) for array in some] for some in (inputs, others))
+            sums[...] = 0
+            for sample in range(0, samples, several):
+                some = noise[: min(several, samples - sample) * n * choices].reshape(-1, n, choices)
+                for i, drawn in enumerate(some):
+                    _draw(numbers[sample + i], first, last, drawn)
+                added = _in_type(some.reshape(-1, choices), compute)
+                rows(*these, added, n, compute(samples), *those, sums, results[first:last], 0, n, scratch)
+
+    if isinstance(draws, SampleNumbers):
+        over_rows(partial(run_drawn, draws), len(logits), samples * choices)
+    else:
+        given = stored(_in_type(draws.reshape(-1, choices), compute))
+        over_rows(partial(run_given, given), len(logits), samples * choices)
 
 
 def gumbel(seed: int, first: int, out: Array) -> None:
@@ -232,6 +285,19 @@ def _perturb(
     else:
         numbers = noise.numbers(first, last).reshape(-1)
         perturb_at(some.reshape(-1), np.uint64(noise.seed), numbers, scale, out.reshape(-1))
+
+
+def _draw(noise: StreamNumbers, first: int, last: int, out: Array) -> None:
+    """The noise of some rows."""
+    if noise.in_order:
+        draw(np.uint64(noise.seed), np.uint64(noise.offset + first * out.shape[1]), out.reshape(-1))
+    else:
+        draw_at(np.uint64(noise.seed), noise.numbers(first, last).reshape(-1), out.reshape(-1))
+
+
+def _in_vectors(size: int) -> int:
+    """So many numbers in whole SIMD vectors."""
+    return -(-size // WIDTH) * WIDTH
 
 
 def _check_buffers() -> None:

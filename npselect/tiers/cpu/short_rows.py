@@ -58,6 +58,7 @@ from npselect.tiers.cpu.short_passes import (
     temperature,
     total,
 )
+from npselect.tiers.cpu.short_rao import gumbel_rao_rows
 
 __all__ = [
     "MAX_SHORT_ROW",
@@ -68,6 +69,7 @@ __all__ = [
     "double_backward_rows",
     "gapped_rows",
     "gapped_soft_rows",
+    "gumbel_rao_rows",
     "index_rows",
     "log_rows",
     "mask_at_rows",
