@@ -58,23 +58,23 @@ def select_backward(gradient, kept, grad_mask):
 select.defvjp(select_forward, select_backward)
 
 
-def first_order(grad_mask, z, index, temp, scale):
+def first_order(grad_mask, z, _, temp, scale):
     """``probs * (h - sum(probs * h)) * scale / temp``, ``probs = softmax(z / temp)``."""
-    probs, h = jax.nn.softmax(z / temp, -1), from_drawn(grad_mask, z, index)
+    probs, h = jax.nn.softmax(z / temp, -1), measured_from(jnp.argmax(z, -1), grad_mask, z)
     return probs * (h - jnp.sum(probs * h, -1, keepdims=True)) * scale / temp
 
 
 def second_order(grad_mask, z, index, temp):
     """ReinMax's, its terms collected: no ``1 - p`` is formed, of which a saturated row would have no digits."""
-    p, q, h = jax.nn.softmax(z, -1), jax.nn.softmax(z / temp, -1), from_drawn(grad_mask, z, index)
+    p, q, h = jax.nn.softmax(z, -1), jax.nn.softmax(z / temp, -1), measured_from(index, grad_mask, z)
     a, b = jnp.sum(q * h, -1, keepdims=True), jnp.sum(p * h, -1, keepdims=True)
     return jnp.where(one_hot(index, z), p * b - (1 + q) * a, q * (2 * h - a) - p * (h - b)) / 2
 
 
-def from_drawn(grad_mask, z, index):
-    """The cotangent measured from the drawn entry's, as constants drop out; 0 at excluded entries."""
-    drawn = jnp.sum(jnp.where(one_hot(index, z), grad_mask, 0.0), -1, keepdims=True)
-    return jnp.where(z == -jnp.inf, 0.0, grad_mask - drawn)
+def measured_from(index, grad_mask, z):
+    """The cotangent less an entry of its own, as constants drop out: so it keeps its digits. 0 at excluded entries."""
+    entry = jnp.sum(jnp.where(one_hot(index, z), grad_mask, 0.0), -1, keepdims=True)
+    return jnp.where(z == -jnp.inf, 0.0, grad_mask - entry)
 
 
 def differences(logits):

@@ -20,7 +20,8 @@ def reinmax_select(logits, temp=1.0, *, index):
     z = differences(logits)
     p, q, drawn = tf.nn.softmax(z), tf.nn.softmax(z / temp), one_hot(index, z)
 
-    def gradient(h):
+    def gradient(grad_mask):
+        h = measured_from(index, grad_mask, z)
         a, b = total(q * h), total(p * h)
         return tf.where(drawn, p * b - (1 + q) * a, q * (2 * h - a) - p * (h - b)) / 2
 
@@ -30,7 +31,7 @@ def reinmax_select(logits, temp=1.0, *, index):
 def categorical_select(logits, temp=1.0, *, index, forward_temp=1.0, unimix=0.0):
     """A mask with the gradient of ``(1 - unimix) softmax(logits / (forward_temp temp))``."""
     z = differences(logits)
-    return select(logits, z, index, lambda h: (1 - unimix) * softmax_gradient(h, z, forward_temp * temp))
+    return select(logits, z, index, lambda g: (1 - unimix) * softmax_gradient(g, z, forward_temp * temp))
 
 
 def gapped_select(logits, temp=1.0, *, index, gap=1.0):
@@ -41,32 +42,30 @@ def gapped_select(logits, temp=1.0, *, index, gap=1.0):
         p = total(tf.where(drawn, tf.nn.softmax(z), tf.zeros_like(z)))
         gap = -tf.math.log1p(-p) / p
     moved = tf.where(drawn, tf.zeros_like(z), tf.minimum(z, -tf.cast(gap, z.dtype)))
-    return select(logits, z, index, lambda h: softmax_gradient(h, moved, temp))
+    return select(logits, z, index, lambda g: softmax_gradient(g, moved, temp))
 
 
 def select(logits, z, index, gradient):
-    """``mask = one_hot(index)``, NaN in a row that is spoilt; its gradient is ``gradient(h)``.
-
-    h is the cotangent measured from the drawn entry's, as constants drop out; 0 at excluded entries.
-    """
-    drawn, excluded = one_hot(index, z), z == -INF
-    spoilt = tf.math.is_nan(total(tf.where(excluded, tf.zeros_like(z), z)))
+    """``mask = one_hot(index)``, NaN in a row that is spoilt; its gradient is ``gradient(grad_mask)``."""
+    spoilt = tf.math.is_nan(total(tf.where(z == -INF, tf.zeros_like(z), z)))
 
     @tf.custom_gradient
     def mask_of(w):
-        def backward(grad_mask):
-            h = grad_mask - total(tf.where(drawn, grad_mask, tf.zeros_like(grad_mask)))
-            return gradient(tf.where(excluded, tf.zeros_like(h), h))
-
-        return tf.where(spoilt, tf.constant(float("nan"), w.dtype), tf.cast(drawn, w.dtype)), backward
+        return tf.where(spoilt, tf.constant(float("nan"), w.dtype), tf.cast(one_hot(index, w), w.dtype)), gradient
 
     return tf.cast(mask_of(tf.cast(logits, z.dtype)), logits.dtype)
 
 
-def softmax_gradient(h, z, temp):
+def softmax_gradient(grad_mask, z, temp):
     """``probs * (h - sum(probs * h)) / temp``, ``probs = softmax(z / temp)``."""
-    probs = tf.nn.softmax(z / temp)
+    probs, h = tf.nn.softmax(z / temp), measured_from(tf.argmax(z, -1), grad_mask, z)
     return probs * (h - total(probs * h)) / temp
+
+
+def measured_from(index, grad_mask, z):
+    """The cotangent less an entry of its own, as constants drop out: so it keeps its digits. 0 at excluded entries."""
+    h = grad_mask - total(tf.where(one_hot(index, z), grad_mask, tf.zeros_like(grad_mask)))
+    return tf.where(z == -INF, tf.zeros_like(h), h)
 
 
 def differences(logits):

@@ -37,16 +37,16 @@ class Select(torch.autograd.Function):
     def forward(ctx, logits, z, index, temp, scale):
         """``mask = one_hot(index)``, NaN in a row that is spoilt."""
         probs = torch.softmax(z / temp, -1)
-        ctx.save_for_backward(z, probs, index)
+        ctx.save_for_backward(z, probs, z.argmax(-1, keepdim=True))
         ctx.temp, ctx.scale = temp, scale
         mask = torch.zeros_like(logits).scatter(-1, index[..., None], 1.0)
         return torch.where(probs.isnan(), probs, mask)
 
     @staticmethod
     def backward(ctx, grad_mask):
-        """``probs * (h - sum(probs * h)) * scale / temp``; measured from the drawn entry, h keeps its digits."""
-        z, probs, index = ctx.saved_tensors
-        h = (grad_mask - grad_mask.gather(-1, index[..., None])).masked_fill(z == -torch.inf, 0.0)
+        """``probs * (h - sum(probs * h)) * scale / temp``; measured from the likeliest entry, h keeps its digits."""
+        z, probs, top = ctx.saved_tensors
+        h = (grad_mask - grad_mask.gather(-1, top)).masked_fill(z == -torch.inf, 0.0)
         grad_logits = probs * (h - (probs * h).sum(-1, keepdim=True)) * ctx.scale / ctx.temp
         return grad_logits, None, None, None, None
 
