@@ -19,7 +19,11 @@ MODULES = {
     "npselect.reinmax": "A sample forward, a gradient of second order backward.",
     "npselect.gapped": "A sample forward, the gradient of a softmax in which it leads by a gap backward.",
     "npselect.gumbel_rao": "A sample forward, the Gumbel-softmax's mean gradient given it backward.",
-    "npselect.selection": "Choose from an array, and the gradients of both.",
+    "npselect.selection": "Choose from an array, and the gradients of both; `npselect.selection.identity` and "
+    "`npselect.selection.rotation` are gradients at the level of vectors.",
+    "npselect.selection.identity": "The selected vector forward, its cotangent as it is backward: the VQ-VAE's copy.",
+    "npselect.selection.rotation": "The selected vector forward, its cotangent turned and scaled backward: the "
+    "rotation trick.",
     "npselect.noise": "Counter-based Gumbel noise.",
     "npselect.reference": 'The oracle: row functions over arrays of shape (rows, K), which ``backend="reference"`` '
     "calls. The first file to open.",

@@ -117,6 +117,8 @@ def _calls(name: str, dtype: DType) -> Iterator[tuple[str, Call]]:
     operator, module, wide = OPERATORS[name], import_module(f"npselect.{name}"), computed_in(dtype)
     if "seed" in operator.options:
         yield "noise", partial(noise.gumbel, _ROWS, 1, dtype=wide, backend="cpu")
+    vectors = np.zeros((_ROWS, 1), dtype)
+    yield "selection.rotation", partial(selection.rotation.backward, vectors, vectors, vectors, backend="cpu")
     for choices in _CHOICES:
         shape = (_ROWS, choices)
         ways = _ways(operator, "forward", shape, wide)

@@ -107,9 +107,8 @@ def forward(
            [0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    return call(
-        MASK, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
-    )
+    drawn = sample_of(seed, noise, offset, forward_temp)
+    return call(MASK, (logits,), temp, drawn, axis, where, nan_policy, out, backend)
 
 
 def backward(
@@ -156,17 +155,8 @@ def backward(
     >>> gumbel_softmax.backward(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    return call(
-        BACKWARD,
-        (grad_mask, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
-    )
+    drawn = sample_of(seed, noise, offset, forward_temp)
+    return call(BACKWARD, (grad_mask, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
 
 def soft(
@@ -207,9 +197,8 @@ def soft(
     >>> gumbel_softmax.soft(np.array([0.0, 1.0]), noise=np.array([1.0, 0.0]))
     array([0.5, 0.5])
     """
-    return call(
-        SOFT, (logits,), temp, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
-    )
+    drawn = sample_of(seed, noise, offset, forward_temp)
+    return call(SOFT, (logits,), temp, drawn, axis, where, nan_policy, out, backend)
 
 
 def index(
@@ -250,9 +239,8 @@ def index(
     >>> float(sample.mean().round(2))
     0.75
     """
-    return call(
-        INDEX, (logits,), 1.0, sample_of(seed, noise, offset, forward_temp), axis, where, nan_policy, out, backend
-    )
+    drawn = sample_of(seed, noise, offset, forward_temp)
+    return call(INDEX, (logits,), 1.0, drawn, axis, where, nan_policy, out, backend)
 
 
 def jvp(
@@ -298,17 +286,8 @@ def jvp(
     >>> gumbel_softmax.jvp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), temp=0.5, noise=np.array([1.0, 0.0]))
     array([ 0.5, -0.5])
     """
-    return call(
-        JVP,
-        (tangent, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
-    )
+    drawn = sample_of(seed, noise, offset, forward_temp)
+    return call(JVP, (tangent, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
 
 def backward_temp(
@@ -350,17 +329,8 @@ def backward_temp(
     >>> float(gumbel_softmax.backward_temp(np.array([1.0, 0.0]), np.array([0.0, 1.0]), noise=np.array([1.0, 0.0])))
     0.0
     """
-    return call(
-        BACKWARD_TEMP,
-        (grad_mask, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
-    )
+    drawn = sample_of(seed, noise, offset, forward_temp)
+    return call(BACKWARD_TEMP, (grad_mask, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
 
 def double_backward(
@@ -413,17 +383,8 @@ def double_backward(
     >>> gumbel_softmax.double_backward(v, g, np.array([0.0, 1.0]), temp=1.0, noise=np.array([1.0, 0.0]))
     (array([ 0.25, -0.25]), array([0., 0.]))
     """
-    return call_for_two(
-        DOUBLE_BACKWARD,
-        (grad_grad_logits, grad_mask, logits),
-        temp,
-        sample_of(seed, noise, offset, forward_temp),
-        axis,
-        where,
-        nan_policy,
-        out,
-        backend,
-    )
+    drawn, arrays = sample_of(seed, noise, offset, forward_temp), (grad_grad_logits, grad_mask, logits)
+    return call_for_two(DOUBLE_BACKWARD, arrays, temp, drawn, axis, where, nan_policy, out, backend)
 
 
 sys.modules[__name__].__class__ = OperatorModule

@@ -1,10 +1,10 @@
 """The reference's two kinds of numbers: `Wide`, fast and aware of its own error, and `Digits`, as exact as one asks.
 
 Both are arrays with what the formulas of `npselect.reference` need: ``of``, +, -, *, /, ``sum``, ``exp``, ``log``,
-``log1p``, ``replace``, ``is_positive`` and ``rounded``. `Wide` says which of its results are certain; what is not is
-computed again with `Digits`, with more and more of them until nothing changes. That is Ziv's strategy: A. Ziv, "Fast
-evaluation of elementary mathematical functions with correctly rounded last bit", ACM TOMS 17, 1991. Nothing here is
-shared with the kernels.
+``log1p``, ``sqrt``, ``least``, ``is_positive``, ``is_doubtful``, ``replace``, ``where`` and ``rounded``. `Wide` says
+which of its results are certain; what is not is computed again with `Digits`, with more and more of them until nothing
+changes. That is Ziv's strategy: A. Ziv, "Fast evaluation of elementary mathematical functions with correctly rounded
+last bit", ACM TOMS 17, 1991. Nothing here is shared with the kernels.
 """
 
 from __future__ import annotations
@@ -135,6 +135,21 @@ class Wide(NamedTuple):
         d = self * Wide.of(-y).exp() - Wide.of(1.0)
         return Wide.of(y) + d * (Wide.of(1.0) + d * (Wide.of(-0.5) + d * _THIRD))
 
+    def sqrt(self) -> Wide:
+        """``sqrt(x) = y + (x - y**2) / (2 y)``, for x > 0 and a float64 y near its root: one step of Newton's.
+
+        With y off by d of itself, the step leaves ``d**2 / 2``, which is below 2**-104.
+        """
+        odd = self.exponent & 1
+        y = Wide.of(np.sqrt(np.ldexp(self.hi, odd.astype(np.int32))))
+        y = y._replace(exponent=y.exponent + (self.exponent - odd) // 2)
+        root = y + (self - y * y) / (y + y)
+        return root._replace(error=root.error + np.abs(root.hi) * 2.0**-104)
+
+    def is_doubtful(self, beside: Wide) -> Array:  # noqa: ARG002 Digits look at it
+        """Where the error is so large that these numbers must not be divided by."""
+        return np.asarray(np.abs(self.hi) <= self.error * 2.0**20)
+
     def least(self, other: Wide) -> Wide:
         """The smaller of two; where their errors leave that open, the difference is part of the error."""
         difference = self - other
@@ -217,6 +232,15 @@ class Digits:
         """Of positive numbers, correctly rounded by the decimal module."""
         return Digits(np.frompyfunc(lambda x: x.ln(), 1, 1)(self.values))
 
+    def sqrt(self) -> Digits:
+        """Of positive numbers, correctly rounded by the decimal module."""
+        return Digits(np.frompyfunc(lambda x: x.sqrt(), 1, 1)(self.values))
+
+    def is_doubtful(self, beside: Digits) -> Array:
+        """Where less than half the digits are left of a sum of numbers as large as `beside`."""
+        least = Decimal(10) ** -(decimal.getcontext().prec // 2)
+        return np.asarray(np.abs(self.values) <= np.abs(beside.values) * least, np.bool_)
+
     def least(self, other: Digits) -> Digits:
         """The smaller of two."""
         return self.where(self.values < other.values, other)
@@ -247,10 +271,15 @@ class Digits:
         return np.asarray(self.values > 0, np.bool_)
 
     def rounded(self, dtype: npt.DTypeLike) -> tuple[Array, Array]:
-        """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many."""
+        """The nearest numbers of `dtype`, ties to even, as float64; all of them as certain as the digits are many.
+
+        NaN stays NaN, which equals nothing: the digits were too few (`is_doubtful`).
+        """
         precision, lowest = _FORMATS[np.dtype(dtype).name]
 
         def nearest(x: Decimal) -> float:
+            if not x.is_finite():
+                return float("nan")
             if abs(x) < Decimal(2) ** -1200 or not x:
                 return 0.0
             exact = Fraction(x)

@@ -43,6 +43,7 @@ from npselect.testing.selection_case import SelectionCase
 from npselect.testing.selection_cases import selection_cases
 from npselect.testing.selection_check import check_selection
 from npselect.testing.stored import load_vectors
+from npselect.testing.vector_check import check_vector_gradient
 from npselect.testing.vectors import write_vectors
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "check_sampler",
     "check_sampling_op",
     "check_selection",
+    "check_vector_gradient",
     "find_case",
     "from_array_functions",
     "from_jax",

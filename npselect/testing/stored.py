@@ -179,8 +179,10 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
     """The case that an entry is."""
     family = WRITTEN[operator]
     indexed = "index" in family.given
-    further = {"index": list} if indexed else {}
-    _keys(entry, _ENTRY | further | ({"settings": dict} if "settings" in entry else {}))
+    further: dict[str, type] = {"index": list} if indexed else {}
+    if isinstance(entry, dict) and "settings" in entry:
+        further |= {"settings": dict}
+    _keys(entry, _ENTRY | further)
     prefix = f"{family.prefix}{dtype.name}/"
     name, error = entry["id"].removeprefix(prefix), entry["error"]
     if not entry["id"].startswith(prefix) or name.partition("/")[0] != entry["group"]:

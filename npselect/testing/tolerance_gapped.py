@@ -24,7 +24,7 @@ is a difference ``1 - p``. If p is wrong by pi, L lies between ``log((p - pi) / 
 ``log((p + pi) / (1 - p - pi))``, which is infinite where ``1 - p <= pi``: there the gap may be infinite, and the
 gradient 0, as that of a p that is rounded to 1. To phi at these two ends the textbook adds
 
-    u / p           for the rounding of 1 - p next to 1: the logarithm's argument is off by u. Where p is about u or
+    u / (p - pi)    for the rounding of 1 - p next to 1: the logarithm's argument is off by u. Where p is about u or
                     less, 1 - p is 1 or the number below, and the gap from 0 to 2; log1p(-p) has no such error
     u phi           times 2 eps + 3, twice, for a logarithm as good as exp, the quotient, and p in it
 
@@ -164,7 +164,7 @@ def _adaptive(plain: Row, z: Array, drawn: Array) -> tuple[Array, Array, Array]:
     least = _phi(np.log(np.maximum(p - p_pi, 0.0)) - np.log(c + p_pi))
     tiny = p <= 4 * plain.form.tiny / u
     known, logs = (p_pi < p / 2) | tiny, 2 * (eps + 3 * u)
-    of_one = np.where(p < 2 * u, 1.0, u / p)
+    of_one = np.where(p < 2 * u, 1.0, u / np.maximum(p - p_pi, p / 2))
     above, below = of_one + logs * high, of_one + logs * least
     return _phi(odds), np.where(known, high + above, np.inf), np.where(known, np.maximum(least - below, 0.0), 0.0)
 

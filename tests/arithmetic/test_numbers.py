@@ -129,6 +129,22 @@ def test_exp() -> None:
     assert not Wide.of(np.zeros(1)).exp().error.any()
 
 
+def test_sqrt() -> None:
+    x = wides(500, 1000)
+    x = Wide(np.abs(x.hi), np.where(x.hi < 0, -x.lo, x.lo), x.error, x.exponent)
+    for number, error in ((x, 0.0), (x._replace(error=np.full(500, 2.0**-60)), 2.0**-60)):
+        root = number.sqrt()
+        off = Fraction(error) if error else Fraction(0)
+        for value, stated_error, true, exponent in zip(exact(root), stated(root), exact(x), x.exponent, strict=True):
+            for moved in (true - off * Fraction(2) ** int(exponent), true + off * Fraction(2) ** int(exponent)):
+                assert (value - stated_error) ** 2 <= moved <= (value + stated_error) ** 2
+            assert stated_error <= value * (Fraction(2) ** -100 + off * Fraction(11, 10))
+    squares = Wide.of(np.array([1.0, 4.0, 2.0**-1074, 2.0**1022, 9.0])).sqrt()
+    assert exact(squares) == [1, 2, Fraction(2) ** -537, Fraction(2) ** 511, 3]
+    with Digits.precision(50):
+        assert Digits.of([4.0, 2.25]).sqrt().values.tolist() == [2, Decimal("1.5")]
+
+
 def wide_of(true: Fraction) -> tuple[Wide, Fraction]:
     """A number of 106 bits near `true`, of whatever size, and what it is exactly."""
     scale = 600 if abs(true) < 1 else -600

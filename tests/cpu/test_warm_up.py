@@ -73,6 +73,8 @@ def calls(dtype, wide, operator, choices):
     given = {"seed": 1} if record.options else {}
     chosen = selection.forward(vectors, logits, operator=operator, **given)
     selection.backward(chosen, vectors, logits, operator=operator, **given)
+    for e in (g, frozen, strided):
+        selection.rotation.backward(g, e, logits)
     if record.options:
         noise.gumbel((3, choices), 5, offset=1, dtype=wide)
 

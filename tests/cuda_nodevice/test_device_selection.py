@@ -135,3 +135,26 @@ def test_an_operator_of_the_callers(device):
     equal(selection.forward(Lent(x), Lent(logits), operator=operator), selection.forward(x, logits))
     _, grad_logits = selection.backward(Lent(grad), Lent(x), Lent(logits), operator=operator)
     near(grad_logits, 2 * (grad @ x.T), 20.0)
+
+
+def test_operators_by_name_the_temperatures_gradient_and_the_copy(device):
+    """In exact dot products, so that the operators' bits are the host's."""
+    grad, x = RNG.integers(-9, 9, (4, 2)).astype("f4"), RNG.integers(-9, 9, (3, 2)).astype("f4")
+    logits, temp = random((4, 3)), np.float32([[0.5], [1.0], [2.0], [1.5]])
+    for name, options in (("reinmax", {"seed": 5}), ("gumbel_softmax", {"seed": 5}), ("straight_through", {})):
+        expected = selection.backward(grad, x, logits, temp, operator=name, **options)
+        results = selection.backward(Lent(grad), Lent(x), Lent(logits), temp, operator=name, **options)
+        for one, other in zip(results, expected, strict=True):
+            equal(one, other)
+    equal(
+        selection.backward_temp(Lent(grad), Lent(x), Lent(logits), temp),
+        selection.backward_temp(grad, x, logits, temp),
+    )
+    for array in (grad, grad.astype("f2")):
+        equal(selection.identity.forward(Lent(grad), Lent(array)), array)
+        equal(selection.rotation.forward(Lent(grad), Lent(array)), array)
+        equal(selection.identity.backward(Lent(array), Lent(grad), Lent(grad)), array.astype("f4"))
+    with pytest.raises(
+        RuntimeError, match=r"no kernel for the rotation trick; .* grad lives on a GPU: copy it to the host"
+    ):
+        selection.rotation.backward(Lent(grad), Lent(grad), Lent(grad))

@@ -87,9 +87,15 @@ def operator_call(module, function, dtype, backend):
 def selected(function, dtype, backend):
     logits, grad = harsh(dtype)
     x = np.stack([grad[0], logits[0]], axis=-1)
-    chosen = (np.broadcast_to(grad[:, :1], (6, 2)),) if function == "backward" else ()
+    chosen = () if function == "forward" else (np.broadcast_to(grad[:, :1], (6, 2)),)
     options = [{"operator": gumbel_softmax, "seed": 1}, {}]
     return [getattr(selection, function)(*chosen, x, logits, 1e-7, backend=backend, **one) for one in options]
+
+
+def of_vectors(module, function, dtype, backend):
+    e, grad = harsh(dtype)
+    q = e[::-1]
+    return getattr(module, function)(*((grad,) if function == "backward" else ()), e, q, backend=backend)
 
 
 def some_cases(dtype):
@@ -176,7 +182,17 @@ CALLS = {
         "warm_up": lambda: npselect.warm_up.__name__,
     },
     noise: {"gumbel": lambda: [noise.gumbel(500, 1, backend=one) for one in ("reference", "cpu")]},
-    selection: {name: lambda name=name: [selected(name, *tier) for tier in TIERS] for name in ("forward", "backward")},
+    selection: {
+        name: lambda name=name: [selected(name, *tier) for tier in TIERS]
+        for name in ("forward", "backward", "backward_temp")
+    },
+    **{
+        module: {
+            name: lambda module=module, name=name: [of_vectors(module, name, *tier) for tier in TIERS]
+            for name in ("forward", "backward")
+        }
+        for module in (selection.identity, selection.rotation)
+    },
     testing: {
         "assert_conforms": lambda: testing.assert_conforms(TEXTBOOK, cases=some_cases("float64")),
         "cases": lambda: [case.id for case in testing.cases("float16", 1e-7, options=["row_temp"])],
@@ -184,6 +200,7 @@ CALLS = {
         "check_sampler": sampler,
         "check_sampling_op": sampling_op,
         "check_selection": lambda: [check_selection(dtype) for dtype in ("float16", "float64")],
+        "check_vector_gradient": lambda: str(testing.check_vector_gradient(selection.rotation, dtypes="float64")),
         "find_case": lambda: [asked(dtype) for dtype in ("float16", "float64")],
         "load_vectors": lambda: None,  # by the next
         "selection_cases": lambda: [layers(dtype) for dtype in ("float16", "float64")],

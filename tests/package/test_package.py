@@ -71,7 +71,7 @@ ROOMS = {
     "npselect.gapped": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.gumbel_rao": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places"},
-    "npselect.selection": {"npselect.straight_through", "npselect._call", "npselect.tiers.cpu", *FACTS},
+    "npselect.selection": {"npselect._call", "npselect.tiers", "npselect.tiers.cpu", *FACTS},
     "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},
     "npselect.tiers": {"npselect._gpu", "npselect.reference", "npselect.tiers.cpu", "npselect.tiers.cuda", *FACTS},
     "npselect.tiers.cpu": {"npselect._arithmetic", *FACTS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import runpy
 from pathlib import Path
 
@@ -19,9 +20,10 @@ def test_reference_has_every_public_name(tmp_path):
     for module in found:
         assert f"api/{module}\n" in index
         text = (tmp_path / f"{module}.rst").read_text(encoding="utf-8")
-        for name in importlib.import_module(module).__all__:
-            if module == "npselect" and name in ("__version__", "gumbel_softmax", "noise", "reinmax", "selection"):
-                continue
+        found_there = importlib.import_module(module)
+        for name in found_there.__all__:
+            if module == "npselect" and (name == "__version__" or inspect.ismodule(getattr(found_there, name))):
+                continue  # a module has a page of its own
             assert name in text, f"{module}.{name}"
 
 

@@ -28,8 +28,8 @@ def small(family, dtype="float32"):
 
 
 def test_every_operator_has_a_record():
-    # In the order in which they came: see `by_default`. No case has the noise of gumbel_rao's samples.
-    assert {*FAMILIES} == {*npselect.OPERATORS} - {"gumbel_rao"}
+    without = {"gumbel_rao"}  # its noise has an axis more than logits: there is a bound, and no checker yet
+    assert {*FAMILIES} | without == {*npselect.OPERATORS}  # in the order in which they came: see `by_default`
     for name, family in FAMILIES.items():
         assert family.name == name
         assert family.module is getattr(npselect, name)

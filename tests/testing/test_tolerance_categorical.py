@@ -13,6 +13,7 @@ from exact_family import Mixture, exact_categorical
 from honest import softmax, softmax_difference_first, total
 from inputs import compute_type
 
+import npselect
 from npselect.testing import tolerance
 from npselect.testing.tolerance_categorical import categorical
 
@@ -135,6 +136,19 @@ def test_what_normalises_logits_is_within_the_bound_that_it_declares(dtype, reco
         found = worst_of(dtype, normalised_first, settings, NORMALISING)
         worst = max((float(np.max(found)), batch) for batch, found in found)
         record(f"error/bound, categorical, {dtype}, normalised first", worst[0])
+        assert worst[0] < 1, (settings, worst)
+
+
+def kernels(g, w, temp, f, e):
+    index = np.argmax(w, axis=-1)
+    return npselect.categorical.backward(g, w, temp, index=index, forward_temp=f, unimix=e, backend="cpu")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernels_are_within_the_tight_bound(dtype, record):
+    for settings in SETTINGS:
+        worst = max((float(np.max(x)), batch) for batch, x in worst_of(dtype, kernels, settings, tolerance.KERNELS))
+        record(f"error/bound, categorical, {dtype}, kernels", worst[0])
         assert worst[0] < 1, (settings, worst)
 
 

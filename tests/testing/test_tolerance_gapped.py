@@ -12,6 +12,7 @@ from bounded import DTYPES, batches, fractions, in_float64
 from exact_family import exact_gapped
 from honest import softmax, total
 
+import npselect
 from npselect.testing import tolerance
 from npselect.testing.tolerance_gapped import gapped
 
@@ -141,11 +142,17 @@ def test_honest_code_is_within_the_bound(name, dtype, record):
         assert worst[0] < 1, (gap, worst)
 
 
+def kernels(g, w, d, temp, gap):
+    return npselect.gapped.backward(g, w, temp, index=d, gap=gap, backend="cpu")
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_what_measures_from_the_drawn_one_is_within_the_tight_bound(dtype, record):
-    for gap in (1.0, 0.3):
-        worst = held(dtype, of_weights, gap, tolerance.KERNELS)
-        record(f"error/bound, gapped, {dtype}, weights from d, tight", worst[0])
+@pytest.mark.parametrize("way", [of_weights, kernels])
+def test_what_measures_from_the_drawn_one_is_within_the_tight_bound(dtype, way, record):
+    """With an adaptive gap, the kernels alone: `of_weights` forms 1 - p."""
+    for gap in GAPS if way is kernels else GAPS[:2]:
+        worst = held(dtype, way, gap, tolerance.KERNELS)
+        record(f"error/bound, gapped, {dtype}, {way.__name__}, tight", worst[0])
         assert worst[0] < 1, (gap, worst)
 
 
@@ -253,5 +260,5 @@ def test_the_published_clip_is_seen_in_float32_alone():
     """Of ``p (1 - 1e-5)``: less than a rounding in 16 bits, but where p is 1."""
     beyond = {dtype: np.mean(np.concatenate([x.ravel() for _, x in worst_of(dtype, clipped, "adaptive")]) > 1)
               for dtype in DTYPES}  # fmt: skip
-    assert beyond["float32"] > 0.04
+    assert beyond["float32"] > 0.02
     assert beyond["bfloat16"] < 0.01

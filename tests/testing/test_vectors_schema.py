@@ -300,7 +300,7 @@ def test_an_index_belongs_to_who_takes_one(folder, tmp_path, validator):
 
 
 SETTINGS = {
-    "is no number": ({"gap": "large"}, "settings['gap'] is \"large\""),
+    "is no number": ({"gap": "large"}, "settings['gap'] is 'large'; expected 'f64:' and 16 digits"),
     "of another": ({"unimix": "f64:3fe0000000000000"}, "settings has 'unimix', which operator gapped does not take"),
     "of nobody": ({"margin": "f64:3fe0000000000000"}, "settings has 'margin', which operator gapped does not take"),
     "is no object": ([], "settings is []; expected an object"),

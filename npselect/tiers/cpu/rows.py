@@ -23,6 +23,7 @@ from npselect._tuning import CACHE_LINE, NOISE_BLOCK, ROW_MEMORY, SAMPLES_AT_ONC
 from npselect.tiers.cpu import long_passes, long_rows, short_rows
 from npselect.tiers.cpu.compile import RowKernel
 from npselect.tiers.cpu.noise import add_rows, draw, draw_at, perturb, perturb_at
+from npselect.tiers.cpu.rotation import rotation
 
 __all__ = [
     "backward",
@@ -39,6 +40,7 @@ __all__ = [
     "mask_at",
     "mixture",
     "reinmax",
+    "rotation",
     "soft",
 ]
 
