@@ -94,11 +94,12 @@ def by_exponentials(logits: Array, d: Array, exponentials: Array) -> Array:
 
     The winner's clock is of rate Z, the others' are of rates exp(logits) and start when it has struck.
     """
-    winner = np.take_along_axis(exponentials, d[..., None], axis=-1)
+    at = np.broadcast_to(d, exponentials.shape[:-1])[..., None]
+    winner = np.take_along_axis(exponentials, at, axis=-1)
     rates = np.exp(logits)
     clock = winner / np.sum(rates, axis=-1, keepdims=True)
     others = clock + exponentials / rates
-    return np.asarray(-np.log(np.where(np.arange(logits.shape[-1]) == d[..., None], clock, others)))
+    return np.asarray(-np.log(np.where(np.arange(logits.shape[-1]) == at, clock, others)))
 
 
 def gradient_at(w: Array, grad: Array, temp: float) -> Array:

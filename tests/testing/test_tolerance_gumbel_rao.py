@@ -161,7 +161,8 @@ def test_the_kernels_are_accepted_by_their_own_bound(dtype, record_property):
         compute = np.float64 if dtype == "float64" else np.float32
         out, temps = np.empty_like(batch.logits), batch.temp[:, 0].astype(compute)
         choose("cpu").gumbel_rao(batch.g, batch.logits, d, noises.astype(compute), temps, None, out)
-        worst = max(worst, (float(np.max(fractions(out.astype(np.float64), right, bound))), name))
+        with np.errstate(invalid="ignore"):  # beyond the dtype's range
+            worst = max(worst, (float(np.max(fractions(out.astype(np.float64), right, bound))), name))
     record_property("fraction", worst)
     assert worst[0] <= 1, worst
 
