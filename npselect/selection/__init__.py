@@ -42,7 +42,7 @@ from npselect.selection._batches import (
     shape_of_chosen,
     temperatures_of,
 )
-from npselect.selection._operator import has_function, operator_of, options_for
+from npselect.selection._operator import has_function, operator_of, options_for, temp_for
 
 __all__ = ["backward", "backward_temp", "forward", "identity", "rotation"]
 
@@ -51,7 +51,7 @@ __all__ = ["backward", "backward_temp", "forward", "identity", "rotation"]
 def forward(
     x: npt.ArrayLike,
     logits: npt.ArrayLike,
-    temp: npt.ArrayLike = 0.6,
+    temp: npt.ArrayLike | None = None,
     *,
     where: npt.ArrayLike | None = None,
     operator: Any = "straight_through",
@@ -70,8 +70,8 @@ def forward(
         `logits` as given, and selects once for all that share a row of it.
     temp : array_like, optional
         Temperature, positive and finite: a scalar, or an array that broadcasts against `logits` with length 1 along its
-        last axis. The forward pass checks it and is otherwise independent of it. By default 0.6, whatever the default
-        of the operator itself is (that of `npselect.reinmax` is 1).
+        last axis. The forward pass checks it and is otherwise independent of it. By default the operator's own:
+        0.6, or 1 for `npselect.reinmax`, say.
     where : array_like of bool, optional
         Which entries are candidates; broadcasts to `logits`.
     operator : str or module, optional
@@ -116,6 +116,7 @@ def forward(
            [3., 4.]])
     """
     operator = operator_of(operator, operator_options, "index", "backward")
+    temp = temp_for(operator, temp)
     memory, arrays = read({"x": x, "logits": logits}, {"where": where, "temp": temp}, operator_options.get("backend"))
     x_shape = arrays["x"].shape
     batch = batch_of(x_shape, arrays["logits"].shape)
@@ -132,7 +133,7 @@ def backward(
     grad_chosen: npt.ArrayLike,
     x: npt.ArrayLike,
     logits: npt.ArrayLike,
-    temp: npt.ArrayLike = 0.6,
+    temp: npt.ArrayLike | None = None,
     *,
     where: npt.ArrayLike | None = None,
     operator: Any = "straight_through",
@@ -184,6 +185,7 @@ def backward(
            [-2.,  2.]])
     """
     operator = operator_of(operator, operator_options, "index", "backward")
+    temp = temp_for(operator, temp)
     memory, arrays = _with_cotangent(grad_chosen, x, logits, temp, where, reduce, operator_options)
     x_there, logits_there, grad = arrays.values()
     batch, dtype = batch_of(x_there.shape, logits_there.shape), promoted(arrays)
@@ -205,7 +207,7 @@ def backward_temp(
     grad_chosen: npt.ArrayLike,
     x: npt.ArrayLike,
     logits: npt.ArrayLike,
-    temp: npt.ArrayLike = 0.6,
+    temp: npt.ArrayLike | None = None,
     *,
     where: npt.ArrayLike | None = None,
     operator: Any = "straight_through",
@@ -240,6 +242,7 @@ def backward_temp(
     -0.8399
     """
     operator = operator_of(operator, operator_options, "index", "backward")
+    temp = temp_for(operator, temp)
     if not has_function(operator, "backward_temp"):
         name = getattr(operator, "__name__", operator)
         having = ", ".join(name for name, one in OPERATORS.items() if "backward_temp" in one.functions)

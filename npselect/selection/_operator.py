@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
+import numpy.typing as npt
+
 from npselect._operators import OPERATORS, Operator
 
-__all__ = ["has_function", "operator_of", "options_for"]
+__all__ = ["has_function", "operator_of", "options_for", "temp_for"]
 
 _COMMON = frozenset({"backend", "nan_policy"})  # which every function of every operator takes
 
@@ -53,6 +55,13 @@ def options_for(operator: object, function: str, options: Mapping[str, object]) 
     record = _record_of(operator)
     takes = options if record is None else _COMMON.union(record.options_of(function))
     return {name: value for name, value in options.items() if name in takes}
+
+
+def temp_for(operator: object, temp: npt.ArrayLike | None) -> npt.ArrayLike:
+    """A temperature or, for None, the operator's default; that of straight-through, if it is none of the family."""
+    record = _record_of(operator)
+    default = OPERATORS["straight_through"].temp if record is None else record.temp
+    return default if temp is None else temp
 
 
 def _record_of(operator: object) -> Operator | None:

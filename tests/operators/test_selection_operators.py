@@ -47,6 +47,8 @@ def test_by_name(name: str, backend: str) -> None:
     assert np.array_equal(grad_logits, module.backward(grad @ x.T, logits, 0.8, **options))
     other = selection.backward(grad, x, logits, 0.8, operator=module, **options)[1]
     assert np.array_equal(grad_logits, other)
+    by_default = selection.backward(grad, x, logits, operator=name, **options)[1]
+    assert np.array_equal(by_default, module.backward(grad @ x.T, logits, OPERATORS[name].temp, **options))
 
 
 @every_operator
