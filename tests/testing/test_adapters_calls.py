@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from frameworks import DTYPES, FROM, agree, everything, inputs, needs, of_every_framework, some
 
-from npselect.testing import adapters
+from npselect.testing import OPTIONS, adapters
 
 # ------------------------------------------------------------------------------------------------ what fn is given
 
@@ -69,8 +69,8 @@ SIGNATURES = {
     "all": (everything, {"axis", "where", "noise"}),
     "one, not by keyword only": (some, {"axis"}),
     "none": (lambda logits, temp: logits * 1, set()),
-    "anything": (lambda logits, temp, **options: logits * 1, {"axis", "where", "noise", "index"}),
-    "anything at all": (lambda *arguments, **options: arguments[0] * 1, {"axis", "where", "noise", "index"}),
+    "anything": (lambda logits, temp, **options: logits * 1, {*OPTIONS}),
+    "anything at all": (lambda *arguments, **options: arguments[0] * 1, {*OPTIONS}),
     "partial": (functools.partial(some, other=1), {"axis"}),
     "partial of a partial": (functools.partial(functools.partial(everything, axis=0)), {"axis", "where", "noise"}),
     "positional only": (lambda logits, temp, axis=-1, /: logits * 1, set()),
@@ -92,6 +92,7 @@ def takes_exactly(subject, options):
     logits, grad_mask, noise, where = inputs("float32")
     assert subject.options == options
     given = {"axis": -1, "where": where, "noise": noise, "index": np.zeros(len(logits), np.int64)}
+    given |= {"forward_temp": 1.0, "unimix": 0.0, "gap": 1.0}
     taken = {option: given[option] for option in options}
     np.testing.assert_array_equal(subject.forward(logits, 0.5, **taken), logits)
     np.testing.assert_array_equal(subject.backward(grad_mask, logits, 0.5, **taken), grad_mask)

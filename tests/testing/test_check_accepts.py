@@ -121,7 +121,8 @@ def test_own_tiers_pass_strict(operator, backend, entries, dtype):
     assert report.ok, str(report)
     assert all(case.verdict == "passed" for case in report.cases)
     assert all(case.judged_rows == case.rows for case in report.cases)
-    assert report.options == (("axis", "where") if operator is straight_through else ("axis", "where", "noise"))
+    more = () if operator is straight_through else ("noise", "forward_temp")
+    assert report.options == ("axis", "where", *more)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
