@@ -96,6 +96,11 @@ def test_the_two_differ_in_the_forgotten_factor_alone():
 
 
 # Published plateaus of the mean loss; none for the second, which is its t (1 - t).
+ESTIMATORS = {
+    "torch": ("categorical", "gapped"),  # ReinMax is in an example of its own
+    "jax": ("reinmax", "categorical", "gapped"),
+    "tensorflow": ("reinmax", "categorical", "gapped"),
+}
 TOYS = {(2.0, 0.45): 0.2475, (2.0, 0.499): 0.499 * 0.501, (1.5, 0.45): 0.3522, (3.0, 0.45): 0.1213}
 
 
@@ -128,6 +133,19 @@ def test_reinmax_select_passes(name):
     assert re.search(r"^PASSED: (\d+) of \1 cases$", done.stdout, re.MULTILINE)
     assert "operator reinmax" in done.stdout
     assert "temp 1 (rounded to the dtype), takes index=" in done.stdout
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize(
+    ("framework", "operator"),
+    [(framework, operator) for framework in ("torch", "jax", "tensorflow") for operator in ESTIMATORS[framework]],
+)
+def test_estimators_pass(framework, operator):
+    pytest.importorskip(framework, reason=f"{framework} is not installed")
+    done = check(f"{framework}_estimators.py:{operator}", "--operator", operator, "--dtype", "float32")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^PASSED: (\d+) of \1 cases$", done.stdout, re.MULTILINE)
+    assert f"operator {operator}" in done.stdout
 
 
 @pytest.mark.frameworks
