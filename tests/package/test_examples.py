@@ -95,12 +95,12 @@ def test_the_two_differ_in_the_forgotten_factor_alone():
     assert [(a.removesuffix(" / temp"), b) for a, b in different] == [(different[0][1], different[0][1])]
 
 
-# Published plateaus of the mean loss; none for the second, which is its t (1 - t).
 ESTIMATORS = {
     "torch": ("categorical", "gapped"),  # ReinMax is in an example of its own
     "jax": ("reinmax", "categorical", "gapped"),
     "tensorflow": ("reinmax", "categorical", "gapped"),
 }
+# Published plateaus of the mean loss; none for the second, which is its t (1 - t).
 TOYS = {(2.0, 0.45): 0.2475, (2.0, 0.499): 0.499 * 0.501, (1.5, 0.45): 0.3522, (3.0, 0.45): 0.1213}
 
 
