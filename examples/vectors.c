@@ -63,15 +63,20 @@ static const char *next(const char *p) { /* the item or key after the one that e
   return *p == ',' ? blank(p + 1) : p;
 }
 
-static const char *get(const char *object, const char *key) { /* the value of a key, which is written without escapes */
+static const char *find(const char *object, const char *key) { /* a key's value; NULL: none. Keys have no escapes */
   size_t length = strlen(key);
   for (const char *p = blank(object + 1); *p == '"';) {
     const char *value = blank(blank(after(p)) + 1);
     if ((size_t)(after(p) - p) == length + 2 && !strncmp(p + 1, key, length)) return value;
     p = next(after(value));
   }
-  fail("there is no", key);
   return NULL;
+}
+
+static const char *get(const char *object, const char *key) { /* the value of a key */
+  const char *value = find(object, key);
+  if (!value) fail("there is no", key);
+  return value;
 }
 
 static double number(const char *p) { /* "f32:3f800000", "f64:3ff0000000000000", true, false, or 12 */
@@ -104,6 +109,8 @@ static int judge(const char *entry, size_t *rows) { /* 1 if the case is wrong; c
   double *shape = list(entry, "shape", &axes), temp = number(get(entry, "temp")), axis = number(get(entry, "axis"));
   size_t along = (size_t)(axis < 0 ? axis + (double)axes : axis);
   if (along >= axes) fail("no such", "axis");
+  const char *settings = find(entry, "settings"); /* options of the operator, in cases that ask for some */
+  float forward_temp = settings ? (float)number(get(settings, "forward_temp")) : 1;
   for (size_t i = 0; i < axes; i++) n *= (size_t)shape[i];
   for (size_t i = along + 1; i < axes; i++) inner *= (size_t)shape[i];
   size_t choices = (size_t)shape[along], m = choices ? n / choices : 0;
@@ -119,11 +126,11 @@ static int judge(const char *entry, size_t *rows) { /* 1 if the case is wrong; c
     ++*rows;
     size_t first = row / inner * inner * choices + row % inner;
     for (size_t j = 0, at = first; j < choices; j++, at += inner) {
-      w[j] = where && !where[at] ? -INFINITY : (float)logits[at] + (noise ? (float)noise[at] : 0);
+      w[j] = where && !where[at] ? -INFINITY : (float)logits[at] + (noise ? forward_temp * (float)noise[at] : 0);
       g[j] = (float)cotangent[at];
     }
     size_t index = forward(w, choices);
-    backward(g, w, choices, (float)temp, grad);
+    backward(g, w, choices, forward_temp * (float)temp, grad);
     for (size_t j = 0, at = first; j < choices; j++, at += inner)
       if (mask[at] != (j == index) || !(fabs(grad[j] - right[at]) <= bound[at])) {
         printf("%.*s, row %zu, choice %zu: mask %d, expected %g; gradient %.9g, expected %.9g, give or take %.2g\n",
@@ -146,7 +153,12 @@ int main(int count, char **words) {
   const char *whole = blank(text);
   if (*whole != '{' || strncmp(get(whole, "schema"), "\"npselect-vectors/1\"", 20)) fail("no vectors/1:", words[1]);
   if (strncmp(get(whole, "dtype"), "\"float32\"", 9)) fail("this test is of", "float32");
-  if (!strncmp(get(whole, "operator"), "\"reinmax\"", 9)) fail("this test is not of", "reinmax");
+  const char *operator = get(whole, "operator");
+  if (strncmp(operator, "\"straight_through\"", 18) && strncmp(operator, "\"gumbel_softmax\"", 16)) {
+    char name[32] = "";
+    size_t length = strcspn(operator, ",} \r\n");
+    fail("this test is not of", strncat(name, operator, length < 31 ? length : 31));
+  }
   for (const char *p = blank(get(whole, "cases") + 1); *p == '{'; p = next(after(p)), cases++) wrong += judge(p, &rows);
   printf("%zu of %zu cases are wrong, %zu rows judged\n", wrong, cases, rows);
   return rows == 0 ? 2 : wrong > 0;
