@@ -120,10 +120,10 @@ def test_sixteen_bits_add_noise_in_float32(backend: str, dtype: str) -> None:
     for name, fill in [
         ("forward", lambda: tier.mask(w, None, None, out)),
         ("soft", lambda: tier.soft(w, None, temp, None, out)),
-        ("backward", lambda: tier.backward(g, w, None, temp, None, out)),
-        ("jvp", lambda: tier.backward(v, w, None, temp, None, out)),
-        ("grad_logits", lambda: tier.double_backward(v, g, w, None, temp, None, other, out)),
-        ("grad_grad_mask", lambda: tier.double_backward(v, g, w, None, temp, None, out, other)),
+        ("backward", lambda: tier.backward(g, w, None, temp, None, 1.0, out)),
+        ("jvp", lambda: tier.backward(v, w, None, temp, None, 1.0, out)),
+        ("grad_logits", lambda: tier.double_backward(v, g, w, None, temp, None, 1.0, other, out)),
+        ("grad_grad_mask", lambda: tier.double_backward(v, g, w, None, temp, None, 1.0, out, other)),
     ]:
         fill()
         assert same(results[name], out), name

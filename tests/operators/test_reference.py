@@ -14,7 +14,8 @@ import pytest
 from inputs import DTYPES, Batch
 from mpmath import mp, mpf
 
-from npselect import reference, straight_through
+from npselect import straight_through
+from npselect._oracle.numbers import Wide
 
 ALLOWED = {"float16": 0.501, "bfloat16": 0.501, "float32": 0.501, "float64": 0.6}
 dtypes = pytest.mark.parametrize("dtype", list(DTYPES))
@@ -153,9 +154,9 @@ def test_no_agreement_is_an_error() -> None:
 def test_planted_fault_in_the_reference(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Results an eighth to a quarter of their last place off, before they are rounded, are found."""
     batch = inputs.random(dtype, 400, 8, 3)
-    honest = reference.Wide.rounded
-    shift = reference.Wide.of(1.0) + reference.Wide.of(0.25 * 2.0 ** -exact.FORMATS[dtype].precision)
-    monkeypatch.setattr(reference.Wide, "rounded", lambda self, dtype: honest(self * shift, dtype))
+    honest = Wide.rounded
+    shift = Wide.of(1.0) + Wide.of(0.25 * 2.0 ** -exact.FORMATS[dtype].precision)
+    monkeypatch.setattr(Wide, "rounded", lambda self, dtype: honest(self * shift, dtype))
     assert judged(batch, dtype, ["backward"])["backward"] > ALLOWED[dtype]
 
 
