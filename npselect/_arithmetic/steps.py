@@ -184,7 +184,7 @@ def quick_log(x: Number) -> Number:
         margin = abs(y) * _MARGIN
         low, high = np.float32(y - margin), np.float32(y + margin)
         if low == high:
-            return low
+            return low + np.float32(0)  # the logarithm of 1 is +0
     return np.float32(log(x))
 
 
