@@ -10,8 +10,11 @@ function judge(file, formulas) {
   const floats = (list) => (list === null ? null : list.map(float));
   const found = { cases: 0, rows: 0, entries: 0, worst: 0, faults: [] };
   for (const each of file.cases) {
-    const temp = float(each.temp);
-    const [logits, noise, gradMask] = [each.logits, each.noise, each.grad_mask].map(floats);
+    // The playground has one temperature: what is sampled with another is the same with noise and temperature times that.
+    const forwardTemp = each.settings ? float(each.settings.forward_temp) : 1;
+    const temp = forwardTemp * float(each.temp);
+    const [logits, drawn, gradMask] = [each.logits, each.noise, each.grad_mask].map(floats);
+    const noise = drawn === null ? null : drawn.map((x) => forwardTemp * x);
     found.cases += 1;
     if (each.error !== null) {
       try {
