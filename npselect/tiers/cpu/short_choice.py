@@ -38,6 +38,7 @@ __all__ = [
     "TILE",
     "choice_rows",
     "choose",
+    "drawn",
     "index_rows",
     "load_tile",
     "mask_rows",
@@ -112,6 +113,13 @@ def choose(
     if len(where) > 0:
         m = select(offered != 0, m, EMPTY)
     return m, top, least
+
+
+@inlined
+def drawn(choice: Indices, first: Row, last: Row, state: Columns) -> Columns:
+    """What was drawn of each row, or why nothing is."""
+    m = load_clamped(choice, first, last)
+    return select(state == EMPTY, EMPTY, select(state == INVALID, INVALID, m))
 
 
 @inlined

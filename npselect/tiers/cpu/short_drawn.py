@@ -28,8 +28,6 @@ from npselect._arithmetic.primitives import inlined, select
 from npselect._arithmetic.simd import WIDTH, broadcast, lane, load, store, subarray
 from npselect._arithmetic.steps import (
     ADAPTIVE,
-    EMPTY,
-    INVALID,
     adaptive_gap,
     capped,
     capped_weight,
@@ -40,8 +38,8 @@ from npselect._arithmetic.steps import (
     soft_entry,
 )
 from npselect.tiers.cpu.compile import row_kernel
-from npselect.tiers.cpu.loads import gather_lanes, load_clamped
-from npselect.tiers.cpu.short_choice import TILE, choose, store_tile
+from npselect.tiers.cpu.loads import gather_lanes
+from npselect.tiers.cpu.short_choice import TILE, choose, drawn, store_tile
 from npselect.tiers.cpu.short_passes import (
     are_near,
     dot,
@@ -53,13 +51,6 @@ from npselect.tiers.cpu.short_passes import (
 )
 
 __all__ = ["gapped_rows", "gapped_soft_rows", "reinmax_rows"]
-
-
-@inlined
-def _drawn(choice: Indices, first: Row, last: Row, state: Columns) -> Columns:
-    """What was drawn of each row, or why nothing is."""
-    m = load_clamped(choice, first, last)
-    return select(state == EMPTY, EMPTY, select(state == INVALID, INVALID, m))
 
 
 @row_kernel(buffers=3)
@@ -84,7 +75,7 @@ def reinmax_rows(
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         state, top, least = choose(logits, where, first, last, p, sums)
-        m = _drawn(choice, first, last, state)
+        m = drawn(choice, first, last, state)
         divisor = temperature(temp, first, last, shared)
         p_near, q_near = are_near(least, top, unit), are_near(least, top, divisor)
         fill_from_selected(grad_mask, first, last, p, m, q_near, h)
@@ -167,7 +158,7 @@ def gapped_rows(
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         state, top, least = choose(logits, where, first, last, e, sums)
-        m = _drawn(choice, first, last, state)
+        m = drawn(choice, first, last, state)
         divisor = temperature(temp, first, last, shared)
         near = are_near(least, top, divisor)
         cap = _caps(e, m, top, least, divisor, gap, constants, choices, h, sums)
@@ -203,7 +194,7 @@ def gapped_soft_rows(
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         state, top, least = choose(logits, where, first, last, x, sums)
-        m = _drawn(choice, first, last, state)
+        m = drawn(choice, first, last, state)
         divisor = temperature(temp, first, last, shared)
         cap = _caps(x, m, top, least, divisor, gap, constants, choices, e, sums)
         fill_weights(x, top, divisor, are_near(least, top, divisor), constants, choices, e)

@@ -24,8 +24,6 @@ from npselect._arithmetic.simd import WIDTH, any_lane, broadcast, lane, load, st
 from npselect._arithmetic.softplus import log_two_words
 from npselect._arithmetic.steps import (
     AT_SELECTED,
-    EMPTY,
-    INVALID,
     conditional_distance,
     conditional_weight,
     per_weight,
@@ -33,8 +31,8 @@ from npselect._arithmetic.steps import (
     unscaled,
 )
 from npselect.tiers.cpu.compile import row_kernel
-from npselect.tiers.cpu.loads import gather_lanes, load_clamped
-from npselect.tiers.cpu.short_choice import TILE, choose, load_tile, store_tile
+from npselect.tiers.cpu.loads import gather_lanes
+from npselect.tiers.cpu.short_choice import TILE, choose, drawn, load_tile, store_tile
 from npselect.tiers.cpu.short_passes import (
     are_near,
     dot,
@@ -116,8 +114,7 @@ def gumbel_rao_rows(
     for first in range(start, stop, WIDTH):
         last = min(first + WIDTH, stop) - 1
         state, top, least = choose(logits, where, first, last, v, sums)
-        m = load_clamped(choice, first, last)
-        m = select(state == EMPTY, EMPTY, select(state == INVALID, INVALID, m))
+        m = drawn(choice, first, last, state)
         at_selected = select(m < 0, 0, m)
         near = are_near(least, top, unit)
         fill_from_selected(grad_mask, first, last, v, m, near, h)
