@@ -148,7 +148,7 @@ def backward(
     >>> import numpy as np
     >>> from npselect import gapped
     >>> gapped.backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0)
-    array([ 0.25, -0.25])
+    array([ 0.19661193, -0.19661193])
     """
     drawn = gapped_by(seed, noise, index, offset, gap)
     return call(GAPPED, (grad_mask, logits), temp, drawn, axis, where, nan_policy, out, backend)
@@ -196,7 +196,7 @@ def jvp(
     >>> import numpy as np
     >>> from npselect import gapped
     >>> gapped.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0)
-    array([ 0.25, -0.25])
+    array([ 0.19661193, -0.19661193])
     """
     drawn = gapped_by(seed, noise, index, offset, gap)
     return call(GAPPED_JVP, (tangent, logits), temp, drawn, axis, where, nan_policy, out, backend)

@@ -122,7 +122,8 @@ def kernels() -> dict[str, tuple[Any, list[str]]]:
                 code = kernel.py_func.__code__
                 arguments = list(code.co_varnames[: code.co_argcount])
                 named = {"start": "int", "stop": "int", "x": "wide", "choice": "index"}
-                named |= dict.fromkeys(("scale", "mix", "gap"), "temp")
+                named |= dict.fromkeys(("scale", "mix", "gap", "before"), "temp")
+                named |= {"noise": "wide", "apart": "int", "samples": "factor"}
                 named |= {"out": outs[name]} if name in outs else {}
                 named |= {"x": "wide64", "out": "wide"} if name == "log_rows" else {}
                 room = module.__name__.rpartition(".")[2]

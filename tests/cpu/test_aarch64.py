@@ -21,7 +21,7 @@ ROWS = [
     for function in (
         *("index", "mask", "choice", "mask_at", "sum", "soft"),
         *("backward", "backward_temp", "double_backward", "reinmax"),
-        *("gapped", "gapped_soft", "mixture", "log"),
+        *("gapped", "gapped_soft", "gumbel_rao", "mixture", "log"),
     )
 ]
 KERNELS = [*ROWS, *(f"noise.{name}" for name in ("draw", "draw_at", "perturb", "perturb_at", "add_rows"))]

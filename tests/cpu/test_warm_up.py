@@ -160,7 +160,7 @@ def test_every_function_is_called():
         (("int8",), r"dtype is 'int8'; it takes one of 'float16', 'bfloat16', 'float32', 'float64'"),
         ((["float32", np.complex64],), "dtype is 'complex64'"),
         ((object(),), "dtype is '"),
-        (("float32", "sort"), "operator is 'sort'; it takes one of 'straight_through', 'gumbel_softmax', 'reinmax'"),
+        (("float32", "sort"), "operator is 'sort'; it takes one of 'straight_through', 'gumbel_softmax', 'cat"),
         (("float32", ["gumbel_softmax", 3]), "operator is 3"),
         (("float32", [["straight_through"]]), r"operator is \['straight_through'\]; it takes one of"),
     ],
@@ -192,10 +192,13 @@ def test_progress(quick):
     told = []
     npselect.warm_up(progress=lambda *one: told.append(one))
     assert told == [
-        (0, 3, "straight_through.forward, float32"),
-        (1, 3, "gumbel_softmax.forward, float32"),
-        (2, 3, "reinmax.forward, float32"),
-        (3, 3, ""),
+        (0, 6, "straight_through.forward, float32"),
+        (1, 6, "gumbel_softmax.forward, float32"),
+        (2, 6, "categorical.forward, float32"),
+        (3, 6, "reinmax.forward, float32"),
+        (4, 6, "gapped.forward, float32"),
+        (5, 6, "gumbel_rao.forward, float32"),
+        (6, 6, ""),
     ]
 
 
