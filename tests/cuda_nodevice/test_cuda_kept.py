@@ -39,8 +39,8 @@ def kernels():
 
     made = {}
     kinds = {"float32": np.float32, "float64": np.float64, "float16": np.uint16, "bfloat16": np.int16}
-    for name, (_, each) in rows.KERNELS.items():
-        noises = ("none", "array", "drawn") if each.reads_logits else ("none",)
+    for name, (function, each) in rows.KERNELS.items():
+        noises = ("none", "array", "drawn") if "noise" in function.reads else ("none",)
         for kind, noise, choices, aligned in itertools.product(kinds, noises, (1, 33, 200, 1025, 50257), (True, False)):
             about = kinds[kind], kinds[kind], noise, choices, aligned
             made[f"{name} {kind} {noise} {choices} {aligned}"] = plan(each, *about).kernel

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from numba import types
 
 from npselect import gumbel_softmax, straight_through
 from npselect._gpu.array import DeviceArray
@@ -33,9 +34,12 @@ def launched(number=-1):
     """A launch, the last if no other: device, blocks, threads, stream, and the arguments by name."""
     entry = driver.driver_launch(ctypes.c_long(number % driver.driver_launches()))
     about, count = entry[:4], entry[4]
-    arguments = dict(zip(ARGUMENTS, entry[5 : 5 + count], strict=True))
-    arguments["temp"] = struct.unpack("d", struct.pack("Q", arguments["temp"]))[0]
-    return *about, arguments
+    words = zip(ARGUMENTS.items(), entry[5 : 5 + count], strict=True)
+    return *about, {name: real(word) if kind is types.float64 else word for (name, kind), word in words}
+
+
+def real(word):
+    return struct.unpack("d", struct.pack("Q", word))[0]
 
 
 def arrays(count, shape=(40, 128), stream=1, device=0):
@@ -61,7 +65,7 @@ def arguments_are_those_of_the_call():
     assert (device, blocks, threads, stream) == (0, -(-40 // planned.rows_a_block), planned.threads, 7)
     expected = {"logits": logits.address, "seed": 2**64 - 1, "offset": 2**63, "temp": 0.25}
     expected |= {"grad_mask": grad.address, "out": out.address, "rows": 40, "choices": 128}
-    assert given == dict.fromkeys(ARGUMENTS, 0) | expected
+    assert given == dict.fromkeys(ARGUMENTS, 0) | {"noise_scale": 1.0, "scale": 1.0} | expected
 
 
 def what_is_loaded_is_what_is_read():
