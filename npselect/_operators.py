@@ -117,18 +117,15 @@ class Operator:
         The default temperature.
     functions : mapping of str to RowFunction
         Its public functions, and what each computes.
-    unsampled : tuple of str
-        Those that do not depend on the sample: they take no option that says which it is.
-    more : mapping of str to tuple of str
-        What one of the functions takes before the options that all take.
+    others : mapping of str to tuple of str
+        What some of the functions take in place of `options`.
     """
 
     name: str
     options: tuple[str, ...]
     temp: float
     functions: Mapping[str, RowFunction]
-    unsampled: tuple[str, ...] = ()
-    more: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def on_gpu(self) -> bool:
@@ -137,12 +134,11 @@ class Operator:
 
     def options_of(self, function: str) -> tuple[str, ...]:
         """The options that one of the functions takes."""
-        if function in self.unsampled:
-            return tuple(option for option in self.options if option not in _OF_THE_SAMPLE)
-        return (*self.more.get(function, ()), *self.options)
+        return self.others.get(function, self.options)
 
 
 _OF_THE_SAMPLE = ("seed", "noise", "index", "offset")
+_MIXTURE_OPTIONS = ("forward_temp", "unimix")
 _WITHOUT_TEMP = ("logits", "noise", "where")
 _SCALED = ("logits", "noise", "temp", "where", "scale")
 
@@ -218,7 +214,7 @@ _GAPPED = MappingProxyType(
 _GUMBEL_RAO = MappingProxyType(
     {"forward": MASK_AT, "backward": GUMBEL_RAO, "jvp": GUMBEL_RAO_JVP, "index": INDEX, "soft": SOFT}
 )
-_SAMPLES = MappingProxyType(dict.fromkeys(("backward", "jvp"), ("samples",)))
+_SAMPLES = ("samples", "seed", "sample_noise", "index", "offset")
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType(
     {
@@ -227,11 +223,21 @@ OPERATORS: Mapping[str, Operator] = MappingProxyType(
             Operator("straight_through", (), 0.6, _SURROGATE),
             Operator("gumbel_softmax", ("forward_temp", "seed", "noise", "offset"), 0.6, _SURROGATE),
             Operator(
-                "categorical", ("forward_temp", "unimix", *_OF_THE_SAMPLE), 1.0, _CATEGORICAL, unsampled=("soft",)
+                "categorical",
+                (*_MIXTURE_OPTIONS, *_OF_THE_SAMPLE),
+                1.0,
+                _CATEGORICAL,
+                others={"soft": _MIXTURE_OPTIONS},
             ),
-            Operator("reinmax", _OF_THE_SAMPLE, 1.0, _REINMAX, unsampled=("soft",)),
+            Operator("reinmax", _OF_THE_SAMPLE, 1.0, _REINMAX, others={"soft": ()}),
             Operator("gapped", ("gap", *_OF_THE_SAMPLE), 1.0, _GAPPED),
-            Operator("gumbel_rao", _OF_THE_SAMPLE, 1.0, _GUMBEL_RAO, unsampled=("soft",), more=_SAMPLES),
+            Operator(
+                "gumbel_rao",
+                _OF_THE_SAMPLE,
+                1.0,
+                _GUMBEL_RAO,
+                others={"backward": _SAMPLES, "jvp": _SAMPLES, "soft": ()},
+            ),
         )
     }
 )

@@ -124,7 +124,7 @@ def backward(
     *,
     samples: SupportsIndex | None = None,
     seed: SupportsIndex | None = None,
-    noise: npt.ArrayLike | None = None,
+    sample_noise: npt.ArrayLike | None = None,
     index: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
     axis: int = -1,
@@ -142,14 +142,14 @@ def backward(
     logits, temp
         As in `forward`.
     samples : int, optional
-        Over how many samples of the noisy logits the mean is taken, at least 1: 100 by default or, with `noise`, as
-        many as that has. They are added up in the order in which they are drawn.
+        Over how many samples of the noisy logits the mean is taken, at least 1: 100 by default or, with `sample_noise`,
+        as many as that has. They are added up in the order in which they are drawn.
     seed : int, optional
         Of the noise of the samples and, without `index`, of the choice: with the `seed` and `offset` of `forward`, what
-        was selected there. Exactly one of `seed` and `noise` must be given. An array of N entries takes
+        was selected there. Exactly one of `seed` and `sample_noise` must be given. An array of N entries takes
         ``(samples + 1) * N`` numbers of the stream: `forward` takes the first N, and sample s, counted from 1, those
         from ``offset + s * N`` on, whether the choice was given or not.
-    noise : array_like, shape (samples, ...), then that of `logits`, optional
+    sample_noise : array_like, shape (samples, ...), then that of `logits`, optional
         The noise of the samples instead; `index` must be given then. It is rounded to the type of the noise: float64
         for float64 logits, else float32. What it holds at excluded entries does not matter.
     index : array_like of int, shape of `logits` without `axis`, optional
@@ -163,16 +163,16 @@ def backward(
     -------
     ndarray, shape of `logits`
         The cotangent of the logits: exactly 0 at a -inf logit, at ``where=False`` and for K = 1. NaN in the rows where
-        the mask is NaN, and where `noise` holds NaN or an infinity at a candidate; NaN at the candidates of a row whose
-        `grad_mask` does.
+        the mask is NaN, and where `sample_noise` holds NaN or an infinity at a candidate; NaN at the candidates of a
+        row whose `grad_mask` does.
 
     Raises
     ------
     TypeError
-        Not exactly one of `seed` and `noise`; `noise` without `index`; `offset` without `seed`; `samples` that is no
-        integer.
+        Not exactly one of `seed` and `sample_noise`; the latter without `index`; `offset` without `seed`; `samples`
+        that is no integer.
     ValueError
-        `samples` is below 1, or not what `noise` has; `noise` has another shape; the stream of the seed ends.
+        `samples` is below 1, or not what `sample_noise` has; that has another shape; the stream of the seed ends.
     TypeError, ValueError, numpy.exceptions.AxisError, RuntimeError
         As `forward`; also if `grad_mask` has another shape than `logits`.
 
@@ -181,7 +181,7 @@ def backward(
     >>> import numpy as np
     >>> from npselect import gumbel_rao
     >>> noise = np.zeros((1, 2))
-    >>> gumbel_rao.backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0, noise=noise).round(12)
+    >>> gumbel_rao.backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0, sample_noise=noise).round(12)
     array([ 0.1875, -0.1875])
     >>> gumbel_rao.backward(np.array([1.0, 0.0]), np.array([0.0, 0.0]), seed=1, samples=10_000).round(2)
     array([ 0.17, -0.17])
@@ -190,13 +190,13 @@ def backward(
         "logits": logits,
         "grad_mask": grad_mask,
         "temp": temp,
-        "noise": noise,
+        "sample_noise": sample_noise,
         "index": index,
         "where": where,
         "out": out,
     }
     refuse_gpu("gumbel_rao", backend, **arrays)
-    drawn = drawn_given(samples, seed, noise, index, offset, _SAMPLES)
+    drawn = drawn_given(samples, seed, sample_noise, index, offset, _SAMPLES)
     return call(GUMBEL_RAO, (grad_mask, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
 
@@ -207,7 +207,7 @@ def jvp(
     *,
     samples: SupportsIndex | None = None,
     seed: SupportsIndex | None = None,
-    noise: npt.ArrayLike | None = None,
+    sample_noise: npt.ArrayLike | None = None,
     index: npt.ArrayLike | None = None,
     offset: SupportsIndex = 0,
     axis: int = -1,
@@ -224,7 +224,7 @@ def jvp(
     ----------
     tangent : array_like, shape of `logits`
         The direction in which the logits move; the sample stays, and so does the noise.
-    logits, temp, samples, seed, noise, index, offset, axis, where, nan_policy, out, backend
+    logits, temp, samples, seed, sample_noise, index, offset, axis, where, nan_policy, out, backend
         As in `backward`.
 
     Returns
@@ -241,20 +241,20 @@ def jvp(
     --------
     >>> import numpy as np
     >>> from npselect import gumbel_rao
-    >>> gumbel_rao.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0, noise=np.zeros((1, 2))).round(12)
+    >>> gumbel_rao.jvp(np.array([1.0, 0.0]), np.array([0.0, 0.0]), index=0, sample_noise=np.zeros((1, 2))).round(12)
     array([ 0.1875, -0.1875])
     """
     arrays = {
         "logits": logits,
         "tangent": tangent,
         "temp": temp,
-        "noise": noise,
+        "sample_noise": sample_noise,
         "index": index,
         "where": where,
         "out": out,
     }
     refuse_gpu("gumbel_rao", backend, **arrays)
-    drawn = drawn_given(samples, seed, noise, index, offset, _SAMPLES)
+    drawn = drawn_given(samples, seed, sample_noise, index, offset, _SAMPLES)
     return call(GUMBEL_RAO_JVP, (tangent, logits), temp, drawn, axis, where, nan_policy, out, backend)
 
 

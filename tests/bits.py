@@ -108,7 +108,7 @@ def draws(given: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
     """The noise of Gumbel-Rao's samples: a few, given; or drawn, more than a kernel takes at once."""
     if "noise" in options:
         noise = np.stack([options["noise"], options["noise"][::-1], options["noise"][:, ::-1]])
-        return {"noise": noise, "index": unlikely(given["logits"], options.get("where"))}
+        return {"sample_noise": noise, "index": unlikely(given["logits"], options.get("where"))}
     return {"samples": 18} if "seed" in options else {"seed": 7, "samples": 2}
 
 

@@ -145,11 +145,11 @@ def whole(value: Any, name: str) -> int:
 
 
 def number(value: Any, name: str) -> float:
-    """A real number of any type; a bool is none, nor is an array."""
+    """A real number of any type; a bool is none, nor is a text of digits, nor an array."""
     if type(value) in (int, float):
         return float(value)
     try:
-        if isinstance(value, (bool, np.bool_, np.ma.MaskedArray)) or np.ndim(value) or np.iscomplexobj(value):
+        if isinstance(value, (bool, np.bool_, str, bytes, np.ma.MaskedArray)) or np.ndim(value) or np.iscomplexobj(value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError):

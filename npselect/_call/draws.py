@@ -31,21 +31,26 @@ def refuse_gpu(operator: str, backend: object, **arrays: object) -> None:
         )
 
 
-def drawn_given(samples: object, seed: object, noise: object, index: object, offset: object, default: int) -> Sample:
+def drawn_given(
+    samples: object, seed: object, sample_noise: object, index: object, offset: object, default: int
+) -> Sample:
     """The choice by `index` or, without one, by the seed; the noise of the samples by the seed, or as given."""
     count = None if samples is None else whole(samples, "samples")
     if count is not None and count < 1:
         raise ValueError(f"samples is {count}; there must be at least one")
-    if (seed is None) == (noise is None):
+    if (seed is None) == (sample_noise is None):
         given = "neither was" if seed is None else "both were"
-        raise TypeError(f"exactly one of seed= and noise= must be given, for the samples given the choice; {given}")
-    if noise is not None:
-        stream_unless_given(None, offset, "noise=")
+        raise TypeError(
+            f"exactly one of seed= and sample_noise= must be given, for the samples given the choice; {given}"
+        )
+    if sample_noise is not None:
+        stream_unless_given(None, offset, "sample_noise=")
         if index is None:
             raise TypeError(
-                "noise= is that of the samples given the choice, and does not make it; give the choice too, as index="
+                "sample_noise= is that of the samples given the choice, and does not make it; give the choice too, as "
+                "index="
             )
-        return Sample(GivenIndex(index), draws=noise, samples=count)
+        return Sample(GivenIndex(index), draws=sample_noise, samples=count)
     stream = stream_of(seed, offset)
     choice = stream if index is None else GivenIndex(index)
     return Sample(choice, draws=stream, samples=default if count is None else count)
@@ -60,14 +65,14 @@ def fit_draws(
     if isinstance(sample.draws, Stream):
         assert sample.samples is not None
         return SampleNumbers.behind(StreamNumbers(*sample.draws, shape, order, dtype), sample.samples)
-    noise = memory.floating(sample.draws, "noise")
+    noise = memory.floating(sample.draws, "sample_noise")
     if noise.ndim != len(shape) + 1 or noise.shape[1:] != shape or len(noise) == 0:
         raise ValueError(
-            f"noise has shape {noise.shape} and logits has shape {shape}; noise must have that shape behind an axis of "
-            "samples, at least one"
+            f"sample_noise has shape {noise.shape} and logits has shape {shape}; sample_noise must have that shape "
+            "behind an axis of samples, at least one"
         )
     if sample.samples is not None and len(noise) != sample.samples:
-        raise ValueError(f"samples is {sample.samples} and noise has {len(noise)}; the two must be equal")
+        raise ValueError(f"samples is {sample.samples} and sample_noise has {len(noise)}; the two must be equal")
     moved = noise.transpose((0, *(axis + 1 for axis in order)))
     rows = math.prod(moved.shape[1:-1])
     return memory.as_rows(moved, dtype).reshape((len(noise), rows, moved.shape[-1]))
@@ -79,5 +84,5 @@ def spoil(choice: Array, draws: Array, logits: Array, where: Array | None, nan_p
     if where is not None:
         spoilt &= where
     if nan_policy == "raise" and np.any(spoilt):
-        raise ValueError(f"noise is {draws[spoilt][0]} at a candidate, and nan_policy is 'raise'")
+        raise ValueError(f"sample_noise is {draws[spoilt][0]} at a candidate, and nan_policy is 'raise'")
     choice[np.any(spoilt, axis=(0, -1))] = INVALID

@@ -31,14 +31,14 @@ def test_rows_alone_and_together(choices):
     """Of the tile, of the range, of the block; alone in its call; with its own temperature, or one for all."""
     grad, logits, where, temps, index, draws = question(37, choices)
     for offers in (None, where):
-        whole = gumbel_rao.backward(grad, logits, temps, index=index, noise=draws, where=offers)
+        whole = gumbel_rao.backward(grad, logits, temps, index=index, sample_noise=draws, where=offers)
         for r in (0, 15, 16, 36):
             there = None if offers is None else offers[r]
-            one = gumbel_rao.backward(grad[r], logits[r], temps[r], index=0, noise=draws[:, r], where=there)
+            one = gumbel_rao.backward(grad[r], logits[r], temps[r], index=0, sample_noise=draws[:, r], where=there)
             assert np.array_equal(bits(one), bits(whole[r]))
         some = slice(5, 30)
         part = gumbel_rao.backward(
-            grad[some], logits[some], temps[some], index=index[some], noise=draws[:, some],
+            grad[some], logits[some], temps[some], index=index[some], sample_noise=draws[:, some],
             where=None if offers is None else offers[some],
         )  # fmt: skip
         assert np.array_equal(bits(part), bits(whole[some]))
@@ -47,13 +47,13 @@ def test_rows_alone_and_together(choices):
 @pytest.mark.parametrize("choices", CHOICES)
 def test_layouts(choices):
     grad, logits, where, temps, index, draws = question(18, choices)
-    expected = gumbel_rao.backward(grad, logits, temps, index=index, noise=draws, where=where)
+    expected = gumbel_rao.backward(grad, logits, temps, index=index, sample_noise=draws, where=where)
     turned = gumbel_rao.backward(
-        grad.T, logits.T, temps.T, index=index, noise=draws.transpose(0, 2, 1), where=where.T, axis=0
+        grad.T, logits.T, temps.T, index=index, sample_noise=draws.transpose(0, 2, 1), where=where.T, axis=0
     )
     assert np.array_equal(bits(turned.T), bits(expected))
     strided = [np.repeat(x, 2, axis=-1)[..., ::2] for x in (grad, logits, draws, where)]
-    found = gumbel_rao.backward(*strided[:2], temps, index=index, noise=strided[2], where=strided[3])
+    found = gumbel_rao.backward(*strided[:2], temps, index=index, sample_noise=strided[2], where=strided[3])
     assert np.array_equal(bits(found), bits(expected))
 
 
@@ -66,7 +66,7 @@ def test_samples_drawn_some_at_a_time(choices):
     for offers in (None, where):
         options = {"index": index, "where": offers}
         by_seed = gumbel_rao.backward(grad, logits, temps, seed=3, offset=5, samples=samples, **options)
-        given = gumbel_rao.backward(grad, logits, temps, noise=drawn, **options)
+        given = gumbel_rao.backward(grad, logits, temps, sample_noise=drawn, **options)
         assert np.array_equal(bits(by_seed), bits(given))
     grad[0, 1] = np.nan  # which no block may forget
     logits[1, 0], where[1] = -1.0, False
@@ -91,8 +91,9 @@ def test_threads(choices, monkeypatch):
     rows = 2**18 // choices // 3 + 1  # with five samples, a batch that is split
     grad, logits, _, temps, index, draws = question(rows, choices, samples=5)
     monkeypatch.setattr(_threads, "thread_count", lambda: 1)
-    expected = gumbel_rao.backward(grad, logits, temps, index=index, noise=draws)
+    expected = gumbel_rao.backward(grad, logits, temps, index=index, sample_noise=draws)
     by_seed = gumbel_rao.backward(grad, logits, temps, seed=1, samples=5)
     monkeypatch.setattr(_threads, "thread_count", lambda: 3)
-    assert np.array_equal(bits(gumbel_rao.backward(grad, logits, temps, index=index, noise=draws)), bits(expected))
+    found = gumbel_rao.backward(grad, logits, temps, index=index, sample_noise=draws)
+    assert np.array_equal(bits(found), bits(expected))
     assert np.array_equal(bits(gumbel_rao.backward(grad, logits, temps, seed=1, samples=5)), bits(by_seed))

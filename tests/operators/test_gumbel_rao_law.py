@@ -114,7 +114,8 @@ def test_a_race_of_exponential_variables_is_the_same() -> None:
     noise = rng.gumbel(size=(3, 6, 5))
     w = by_exponentials(logits, d, np.exp(-noise))
     expected = np.mean(gradient_at(w, grad, 0.7), axis=0)
-    np.testing.assert_allclose(gumbel_rao.backward(grad, logits, 0.7, index=d, noise=noise), expected, atol=1e-13)
+    found = gumbel_rao.backward(grad, logits, 0.7, index=d, sample_noise=noise)
+    np.testing.assert_allclose(found, expected, atol=1e-13)
 
 
 def test_and_overflows_in_float32_where_log_space_does_not() -> None:
@@ -123,8 +124,8 @@ def test_and_overflows_in_float32_where_log_space_does_not() -> None:
         w = by_exponentials(logits, np.array([0]), np.exp(-noise))
     assert not np.isfinite(w).all()
     grad = np.array([[1.0, 0.0]], np.float32)
-    found = gumbel_rao.backward(grad, logits, index=[0], noise=noise)
-    shifted = gumbel_rao.backward(grad, logits - np.float32(88), index=[0], noise=noise)
+    found = gumbel_rao.backward(grad, logits, index=[0], sample_noise=noise)
+    shifted = gumbel_rao.backward(grad, logits - np.float32(88), index=[0], sample_noise=noise)
     np.testing.assert_allclose(found, shifted, rtol=1e-6)
     assert found[0, 0] > 0.1
 

@@ -44,7 +44,7 @@ def test_it_is_as_published(function, backend, axis):
     draws = np.moveaxis(DRAWS, axis if axis < 0 else axis + 1, -1)
     for temp in (1.0, 0.4):
         expected = np.moveaxis(published(*moved, temp, index, draws), -1, axis)
-        found = function(GRAD, LOGITS, temp, index=index, noise=DRAWS, axis=axis, backend=backend)
+        found = function(GRAD, LOGITS, temp, index=index, sample_noise=DRAWS, axis=axis, backend=backend)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-14)
         moved = (np.moveaxis(x, axis, -1) for x in (GRAD, LOGITS))
 
@@ -57,7 +57,7 @@ def test_which_numbers_of_the_stream_it_takes(function):
         options = {"axis": axis, "backend": "cpu"}
         index = gumbel_rao.index(logits, seed=3, offset=7, **options)
         drawn = noise.gumbel((4, *LOGITS.shape), 3, offset=7 + size, dtype=dtype)
-        expected = function(grad, logits, 0.7, index=index, noise=drawn, **options)
+        expected = function(grad, logits, 0.7, index=index, sample_noise=drawn, **options)
         by_seed = function(grad, logits, 0.7, seed=3, offset=7, samples=4, **options)
         both = function(grad, logits, 0.7, seed=3, offset=7, samples=4, index=index, **options)
         assert np.array_equal(by_seed, expected)
@@ -94,7 +94,7 @@ def test_the_sample_does_not_depend_on_the_cotangent():
         np.testing.assert_allclose(narrow, wide, rtol=0, atol=1e-5)
         drawn = noise.gumbel((3, *logits.shape), 5, offset=logits.size, dtype=np.float32)
         index = gumbel_rao.index(logits, seed=5, backend=backend)
-        given = gumbel_rao.backward(GRAD, logits, index=index, noise=drawn.astype(np.float64), backend=backend)
+        given = gumbel_rao.backward(GRAD, logits, index=index, sample_noise=drawn.astype(np.float64), backend=backend)
         assert np.array_equal(wide, given)
 
 
@@ -113,7 +113,7 @@ def test_rows_without_a_choice(backend, choices):
     index = np.zeros(8, int)
     index[0] = -1
     for temp in (0.5, 1e-30):
-        found = gumbel_rao.backward(grad, logits, temp, index=index, noise=draws, where=where, backend=backend)
+        found = gumbel_rao.backward(grad, logits, temp, index=index, sample_noise=draws, where=where, backend=backend)
         assert not found[0].any()
         assert np.isnan(found[1:4]).all()
         assert not found[4:6].any()
@@ -130,28 +130,29 @@ def test_rows_without_a_choice(backend, choices):
 def test_noise_that_is_not_finite(backend, bad):
     draws = DRAWS.copy()
     draws[3, 1, 2, 0] = bad
-    found = gumbel_rao.backward(GRAD, LOGITS, index=INDEX, noise=draws, backend=backend)
-    expected = gumbel_rao.backward(GRAD, LOGITS, index=INDEX, noise=DRAWS, backend=backend)
+    found = gumbel_rao.backward(GRAD, LOGITS, index=INDEX, sample_noise=draws, backend=backend)
+    expected = gumbel_rao.backward(GRAD, LOGITS, index=INDEX, sample_noise=DRAWS, backend=backend)
     expected[1, 2] = np.nan
     assert np.array_equal(found, expected, equal_nan=True)
-    with pytest.raises(ValueError, match=r"noise is .* at a candidate, and nan_policy is 'raise'"):
-        gumbel_rao.backward(GRAD, LOGITS, index=INDEX, noise=draws, nan_policy="raise", backend=backend)
+    with pytest.raises(ValueError, match=r"sample_noise is .* at a candidate, and nan_policy is 'raise'"):
+        gumbel_rao.backward(GRAD, LOGITS, index=INDEX, sample_noise=draws, nan_policy="raise", backend=backend)
     where = np.ones(LOGITS.shape, bool)
     where[1, 2, 0] = INDEX[1, 2] == 0
     if INDEX[1, 2] != 0:
-        gumbel_rao.backward(GRAD, LOGITS, index=INDEX, noise=draws, where=where, nan_policy="raise", backend=backend)
+        options = {"index": INDEX, "sample_noise": draws, "where": where}
+        gumbel_rao.backward(GRAD, LOGITS, nan_policy="raise", backend=backend, **options)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_huge_logits_and_tiny_temperatures_are_exact(backend):
     logits = np.array([[1e30, -1e30, 0.0], [0.0, 1.0, -1.0], [1e30, 1e30, -1e30]])
     grad, draws = np.array([[1.0, 2.0, 3.0]] * 3), np.zeros((2, 3, 3))
-    found = gumbel_rao.backward(grad, logits, 1.0, index=[0, 0, 0], noise=draws, backend=backend)
+    found = gumbel_rao.backward(grad, logits, 1.0, index=[0, 0, 0], sample_noise=draws, backend=backend)
     assert not found[0].any()
     u = np.log(2.0)
     e = np.exp(-np.log1p(np.exp(u)))
     np.testing.assert_allclose(found[2], [-e / (1 + e) ** 2, e / (1 + e) ** 2, 0.0], rtol=1e-14)
-    found = gumbel_rao.backward(grad, logits, 1e-30, index=[0, 1, 1], noise=draws, backend=backend)
+    found = gumbel_rao.backward(grad, logits, 1e-30, index=[0, 1, 1], sample_noise=draws, backend=backend)
     assert not found.any()
 
 
@@ -161,11 +162,11 @@ def test_huge_logits_and_tiny_temperatures_are_exact(backend):
 @backwards
 def test_which_options_go_together(function):
     for given, message in (
-        ({}, "exactly one of seed= and noise= must be given, .*; neither was"),
+        ({}, "exactly one of seed= and sample_noise= must be given, .*; neither was"),
         ({"index": INDEX}, "neither was"),
-        ({"seed": 1, "noise": DRAWS}, "both were"),
-        ({"noise": DRAWS}, "give the choice too, as index="),
-        ({"noise": DRAWS, "index": INDEX, "offset": 3}, "offset is 3, .* it does not go with noise="),
+        ({"seed": 1, "sample_noise": DRAWS}, "both were"),
+        ({"sample_noise": DRAWS}, "give the choice too, as index="),
+        ({"sample_noise": DRAWS, "index": INDEX, "offset": 3}, "offset is 3, .* it does not go with sample_noise="),
         ({"seed": 1, "samples": True}, "samples is True, of type bool; it takes an integer"),
         ({"seed": 1, "samples": 2.0}, "samples is 2.0, of type float"),
     ):
@@ -174,16 +175,16 @@ def test_which_options_go_together(function):
     for given, message in (
         ({"seed": 1, "samples": 0}, "samples is 0; there must be at least one"),
         ({"seed": 1, "samples": -5}, "samples is -5"),
-        ({"noise": DRAWS, "index": INDEX, "samples": 4}, "samples is 4 and noise has 5; the two must be equal"),
-        ({"noise": DRAWS[0], "index": INDEX}, r"noise has shape \(2, 4, 3\) and logits has shape \(2, 4, 3\)"),
-        ({"noise": DRAWS[:, :1], "index": INDEX}, "noise must have that shape behind an axis of samples"),
-        ({"noise": DRAWS[:0], "index": INDEX}, "at least one"),
+        ({"sample_noise": DRAWS, "index": INDEX, "samples": 4}, "samples is 4 and sample_noise has 5; the two"),
+        ({"sample_noise": DRAWS[0], "index": INDEX}, r"sample_noise has shape \(2, 4, 3\) and logits has"),
+        ({"sample_noise": DRAWS[:, :1], "index": INDEX}, "sample_noise must have that shape behind an axis of samples"),
+        ({"sample_noise": DRAWS[:0], "index": INDEX}, "at least one"),
         ({"seed": 1, "samples": 2, "offset": 2**64 - 71}, r"72 numbers are to be drawn"),
         ({"seed": 1, "index": np.full((2, 4), 3)}, r"index\[0, 0\] is 3; it must name a candidate"),
     ):
         with pytest.raises(ValueError, match=message):
             function(GRAD, LOGITS, **given)
-    function(GRAD, LOGITS, noise=DRAWS, index=INDEX, samples=np.int8(5), **OPTIONS)
+    function(GRAD, LOGITS, sample_noise=DRAWS, index=INDEX, samples=np.int8(5), **OPTIONS)
     function(GRAD, LOGITS, seed=1, samples=2, offset=2**64 - 72, **OPTIONS)
 
 
@@ -224,15 +225,15 @@ def test_it_runs_on_the_host_alone():
 def test_no_rows_one_row_and_out():
     assert gumbel_rao.backward(np.zeros((0, 3)), np.zeros((0, 3)), seed=1).shape == (0, 3)
     empty = np.zeros((0, 3))
-    assert gumbel_rao.backward(empty, empty, index=[], noise=np.zeros((2, 0, 3))).shape == (0, 3)
-    one = gumbel_rao.backward(GRAD[0, 0], LOGITS[0, 0], index=1, noise=DRAWS[:, 0, 0])
+    assert gumbel_rao.backward(empty, empty, index=[], sample_noise=np.zeros((2, 0, 3))).shape == (0, 3)
+    one = gumbel_rao.backward(GRAD[0, 0], LOGITS[0, 0], index=1, sample_noise=DRAWS[:, 0, 0])
     index = np.full((2, 4), 1)
-    assert np.array_equal(one, gumbel_rao.backward(GRAD, LOGITS, index=index, noise=DRAWS)[0, 0])
+    assert np.array_equal(one, gumbel_rao.backward(GRAD, LOGITS, index=index, sample_noise=DRAWS)[0, 0])
     out = np.empty_like(LOGITS)
-    assert gumbel_rao.backward(GRAD, LOGITS, index=index, noise=DRAWS, out=out) is out
+    assert gumbel_rao.backward(GRAD, LOGITS, index=index, sample_noise=DRAWS, out=out) is out
     assert np.array_equal(out[0, 0], one)
     shared = DRAWS.copy()  # the result may overwrite the noise
-    assert np.array_equal(gumbel_rao.backward(GRAD, LOGITS, index=index, noise=shared, out=shared[2]), out)
+    assert np.array_equal(gumbel_rao.backward(GRAD, LOGITS, index=index, sample_noise=shared, out=shared[2]), out)
 
 
 def test_there_is_no_derivative_of_it():
