@@ -38,7 +38,7 @@ exit status: 0 all cases pass, 1 the implementation is wrong, 2 it could not be 
 
 _OPERATORS = [*FAMILIES]
 _GIVEN = ", ".join(
-    f"{family.name} gives {' or '.join(f'{option}=' for option in family.given)}"
+    f"{family.name} gives {' and '.join(f'{option}=' for option in family.given)}"
     for family in FAMILIES.values()
     if family.given
 )

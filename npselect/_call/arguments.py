@@ -144,12 +144,15 @@ def whole(value: Any, name: str) -> int:
         raise TypeError(f"{name} is {shown}, of type {type(value).__name__}; it takes an integer") from None
 
 
+_NO_NUMBER = (bool, np.bool_, str, bytes, np.ma.MaskedArray)
+
+
 def number(value: Any, name: str) -> float:
     """A real number of any type; a bool is none, nor is a text of digits, nor an array."""
     if type(value) in (int, float):
         return float(value)
     try:
-        if isinstance(value, (bool, np.bool_, str, bytes, np.ma.MaskedArray)) or np.ndim(value) or np.iscomplexobj(value):
+        if isinstance(value, _NO_NUMBER) or np.ndim(value) or np.iscomplexobj(value):
             raise TypeError
         return float(value)
     except (TypeError, ValueError):

@@ -118,7 +118,7 @@ def fault(
     answers = SimpleNamespace(
         __name__=name,
         forward=lambda logits, temp, noise=None, index=None: mask,  # noqa: ARG005
-        backward=lambda grad_mask, logits, temp, noise=None, index=None: grad_logits,  # noqa: ARG005
+        backward=lambda grad_mask, logits, temp, noise=None, index=None, sample_noise=None: grad_logits,  # noqa: ARG005
         flushes_subnormals=flushes_subnormals,
     )
     operator = case.family.module
@@ -174,13 +174,17 @@ def _case(problem: Problem, rows: Array, noise: Array | None) -> testing.Case:
     """
     name, logits, grad_mask = f"bench/{problem.rows}x{problem.choices}", problem.logits[rows], problem.grad_mask[rows]
     index, operator = None, "" if problem.family is None else problem.family.name
+    sample_noise = None
     if noise is not None:
-        noise = noise[rows]
+        noise = noise[..., rows, :]
+        if problem.averages:
+            noise, sample_noise = noise[0], noise[1:]
         if problem.family is not None and "index" in problem.family.given:
             index, noise = chosen(logits, noise), None
         elif noise.dtype == logits.dtype:
             logits, noise, operator = logits + noise, None, ""
-    return testing.Case(name, "", logits, grad_mask, problem.temp, noise=noise, index=index, operator=operator)
+    given = {"noise": noise, "index": index, "sample_noise": sample_noise}
+    return testing.Case(name, "", logits, grad_mask, problem.temp, operator=operator, **given)
 
 
 def _selection_fault(problem: Problem, call: str, results: list[Array], rows: Array) -> str | None:

@@ -15,11 +15,14 @@ from npselect.testing.cases import rounded
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import FAMILIES, Family
 
-__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SHAPES", "WIDTH", "Problem", "chosen", "least_bytes"]
+__all__ = ["CALLS", "OPERATORS", "QUICK_SHAPES", "SAMPLES", "SHAPES", "WIDTH", "Problem", "chosen", "least_bytes"]
 
 
 WIDTH = 16
 """Of the vectors that `npselect.selection` selects from."""
+
+SAMPLES = 4
+"""Over which `npselect.gumbel_rao` takes its mean."""
 
 CALLS = ("forward", "backward", "forward+backward")
 OPERATORS = (*FAMILIES, "selection", "noise")
@@ -132,12 +135,26 @@ class Problem:
     @cached_property
     def noise(self) -> Array:
         """Gumbel noise, for those to whom it is given."""
-        return self._on_grid(noise.gumbel(self.shape, self.seed, dtype=self.wide)).astype(self.form, copy=False)
+        return self._on_grid(noise.gumbel(self.noise_shape, self.seed, dtype=self.wide)).astype(self.form, copy=False)
+
+    @property
+    def averages(self) -> bool:
+        """Whether the gradient is a mean over samples given the choice."""
+        return self.family is not None and "sample_noise" in self.family.given
+
+    @property
+    def noise_shape(self) -> tuple[int, ...]:
+        """Of all noise: that of the choice, in the logits' shape; with noise of samples, that is the first array."""
+        return (1 + SAMPLES, *self.shape) if self.averages else self.shape
 
     def given(self, noise: Array) -> Options:
-        """The option by which the choice of this noise is given: itself, or what it selects."""
+        """The options by which the choice of this noise is given: itself, or what it selects; and noise of samples."""
         assert self.family is not None
-        return {"index": chosen(self.logits, noise)} if "index" in self.family.given else {"noise": noise}
+        if "index" not in self.family.given:
+            return {"noise": noise}
+        if noise.shape == self.shape:
+            return {"index": chosen(self.logits, noise)}
+        return {"index": chosen(self.logits, noise[0]), "sample_noise": noise[1:]}
 
     @np.errstate(all="ignore")
     def _on_grid(self, values: Array) -> Array:

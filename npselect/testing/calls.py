@@ -12,6 +12,7 @@ from npselect._places import as_numpy_sees
 from npselect.testing.aliases import Array, SelectionFunctions
 from npselect.testing.case import Case
 from npselect.testing.compare import malformed
+from npselect.testing.implementation import for_forward
 from npselect.testing.layouts import like
 from npselect.testing.outcome import Difference
 
@@ -42,9 +43,10 @@ class Call(NamedTuple):
 def ask(implementation: SelectionFunctions, direction: str, case: Case) -> Call:
     """One call with copies of the arrays; what it warns of is no matter of ours."""
     given: dict[str, object] = {} if direction == "forward" else {"grad_mask": case.grad_mask}
-    given |= {"logits": case.logits, "temp": case.given_temp, **case.options}
+    options = case.options if direction != "forward" else for_forward(implementation.forward, case.options)
+    given |= {"logits": case.logits, "temp": case.given_temp, **options}
     copies = {name: _copy(value) for name, value in given.items()}
-    keywords = {name: copies[name] for name in case.options}
+    keywords = {name: copies[name] for name in options}
     positional = [value for name, value in copies.items() if name not in keywords]
     array, result, error, returned = None, None, None, ""
     start = time.perf_counter()

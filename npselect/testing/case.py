@@ -58,6 +58,8 @@ class Case(Question):
     settings : mapping of str to float or str
         Options that are the same for all rows, where they are not the operator's defaults: some of forward_temp,
         unimix and gap.
+    sample_noise : ndarray or None
+        The noise of samples given the choice, in the logits' dtype, with an axis of samples in front of their shape.
 
     Examples
     --------
@@ -75,7 +77,7 @@ class Case(Question):
 
     def __post_init__(self) -> None:
         if not self.operator:
-            given = [option for option in GIVEN if getattr(self, option) is not None]
+            given = [option for option in (*GIVEN, "sample_noise") if getattr(self, option) is not None]
             object.__setattr__(self, "operator", by_default(given).name)
 
     @property
@@ -117,12 +119,19 @@ class Case(Question):
         excluded = self.w == -np.inf
         sound = np.all(np.isfinite(self.w) | excluded, axis=-1) & ~np.all(excluded, axis=-1)
         with np.errstate(all="ignore"):
-            quotients = np.where(excluded, 0.0, self.w) / self.temps
+            quotients = (np.where(excluded, 0.0, np.abs(self.w)) + self._drawn_further) / self.temps
             cotangents = 2 * self.rows(self.grad_mask.astype(np.float64)) / np.minimum(1.0, self.temps)
             largest = tolerance.Format.of(self.logits.dtype).largest
-            fits = (np.abs(quotients) <= largest) & (np.abs(cotangents) <= largest)
+            fits = (quotients <= largest) & (np.abs(cotangents) <= largest)
         taken = self.logits.ndim == 2 or "axis" in self.options
         return np.asarray(sound & np.all(fits, axis=-1) & taken)
+
+    @property
+    def _drawn_further(self) -> Array | float:
+        """How far noise of samples may take what is weighed from the logits: with the logarithms of sums around it."""
+        if self.sample_noise is None:
+            return 0.0
+        return np.asarray(np.max(np.abs(self.draws), axis=0) + np.log(2.0 * self.w.shape[-1]))
 
     def allowed(self, profile: Profile) -> Array:
         """How far a gradient may be from the oracle's, (rows, K): by the bound of either."""

@@ -20,7 +20,7 @@ from npselect.testing.case import Case, Origin, spread
 from npselect.testing.dtypes import floating_dtype, rounded, times
 from npselect.testing.families import family_of, family_of_id
 from npselect.testing.implementation import OPTIONS, SETTINGS
-from npselect.testing.indexed import with_index
+from npselect.testing.indexed import with_index, with_sample_noise
 from npselect.testing.layout_cases import layout_cases
 from npselect.testing.long_cases import long_cases
 from npselect.testing.noisy import with_noise, with_noise_in_proportion
@@ -56,7 +56,8 @@ def cases(
         sample of the logits alone), unless it is given. It is rounded to `dtype`.
     operator : module
         `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or `npselect.reinmax`,
-        `npselect.categorical` or `npselect.gapped`: then every case has an index.
+        `npselect.categorical` or `npselect.gapped`: then every case has an index; or `npselect.gumbel_rao`: then it has
+        the noise of samples given that as well, and `Case.forward_options` is what forward takes of the options.
     options : collection of str
         "axis" and "where", to have the cases in which these are given too; "row_temp", to have those in which `temp` is
         an array (of `Case.given_temp`); "forward_temp", "unimix" and "gap", to have those in which these are not the
@@ -156,7 +157,10 @@ def all_cases(dtype: Dtype, temp: float, operator: ModuleType, learned_temp: boo
     if not family.given:
         return [replace(case, operator=family.name) for case in [*usual, *far, _excluded_blocks(dtype)]]
     usual += [case for one in family.settings for case in setting_cases(dtype, temp, one, family.name)]
-    asked = [case for option in family.given for case in _GIVEN[option](usual, far, family.name)]
+    fixed, *others = family.given
+    asked = [*_GIVEN[fixed](usual, far, family.name)]
+    if "sample_noise" in others:
+        asked = [with_sample_noise(case, seed) for seed, case in enumerate(asked)]
     more = [*plain_cases(dtype, temp, family.name)]
     return asked + [case for option in family.may_give for case in _GIVEN[option](more, [], family.name)]
 

@@ -19,7 +19,7 @@ from npselect.testing.cases import all_cases, rounded
 from npselect.testing.causes import likely_cause, setting_cause
 from npselect.testing.dtypes import floating_dtype
 from npselect.testing.families import Family, family_of
-from npselect.testing.implementation import DECLARED, OPTIONS, options_of
+from npselect.testing.implementation import BACKWARD_ALONE, DECLARED, OPTIONS, options_of
 from npselect.testing.judge import Observation, judge, not_asked
 from npselect.testing.known import excused, known_failures
 from npselect.testing.outcome import JUDGED, Outcome
@@ -59,7 +59,8 @@ def check(
         shape and dtype of `logits`, depend on the arguments alone, and are the caller's to keep; arguments are not
         written to. Both functions may take the keywords ``axis``, ``where``, ``noise`` and ``index``, as in
         `npselect.reinmax`, and ``forward_temp``, ``unimix`` and ``gap``, as in `npselect.gumbel_softmax`,
-        `npselect.categorical` and `npselect.gapped`; what they do not take is not asked, and the report says so. With
+        `npselect.categorical` and `npselect.gapped`, and backward ``sample_noise``, as in `npselect.gumbel_rao`; what
+        they do not take is not asked, and the report says so. With
         ``axis``, arrays have one, two or three axes. An attribute ``flushes_subnormals = True`` declares that the
         arithmetic takes subnormal numbers for 0, ``normalises_logits = True`` that the logits' logsumexp is subtracted
         from them first, ``row_temp = True`` that `temp` may also be an array, in the dtype of the logits, that
@@ -68,10 +69,12 @@ def check(
         in its shape; it is asked in most cases of up to 32,768 entries. Both are asked of what has them.
     operator : module, optional
         `npselect.straight_through`; or `npselect.gumbel_softmax`: then noise is given in every case, and the
-        implementation must take it; or `npselect.reinmax`, `npselect.categorical` or `npselect.gapped`: likewise an
-        index, of int64 in the shape of the logits without the axis, as frameworks draw one. (What draws its own noise
-        is for `check_sampling_op`.) What is called straight-through of a sample is one of three things, which
-        `npselect.categorical` tells apart; the cause says which was seen, or of which other operator the gradient is.
+        implementation must take it; or `npselect.reinmax`, `npselect.categorical`, `npselect.gapped` or
+        `npselect.gumbel_rao`: likewise an index, of int64 in the shape of the logits without the axis, as frameworks
+        draw one; and in the last of them the noise of the samples given that choice, which forward may take too. (What
+        draws its own noise is for `check_sampling_op`.) What is called straight-through of a sample is one of three
+        things, which `npselect.categorical` tells apart; the cause says which was seen, or of which other operator the
+        gradient is.
     dtypes : dtype or sequence of dtypes, optional
         Of the arrays, and what the implementation is held to: some of float16, bfloat16, float32 and float64, NumPy's
         or a framework's (``torch.float32``); by default those of `cases`, or float32. In 16 bits, sums must be
@@ -269,12 +272,10 @@ def _dtypes(dtypes: Tensor, cases: list[Case] | None) -> list[Dtype]:
 
 
 def _options(implementation: SelectionFunctions, family: Family) -> frozenset[str]:
-    """Which of the options both functions take."""
-    taken = [
-        _taken(implementation, "forward", ("logits", "temp")),
-        _taken(implementation, "backward", ("grad_mask", "logits", "temp")),
-    ]
-    options = frozenset(getattr(implementation, "options", taken[0] & taken[1]))
+    """Which of the options both functions take, or backward alone where forward need not."""
+    forward = _taken(implementation, "forward", ("logits", "temp")).union(BACKWARD_ALONE)
+    backward = _taken(implementation, "backward", ("grad_mask", "logits", "temp"))
+    options = frozenset(getattr(implementation, "options", forward & backward))
     for option in family.given:
         if option not in options:
             raise TypeError(

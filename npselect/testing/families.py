@@ -8,17 +8,19 @@ from types import MappingProxyType, ModuleType
 
 import numpy as np
 
-from npselect import OPERATORS, categorical, gapped, gumbel_softmax, reinmax, straight_through
+from npselect import OPERATORS, categorical, gapped, gumbel_rao, gumbel_softmax, reinmax, straight_through
 from npselect.testing import (
     mistakes_backward,
     mistakes_categorical,
     mistakes_forward,
     mistakes_gapped,
+    mistakes_gumbel_rao,
     mistakes_reinmax,
     mistakes_settings,
     symptoms,
     tolerance_categorical,
     tolerance_gapped,
+    tolerance_gumbel_rao,
     tolerance_reinmax,
 )
 from npselect.testing.aliases import Array, Settings
@@ -50,7 +52,8 @@ class Family:
     forward_mistakes, backward_mistakes : tuple of (str, callable)
         What mistakes make of a question, by their causes.
     given : tuple of str
-        The options by which a case fixes the choice, one of them in each case; none, if the logits alone do.
+        The options that every case gives, which fix the choice, and the noise of samples given it; none, if the logits
+        alone do.
     may_give : tuple of str
         Options by which other cases fix it, for implementations that take them.
     settings : tuple of mapping of str to float or str
@@ -124,6 +127,12 @@ def _second_order(question: Question, arithmetic: Arithmetic) -> Array:
     return tolerance_reinmax.reinmax(g, question.w, question.choice, question.temps, dtype, arithmetic)
 
 
+def _mean_of_samples(question: Question, arithmetic: Arithmetic) -> Array:
+    g, dtype = question.rows(question.grad_mask), question.logits.dtype
+    of_samples = question.choice, question.draws
+    return tolerance_gumbel_rao.gumbel_rao(g, question.w, *of_samples, question.temps, dtype, arithmetic)
+
+
 def _of_the_gap(question: Question, arithmetic: Arithmetic) -> Array:
     g, dtype = question.rows(question.grad_mask), question.logits.dtype
     return tolerance_gapped.gapped(g, question.w, question.choice, question.temps, dtype, arithmetic, gap=question.gap)
@@ -188,6 +197,17 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
                 given=("index",),
                 settings=({"gap": 0.25}, {"gap": 2}, {"gap": "adaptive"}),
                 setting_mistakes=mistakes_settings.GAPPED,
+                forward_symptoms=symptoms.EITHER,
+                backward_symptoms=symptoms.EITHER,
+                has_layers=False,
+            ),
+            Family(
+                gumbel_rao,
+                "gumbel_rao/",
+                _mean_of_samples,
+                mistakes_gumbel_rao.FORWARD,
+                mistakes_gumbel_rao.BACKWARD,
+                given=("index", "sample_noise"),
                 forward_symptoms=symptoms.EITHER,
                 backward_symptoms=symptoms.EITHER,
                 has_layers=False,

@@ -7,14 +7,26 @@ from dataclasses import dataclass
 from functools import partial, wraps
 from typing import Any
 
-from npselect.testing.aliases import Function
+from npselect.testing.aliases import Function, Options
 
-__all__ = ["DECLARED", "OPTIONS", "SETTINGS", "Implementation", "function_name", "guarded_implementation", "options_of"]
+__all__ = [
+    "BACKWARD_ALONE",
+    "DECLARED",
+    "OPTIONS",
+    "SETTINGS",
+    "Implementation",
+    "for_forward",
+    "function_name",
+    "guarded_implementation",
+    "options_of",
+]
 
 SETTINGS = ("forward_temp", "unimix", "gap")
 """The keywords that are numbers, each with a default: 1, 0 and 1. (A gap may be "adaptive".)"""
-OPTIONS = ("axis", "where", "noise", "index", *SETTINGS)
+OPTIONS = ("axis", "where", "noise", "index", "sample_noise", *SETTINGS)
 """The keywords that an implementation may take."""
+BACKWARD_ALONE = ("sample_noise",)
+"""Those that `forward` need not take."""
 DECLARED = ("flushes_subnormals", "normalises_logits")
 """The attributes by which an implementation declares what its arithmetic is."""
 
@@ -32,7 +44,8 @@ class Implementation:
     backward : callable
         ``backward(grad_mask, logits, temp, **options) -> grad_logits``, likewise.
     options : frozenset of str
-        Those of `OPTIONS` that both take. Any other is a `TypeError`; one that is None counts as not given.
+        Those of `OPTIONS` that both take, or `backward` alone if they are of `BACKWARD_ALONE`. Any other is a
+        `TypeError`; one that is None counts as not given.
     flushes_subnormals : bool
         Whether it may take a number below the smallest normal one for 0. This is declared, not tested.
     normalises_logits : bool
@@ -99,6 +112,14 @@ def options_of(fn: Function, arguments: tuple[str, ...]) -> frozenset[str]:
     options = frozenset(option for option in OPTIONS if takes_all or option in by_keyword)
     signature.bind(*arguments, **dict.fromkeys(options))
     return options
+
+
+def for_forward(forward: Function, options: Options) -> Options:
+    """The options that it is given: all, if it takes them all; else without those that it need not take."""
+    least = {name: value for name, value in options.items() if name not in BACKWARD_ALONE}
+    if len(least) == len(options) or options.keys() <= options_of(forward, ("logits", "temp")):
+        return options
+    return least
 
 
 def _innermost(fn: Function) -> Function:

@@ -1,4 +1,7 @@
-"""Cases with a given index, made of cases without: half of the rows draw as their logits say, the others anything."""
+"""Cases with a given index, made of cases without: half of the rows draw as their logits say, the others anything.
+
+And with noise given that index, made of those.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import numpy as np
 
 from npselect.testing.case import Case
 
-__all__ = ["with_index"]
+__all__ = ["with_index", "with_sample_noise"]
+
+_FEW = 1 << 13  # entries
 
 
 def with_index(case: Case, seed: int, operator: str) -> Case:
@@ -28,3 +33,10 @@ def with_index(case: Case, seed: int, operator: str) -> Case:
     shape = list(case.logits.shape)
     del shape[case.axis]
     return replace(case, index=index.astype(np.int64).reshape(shape), operator=operator)
+
+
+def with_sample_noise(case: Case, seed: int) -> Case:
+    """The case with Gumbel noise of one sample, two or three; of one, where there are many entries."""
+    samples = 1 + seed % 3 if case.logits.size <= _FEW else 1
+    noise = np.random.default_rng([20201010, seed]).gumbel(size=(samples, *case.logits.shape))
+    return replace(case, sample_noise=noise.astype(case.logits.dtype))

@@ -11,7 +11,7 @@ from npselect.testing.aliases import Array, SelectionFunctions
 from npselect.testing.calls import OVERWRITTEN, Call, ask, fault, fitting, refusal
 from npselect.testing.case import Case
 from npselect.testing.compare import Errors, compare_gradients, compare_masks, within_rounding
-from npselect.testing.implementation import options_of
+from npselect.testing.implementation import for_forward, options_of
 from npselect.testing.outcome import Difference, Outcome
 from npselect.testing.profile import Profile
 from npselect.testing.temperature import bound, compare_temps, judged_temps
@@ -80,7 +80,9 @@ def judge(
     outcome, observation = _judged(implementation, case, profile)
     if outcome.difference is None:
         return outcome, observation
-    return replace(outcome, reproduce=_reproduce(case, outcome.difference, find)), observation
+    least = len(for_forward(implementation.forward, case.options)) < len(case.options)
+    forward = "forward_options" if least else "options"
+    return replace(outcome, reproduce=_reproduce(case, outcome.difference, find, forward)), observation
 
 
 def _judged(implementation: SelectionFunctions, case: Case, profile: Profile) -> tuple[Outcome, Observation | None]:
@@ -214,12 +216,13 @@ def _outcome(case: Case, judged: bool, difference: Difference | None, **figures:
     )
 
 
-def _reproduce(case: Case, difference: Difference, find: str | None) -> str:
-    """A line that shows a difference."""
+def _reproduce(case: Case, difference: Difference, find: str | None, forward: str) -> str:
+    """A line that shows a difference; `forward` is the name of the options that forward is given."""
     given = "case.temp" if case.row_temp is None else "case.row_temp"
 
     def line(direction: str, rows: str = "", temp: str = given) -> str:
-        arguments = [f"case.logits{rows}", temp, *["**case.options"] * bool(case.options)]
+        options = forward if direction == "forward" else "options"
+        arguments = [f"case.logits{rows}", temp, *[f"**case.{options}"] * bool(case.options)]
         if direction != "forward":
             arguments.insert(0, f"case.grad_mask{rows}")
         return f"implementation.{direction}({', '.join(arguments)})"

@@ -19,6 +19,7 @@ __all__ = [
     "Rows",
     "along_the_last_axis",
     "candidates",
+    "from_selected",
     "gradient",
     "hard",
     "log_probs",
@@ -124,6 +125,12 @@ def hard(_: Array, w: Array) -> Array:
 def candidates(q: Rows, values: Array) -> Array:
     """The values, and 0 at excluded entries."""
     return np.where(q.w > -np.inf, values, 0.0)
+
+
+def from_selected(q: Rows) -> Array:
+    """The cotangents of the candidates, from that of the selected one."""
+    g = candidates(q, q.g)
+    return candidates(q, g - np.take_along_axis(g, np.maximum(q.question.choice, 0)[:, None], axis=-1))
 
 
 def uniform(q: Rows) -> Array:

@@ -9,18 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from npselect.testing.aliases import Array
-from npselect.testing.mistakes import Mistakes, Rows, candidates, mask_of, mean, probs
+from npselect.testing.mistakes import Mistakes, Rows, candidates, from_selected, mask_of, mean, probs
 from npselect.testing.mistakes_backward import of_any
 from npselect.testing.mistakes_forward import OF_INDEX
 from npselect.testing.relatives import relatives
 
 __all__ = ["BACKWARD", "FORWARD"]
-
-
-def _from_selected(q: Rows) -> Array:
-    """The cotangents of the candidates."""
-    g = candidates(q, q.g)
-    return candidates(q, g - np.take_along_axis(g, np.maximum(q.question.choice, 0)[:, None], axis=-1))
 
 
 def _times(x: Array, h: Array) -> Array:
@@ -38,12 +32,12 @@ def _q(q: Rows) -> Array:
 
 def _of_sample(q: Rows) -> Array:
     """``2 J(pi1) g``."""
-    return 2 * _times((_q(q) + q.selected) / 2, _from_selected(q))
+    return 2 * _times((_q(q) + q.selected) / 2, from_selected(q))
 
 
 def _of_probs(x: Array, q: Rows) -> Array:
     """``J(x) g``."""
-    return _times(x, _from_selected(q))
+    return _times(x, from_selected(q))
 
 
 def _right(q: Rows) -> Array:
@@ -52,7 +46,7 @@ def _right(q: Rows) -> Array:
 
 def _of_the_largest(q: Rows) -> Array:
     """As if the largest were what was drawn."""
-    return 2 * _times((_q(q) + mask_of(q.w)) / 2, _from_selected(q)) - _of_probs(_p(q), q) / 2
+    return 2 * _times((_q(q) + mask_of(q.w)) / 2, from_selected(q)) - _of_probs(_p(q), q) / 2
 
 
 FORWARD: Mistakes = (
@@ -80,7 +74,7 @@ BACKWARD: Mistakes = (
     ("multiplied by temp", lambda q: _right(q) * q.temp),
     ("temp in both softmaxes", lambda q: _of_sample(q) - _of_probs(_q(q), q) / 2),
     ("temp in the wrong softmax",
-     lambda q: 2 * _times((_p(q) + q.selected) / 2, _from_selected(q)) - _of_probs(_q(q), q) / 2),
+     lambda q: 2 * _times((_p(q) + q.selected) / 2, from_selected(q)) - _of_probs(_q(q), q) / 2),
     ("the softmax is taken of logits * temp", lambda q: _right(q._replace(temp=1 / q.temp))),
     ("the gradient of straight-through alone", lambda q: _of_probs(_p(q), q)),
     ("the gradient of straight-through alone", lambda q: _of_probs(_q(q), q)),

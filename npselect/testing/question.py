@@ -17,6 +17,7 @@ import numpy as np
 import npselect
 from npselect import OPERATORS
 from npselect.testing.aliases import Array, Options, Settings, Temp
+from npselect.testing.implementation import BACKWARD_ALONE
 
 __all__ = ["Origin", "Question"]
 
@@ -75,6 +76,7 @@ class Question:
     operator: str = ""
     index: Array | None = None
     settings: Settings = field(default_factory=dict)
+    sample_noise: Array | None = None
 
     @property
     def group(self) -> str:
@@ -83,12 +85,17 @@ class Question:
 
     @property
     def options(self) -> Options:
-        """The options that an implementation must take for this case, by name: axis, where, noise, index, settings."""
+        """The options that an implementation must take for this case, by name."""
         options: Options = {} if self.axis == -1 else {"axis": self.axis}
-        for name in ("where", "noise", "index"):
+        for name in ("where", "noise", "index", "sample_noise"):
             if getattr(self, name) is not None:
                 options[name] = getattr(self, name)
         return options | dict(self.settings)
+
+    @property
+    def forward_options(self) -> Options:
+        """Those among the options that `forward` must take too."""
+        return {name: value for name, value in self.options.items() if name not in BACKWARD_ALONE}
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -137,8 +144,10 @@ class Question:
         if self.origin is not None and backend == "reference" and direction != "backward_temp":
             return self.origin.answer(direction)
         function = getattr(getattr(npselect, self.operator), direction)
-        arguments = (self.logits,) if direction == "forward" else (self.grad_mask, self.logits)
-        return np.asarray(function(*arguments, self.given_temp, **self.options, backend=backend))
+        arguments, options = (self.grad_mask, self.logits), self.options
+        if direction == "forward":
+            arguments, options = arguments[1:], self.forward_options
+        return np.asarray(function(*arguments, self.given_temp, **options, backend=backend))
 
     def expected(self, backend: str) -> tuple[Array, Array]:
         """The mask and the gradient of the oracle that is asked."""
@@ -181,6 +190,7 @@ class Question:
             origin=None if self.origin is None else self.origin.part(rows),
             row_temp=some(self.row_temp, 1),
             index=None if self.index is None else self.index[rows],
+            sample_noise=None if self.sample_noise is None else self.sample_noise[:, rows],
         )
 
     def parts(self) -> Iterator[tuple[slice, Self]]:
@@ -248,6 +258,13 @@ class Question:
             return None
         noise = self.rows(np.broadcast_to(self.noise, self.logits.shape))
         return noise if self.forward_temp == 1 else self.forward_temp * noise.astype(np.float64)
+
+    @cached_property
+    def draws(self) -> Array:
+        """The noise of samples given the choice: (samples, rows, K) in float64, with no sample if there is none."""
+        if self.sample_noise is None:
+            return np.empty((0, *self.w.shape))
+        return np.stack([self.rows(noise.astype(np.float64)) for noise in self.sample_noise])
 
     @cached_property
     def temps(self) -> Temp:

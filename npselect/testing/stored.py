@@ -179,7 +179,7 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
     """The case that an entry is."""
     family = WRITTEN[operator]
     indexed = "index" in family.given
-    further: dict[str, type] = {"index": list} if indexed else {}
+    further: dict[str, type] = {name: list for name in ("index", "sample_noise") if name in family.given}
     if isinstance(entry, dict) and "settings" in entry:
         further |= {"settings": dict}
     _keys(entry, _ENTRY | further)
@@ -205,21 +205,29 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
     rows = math.prod(_without(shape, axis))
 
     def floats(key: str, form: Dtype = dtype) -> Array:
-        _count(entry, key, math.prod(shape))
+        return numbers(key, entry[key], form)
+
+    def numbers(key: str, items: Json, form: Dtype) -> Array:
+        _count(key, items, shape, math.prod(shape))
         try:
-            return values(entry[key], form).reshape(shape)
+            return values(items, form).reshape(shape)
         except ValueError as wrong:
             raise ValueError(f"{key}{wrong}") from None
 
+    def samples(key: str) -> Array:
+        if not entry[key]:
+            raise ValueError(f"{key} is []; expected at least one array")
+        return np.stack([numbers(f"{key}[{place}]", one, dtype) for place, one in enumerate(entry[key])])
+
     def bools(key: str, count: int) -> Array:
-        _count(entry, key, count)
+        _count(key, entry[key], shape, count)
         for place, item in enumerate(entry[key]):
             if not isinstance(item, bool):
                 raise ValueError(f"{key}[{place}] is {_json(item)}; expected true or false")
         return np.array(entry[key], np.bool_)
 
     def integers(key: str, count: int) -> Array:
-        _count(entry, key, count)
+        _count(key, entry[key], shape, count)
         for place, item in enumerate(entry[key]):
             if type(item) is not int or not -1 <= item < max(1, shape[axis]):
                 raise ValueError(f"{key}[{place}] is {_json(item)}; expected a candidate of its row, or -1")
@@ -242,6 +250,7 @@ def _case(entry: Json, operator: str, dtype: Dtype) -> Case:
         operator=operator,
         index=integers("index", rows).reshape(_without(shape, axis)) if indexed else None,
         settings=_settings(entry.get("settings", {}), family),
+        sample_noise=samples("sample_noise") if "sample_noise" in family.given else None,
     )
     if error is None:
         bound = floats("bound", np.dtype(np.float64))
@@ -277,7 +286,9 @@ def _without(shape: list[int], axis: int) -> list[int]:
     return [length for place, length in enumerate(shape) if place != axis % len(shape)]
 
 
-def _count(entry: Json, key: str, count: int) -> None:
-    """Raise ValueError unless an array has so many items."""
-    if len(entry[key]) != count:
-        raise ValueError(f"{key} has {len(entry[key])} items; shape {entry['shape']} expects {count}")
+def _count(key: str, items: Json, shape: Json, count: int) -> None:
+    """Raise ValueError unless it is an array of so many items."""
+    if not isinstance(items, list):
+        raise ValueError(f"{key} is {_json(items)}; expected an array")
+    if len(items) != count:
+        raise ValueError(f"{key} has {len(items)} items; shape {shape} expects {count}")

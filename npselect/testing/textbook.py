@@ -89,7 +89,7 @@ def _at(
     logits: Array,
     temp: float,  # noqa: ARG001 the mask has no temp
     index: Array,
-    **_: float | str,
+    **_: Array | float | str,
 ) -> Array:
     mask = np.zeros_like(logits)
     np.put_along_axis(mask, index[..., None], 1, axis=-1)
@@ -156,6 +156,23 @@ _REINMAX = Textbook(_at, _second_order)
 """The mask of an index, and ReinMax as it is published (arXiv:2304.08612)."""
 
 
+def _given_the_choice(
+    grad_mask: Array, logits: Array, temp: float, index: Array, sample_noise: Array, softmax: Softmax = softmax
+) -> Array:
+    drawn, top = _at(logits, temp, index) == 1, np.max(logits, axis=-1, keepdims=True)
+    log_z = top + np.log(np.sum(np.exp(logits - top), axis=-1, keepdims=True))
+    total = np.zeros_like(logits)
+    for noise in sample_noise:
+        largest = log_z + np.sum(np.where(drawn, noise, 0), axis=-1, keepdims=True, dtype=noise.dtype)
+        w = np.where(drawn, largest, -np.logaddexp(-largest, -(logits + noise)))
+        total += jacobian_times(softmax(w / temp), grad_mask) / temp
+    return np.asarray(total / logits.dtype.type(len(sample_noise)))
+
+
+_GUMBEL_RAO = Textbook(_at, _given_the_choice)
+"""The mask of an index, and the mean of the Gumbel-softmax's gradients at noise given that (arXiv:2010.04838)."""
+
+
 TEXTBOOKS: Mapping[str, Textbook] = MappingProxyType(
     {
         "straight_through": SURROGATE,
@@ -163,6 +180,7 @@ TEXTBOOKS: Mapping[str, Textbook] = MappingProxyType(
         "categorical": _CATEGORICAL,
         "reinmax": _REINMAX,
         "gapped": _GAPPED,
+        "gumbel_rao": _GUMBEL_RAO,
     }
 )
 """By the operators' names."""

@@ -172,6 +172,7 @@ def _entry(case: Case) -> Json:
         "logits": patterns(case.logits),
         "noise": None if noise is None else patterns(noise),
         **({} if case.index is None else {"index": case.index.reshape(-1).tolist()}),
+        **({} if case.sample_noise is None else {"sample_noise": [patterns(one) for one in case.sample_noise]}),
         **({} if not case.settings else {"settings": {name: _setting(one) for name, one in case.settings.items()}}),
         "where": None if where is None else where.tolist(),
         "grad_mask": patterns(case.grad_mask),

@@ -29,7 +29,7 @@ KERNELS = [*ROWS, *(f"noise.{name}" for name in ("draw", "draw_at", "perturb", "
 QUICK = [f"{module}.{name}_rows" for module in ("short_rows", "long_rows") for name in ("mask", "backward")]
 QUICK += ["noise.perturb_at"]
 EACH = [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in KERNELS]
-WITHOUT_FMA = re.compile(r"(index|mask|choice|mask_at|sum|add)_rows")
+WITHOUT_FMA = re.compile(r"(index|mask|choice|mask_at|sum|add|log)_rows")  # log is of one number at a time
 
 CALL = re.compile(r"^\tbl?\t(?!\.L)(\S+)$", re.MULTILINE)
 OURS = re.compile(r"_ZN|NRT_|Py|_Py|numba_|mem(cpy|move|set)$")  # memory, the interpreter, functions of our own

@@ -11,6 +11,7 @@ from npselect.bench.problem import OPERATORS, Problem
 from npselect.testing.aliases import SelectionFunctions
 from npselect.testing.check import name_of
 from npselect.testing.families import FAMILIES
+from npselect.testing.implementation import for_forward
 from npselect.testing.textbook import SURROGATE
 
 __all__ = ["PEERS", "own_peer"]
@@ -47,7 +48,9 @@ def own_peer(implementation: SelectionFunctions, operator: str, wrong: str | Non
         if problem.draws:
             options, drawn = problem.given(problem.noise), lambda: problem.noise
         return by_npselect.two_functions(
-            partial(implementation.forward, problem.logits, problem.temp, **options),
+            partial(
+                implementation.forward, problem.logits, problem.temp, **for_forward(implementation.forward, options)
+            ),
             partial(implementation.backward, problem.grad_mask, problem.logits, problem.temp, **options),
             noise=drawn,
             flushes_subnormals=bool(getattr(implementation, "flushes_subnormals", False)),

@@ -10,8 +10,9 @@ import numpy as np
 
 from npselect import noise, selection
 from npselect.bench.peer import Calls, LeftOutError
-from npselect.bench.problem import Problem
+from npselect.bench.problem import SAMPLES, Problem
 from npselect.testing.aliases import Options, Tensor, Timed
+from npselect.testing.implementation import for_forward
 
 __all__ = ["calls", "two_functions"]
 
@@ -41,25 +42,31 @@ def calls(problem: Problem, *, out: bool = False, backend: str | None = None, gi
         return Calls(lambda _: partial(draw, out=places.forward if places else None))
     if problem.operator == "selection":
         assert places is None, "selection takes no out"
-        arguments = (problem.x, problem.logits, problem.temp)
+        selected = (problem.x, problem.logits, problem.temp)
         return two_functions(
-            partial(selection.forward, *arguments, backend=backend),
-            partial(selection.backward, problem.grad_chosen, *arguments, backend=backend),
+            partial(selection.forward, *selected, backend=backend),
+            partial(selection.backward, problem.grad_chosen, *selected, backend=backend),
         )
-    options: Options = {"backend": backend}
-    drawn: Timed | None = None
     assert problem.family is not None
     operator = problem.family.module
-    if problem.draws:
-        drawn = partial(noise.gumbel, problem.shape, problem.seed, dtype=problem.wide)
-        if given:
-            drawn = partial(getattr, problem, "noise")
-        options |= {"noise": problem.noise} if given else {"seed": problem.seed}
-    mask: Options = {"out": places.forward} if places else {}
-    grad_logits: Options = {"out": places.backward} if places else {}
+    drawn: Timed | None = None
+    of_forward: Options = {}
+    of_backward: Options = {}
+    if problem.draws and given:
+        drawn = partial(getattr, problem, "noise")
+        of_backward = problem.given(problem.noise) if problem.averages else {"noise": problem.noise}
+        of_forward = for_forward(operator.forward, of_backward)
+    elif problem.draws:
+        drawn = partial(noise.gumbel, problem.noise_shape, problem.seed, dtype=problem.wide)
+        of_forward = of_backward = {"seed": problem.seed}
+        if problem.averages:
+            of_backward = {**of_forward, "samples": SAMPLES}
+    if places:
+        of_forward, of_backward = {**of_forward, "out": places.forward}, {**of_backward, "out": places.backward}
+    arguments = (problem.logits, problem.temp)
     return two_functions(
-        partial(operator.forward, problem.logits, problem.temp, **options, **mask),
-        partial(operator.backward, problem.grad_mask, problem.logits, problem.temp, **options, **grad_logits),
+        partial(operator.forward, *arguments, backend=backend, **of_forward),
+        partial(operator.backward, problem.grad_mask, *arguments, backend=backend, **of_backward),
         noise=drawn,
     )
 

@@ -31,17 +31,17 @@ def calls(problem: Problem, softmax: Callable[[Array], Array] = softmax) -> Call
     def restart() -> None:
         rng.bit_generator.state = start
 
-    def drawn() -> Array:
+    def drawn(shape: tuple[int, ...]) -> Array:
         """-log of an exponential, which is 0 now and then."""
-        exponential = rng.standard_exponential(problem.shape, wide.type)
+        exponential = rng.standard_exponential(shape, wide.type)
         return np.asarray(-np.log(np.maximum(exponential, np.finfo(wide).tiny)))
 
     def noise() -> Array:
         restart()
-        return drawn()
+        return drawn(problem.noise_shape)
 
     if problem.operator == "noise":
-        return Calls(lambda _: lambda: drawn().astype(problem.form, copy=False), restart=restart)
+        return Calls(lambda _: lambda: drawn(problem.shape).astype(problem.form, copy=False), restart=restart)
     logits = problem.logits.astype(wide, copy=False)
     textbook = SURROGATE if problem.family is None else problem.family.textbook
 
@@ -57,12 +57,11 @@ def calls(problem: Problem, softmax: Callable[[Array], Array] = softmax) -> Call
         kept = noise()
 
         def both() -> tuple[Array, Array]:
-            new = drawn()
-            given = problem.given(new)
+            given = problem.given(drawn(problem.noise_shape))
             return mask(**given), gradient(problem.grad_mask, **given)
 
         functions = {
-            "forward": lambda: mask(**problem.given(drawn())),
+            "forward": lambda: mask(**problem.given(drawn(problem.shape))),
             "backward": lambda: gradient(problem.grad_mask, **problem.given(kept)),
             "forward+backward": both,
         }

@@ -27,7 +27,7 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
     temp = problem.temp
 
     def draw(logits: Tensor) -> Tensor:
-        return -torch.empty_like(logits).exponential_().log()
+        return -torch.empty(problem.noise_shape, dtype=logits.dtype).exponential_().log()
 
     def select(logits: Tensor) -> Tensor:
         probs = torch.softmax(logits / temp, -1)
@@ -58,6 +58,19 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
         probs = torch.softmax((logits + (up * mask - down)) / temp, -1)
         return probs + (mask - probs).detach()
 
+    def averaged(logits: Tensor) -> Tensor:
+        """Gumbel-Rao, in log space."""
+        fixed, (first, *others) = logits.detach(), draw(logits)
+        index = (fixed + first).argmax(-1, keepdim=True)
+        mask = torch.zeros_like(fixed).scatter_(-1, index, 1.0)
+        log_z, surrogate = torch.logsumexp(fixed, -1, keepdim=True), 0.0
+        for noise in others:
+            largest = log_z + noise.gather(-1, index)
+            noisy = (-torch.logaddexp(-largest, -(fixed + noise))).scatter(-1, index, largest)
+            surrogate = surrogate + torch.softmax((logits + (noisy - fixed)) / temp, -1)
+        surrogate = surrogate / len(others)
+        return surrogate + (mask - surrogate).detach()
+
     def second_order(logits: Tensor) -> Tensor:
         """ReinMax as it is published."""
         mask = sampled(logits)
@@ -80,7 +93,7 @@ def calls(problem: Problem, *, compiled: bool = False, functional: bool = False)
         return differentiated(
             torch, run(choose), [tensor(torch, problem.x), logits], tensor(torch, problem.grad_chosen)
         )
-    samplers = {"categorical": of_sample, "reinmax": second_order, "gapped": moved}
+    samplers = {"categorical": of_sample, "reinmax": second_order, "gapped": moved, "gumbel_rao": averaged}
     grad_mask = tensor(torch, problem.grad_mask)
     if not problem.draws:
         return differentiated(torch, run(select), [logits], grad_mask)

@@ -6,7 +6,7 @@ import numpy as np
 
 from npselect.testing.adapters.common import given_options, given_temp, options_taken
 from npselect.testing.aliases import Array, Function, Option, Temp, Tensor
-from npselect.testing.implementation import Implementation, function_name, guarded_implementation
+from npselect.testing.implementation import BACKWARD_ALONE, Implementation, for_forward, function_name, guarded_implementation
 from npselect.testing.layouts import like
 
 __all__ = ["from_array_functions"]
@@ -29,7 +29,8 @@ def from_array_functions(
     forward : callable
         ``forward(logits, temp) -> mask``.
     backward : callable
-        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if all take it.
+        ``backward(grad_mask, logits, temp) -> grad_logits``. An option counts if all take it; ``sample_noise``, if
+        this one does.
     backward_temp : callable, optional
         ``backward_temp(grad_mask, logits, temp) -> grad_temp``, the gradient of a learned temperature.
     name, flushes_subnormals, normalises_logits, row_temp : optional
@@ -52,7 +53,7 @@ def from_array_functions(
         return like(array, array)
 
     def mask(logits: Tensor, temp: Tensor, **options: Tensor) -> Tensor:
-        return forward(copy(logits), given_temp(temp, copy), **given_options(options, copy))
+        return forward(copy(logits), given_temp(temp, copy), **given_options(for_forward(forward, options), copy))
 
     def gradient(function: Function) -> Function:
         def call(grad_mask: Array, logits: Array, temp: Temp, **options: Option) -> Tensor:
@@ -60,7 +61,8 @@ def from_array_functions(
 
         return call
 
-    options = options_taken(forward, "logits", "temp") & options_taken(backward, "grad_mask", "logits", "temp")
+    options = options_taken(forward, "logits", "temp").union(BACKWARD_ALONE)
+    options &= options_taken(backward, "grad_mask", "logits", "temp")
     if backward_temp is not None:
         options &= options_taken(backward_temp, "grad_mask", "logits", "temp")
     return guarded_implementation(
