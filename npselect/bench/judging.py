@@ -183,8 +183,17 @@ def _case(problem: Problem, rows: Array, noise: Array | None) -> testing.Case:
             index, noise = chosen(logits, noise), None
         elif noise.dtype == logits.dtype:
             logits, noise, operator = logits + noise, None, ""
-    given = {"noise": noise, "index": index, "sample_noise": sample_noise}
-    return testing.Case(name, "", logits, grad_mask, problem.temp, operator=operator, **given)
+    return testing.Case(
+        name,
+        "",
+        logits,
+        grad_mask,
+        problem.temp,
+        noise=noise,
+        index=index,
+        sample_noise=sample_noise,
+        operator=operator,
+    )
 
 
 def _selection_fault(problem: Problem, call: str, results: list[Array], rows: Array) -> str | None:

@@ -49,7 +49,7 @@ def _right(q: Rows) -> Array:
 
 
 def _with(noisy: _Noisy) -> Callable[[Rows], Array]:
-    return lambda q: _at(q, noisy) / q.temp
+    return lambda q: np.asarray(_at(q, noisy) / q.temp)
 
 
 def _cut_off(q: Rows, noise: Array) -> Array:
@@ -57,7 +57,7 @@ def _cut_off(q: Rows, noise: Array) -> Array:
     z = q.w - np.max(q.w, axis=-1, keepdims=True)
     own = np.sum(q.selected * noise, axis=-1, keepdims=True)
     largest = np.log(np.sum(np.exp(z), axis=-1, keepdims=True)) + own
-    return np.where(q.selected == 1, largest, np.minimum(z + noise, largest))
+    return np.asarray(np.where(q.selected == 1, largest, np.minimum(z + noise, largest)))
 
 
 def _without_log_z(q: Rows, noise: Array) -> Array:

@@ -144,10 +144,9 @@ class Question:
         if self.origin is not None and backend == "reference" and direction != "backward_temp":
             return self.origin.answer(direction)
         function = getattr(getattr(npselect, self.operator), direction)
-        arguments, options = (self.grad_mask, self.logits), self.options
         if direction == "forward":
-            arguments, options = arguments[1:], self.forward_options
-        return np.asarray(function(*arguments, self.given_temp, **options, backend=backend))
+            return np.asarray(function(self.logits, self.given_temp, **self.forward_options, backend=backend))
+        return np.asarray(function(self.grad_mask, self.logits, self.given_temp, **self.options, backend=backend))
 
     def expected(self, backend: str) -> tuple[Array, Array]:
         """The mask and the gradient of the oracle that is asked."""

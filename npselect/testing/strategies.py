@@ -134,8 +134,8 @@ def cases(
     dtypes : dtype or collection of dtypes, optional
         Of the arrays.
     operator : module, optional
-        `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or `npselect.reinmax`:
-        then every case has an index.
+        `npselect.straight_through`; or `npselect.gumbel_softmax`: then every case has noise; or one of those that draw
+        a sample: then every case has an index and, of `npselect.gumbel_rao`, noise of up to three samples given that.
     options : str or collection of str, optional
         "axis" and "where", to have cases in which these are given too, of one, two and three axes.
     rows, choices : int, optional

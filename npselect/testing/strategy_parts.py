@@ -127,11 +127,13 @@ def draw_case(
     where = None
     if "where" in options and draw(st.booleans()):
         w, where = _some_excluded(draw, w, temp)
-    noise = index = None
+    noise = index = samples = None
     if "noise" in family.given:
         w, noise = _with_noise(draw, w)
     if "index" in family.given:
         index = _index(draw, w if where is None else np.where(where, w, w.dtype.type(-np.inf)))
+    if "sample_noise" in family.given:
+        samples = _sample_noise(draw, w)
     flags = ("ties", *["again"] * (size == _SMALL and draw(st.integers(0, 5)) == 5))
     axis = -1
     if size == _SMALL:
@@ -147,10 +149,11 @@ def draw_case(
         w, g = placed(w), placed(g)
         where, noise = (None if array is None else placed(array) for array in (where, noise))
         index = None if index is None else index.reshape(lead)
+        samples = None if samples is None else np.stack([placed(one) for one in samples])
     order = draw(st.integers(0, 5))
     w, g = (np.asfortranarray(w) if order == 4 else w), (np.asfortranarray(g) if order == 5 else g)
     return Case("random/drawn", "drawn by Hypothesis", w, g, temp, axis, where, noise, flags, operator=family.name,
-                index=index)  # fmt: skip
+                index=index, sample_noise=samples)  # fmt: skip
 
 
 def _longer(draw: DrawFn, w: Array, g: Array, temp: float, lengths: tuple[int, int]) -> tuple[Array, Array]:
@@ -165,6 +168,8 @@ def _longer(draw: DrawFn, w: Array, g: Array, temp: float, lengths: tuple[int, i
     places = draw(st.lists(st.integers(0, length - 1), min_size=w.shape[1], max_size=w.shape[1], unique=True))
     if length - 1 not in places and draw(st.booleans()):
         places[-1] = length - 1
+    if draw(st.booleans()):  # integers are small more often than not; so these are large as often
+        places = [length - 1 - place for place in places]
     wide = w.astype(np.float64)
     smallest = np.min(np.where(np.isfinite(wide), wide, np.inf), axis=-1, keepdims=True)
     others = draw(st.sampled_from([-np.inf, 0.0, -200.0]))
@@ -203,6 +208,12 @@ def _with_noise(draw: DrawFn, w: Array) -> tuple[Array, Array]:
     with np.errstate(all="ignore"):
         logits = np.where(finite, np.round((wide - noise) / step) * step, wide)
     return logits.astype(w.dtype), noise.astype(w.dtype)
+
+
+def _sample_noise(draw: DrawFn, w: Array) -> Array:
+    """Of up to three samples, about as large as Gumbel noise is."""
+    pattern = draw(st.lists(st.integers(-12, 32), min_size=13, max_size=13))
+    return np.resize(np.asarray(pattern, np.float64) / 4, (draw(st.integers(1, 3)), *w.shape)).astype(w.dtype)
 
 
 def _index(draw: DrawFn, w: Array) -> Array:

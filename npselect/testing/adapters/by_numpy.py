@@ -6,7 +6,13 @@ import numpy as np
 
 from npselect.testing.adapters.common import given_options, given_temp, options_taken
 from npselect.testing.aliases import Array, Function, Option, Temp, Tensor
-from npselect.testing.implementation import BACKWARD_ALONE, Implementation, for_forward, function_name, guarded_implementation
+from npselect.testing.implementation import (
+    BACKWARD_ALONE,
+    Implementation,
+    for_forward,
+    function_name,
+    guarded_implementation,
+)
 from npselect.testing.layouts import like
 
 __all__ = ["from_array_functions"]
