@@ -18,12 +18,8 @@ from npselect.testing.families import FAMILIES
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
 OPERATORS = {name: family.module for name, family in FAMILIES.items()}
-PREFIXES = {
-    "straight_through": "",
-    "gumbel_softmax": "gumbel/",
-    "reinmax": "reinmax/",
-    "categorical": "categorical/",
-    "gapped": "gapped/",
+PREFIXES = {"straight_through": "", "gumbel_softmax": "gumbel/"} | {
+    name: f"{name}/" for name in ("reinmax", "categorical", "gapped", "gumbel_rao")
 }
 FILES = [(operator, dtype) for operator in OPERATORS for dtype in testing.DTYPES]
 SMALL = ("straight_through", "float32")

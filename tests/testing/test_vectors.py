@@ -171,17 +171,18 @@ def test_an_independent_reader_sees_the_same_numbers(folder, operator, dtype):
     for entry in read(folder, operator, dtype)["cases"]:
         case = cases[entry["id"].partition("[:")[0]]
         rows = slice(entry["shape"][0])  # of a case that was cut
-        assert ("index" in entry) == (operator in ("reinmax", "categorical", "gapped"))
+        assert ("index" in entry) == (operator not in ("straight_through", "gumbel_softmax"))
+        assert ("sample_noise" in entry) == (operator == "gumbel_rao")
         if case.index is not None:
             assert entry["index"] == case.index.ravel().tolist()[: len(entry["index"])]
+        samples = [] if case.sample_noise is None else [*case.sample_noise]
+        for found, one in zip(entry.get("sample_noise", []), samples, strict=True):
+            assert_same(found, one[rows])
         for key in ("logits", "grad_mask", "noise", "mask", "grad_logits"):
             if entry[key] is None:
                 assert key == "noise" or entry["error"]
-                continue
-            expected = getattr(case, key)[rows].astype(np.float64).ravel()
-            numbers = np.array([number(item) for item in entry[key]], np.float64)
-            assert np.array_equal(numbers, expected, equal_nan=True)
-            assert np.array_equal(np.signbit(numbers)[~np.isnan(numbers)], np.signbit(expected)[~np.isnan(numbers)])
+            else:
+                assert_same(entry[key], getattr(case, key)[rows])
         assert np.array_equal(number(entry["temp"]), case.temp, equal_nan=True)
         assert entry["axis"] == case.axis
         settings = entry.get("settings", {})
@@ -189,6 +190,12 @@ def test_an_independent_reader_sees_the_same_numbers(folder, operator, dtype):
         assert numbers == case.settings
         if entry["where"] is not None:
             assert entry["where"] == np.broadcast_to(case.where, case.logits.shape)[rows].ravel().tolist()
+
+
+def assert_same(written, array):
+    numbers, expected = np.array([number(item) for item in written], np.float64), array.astype(np.float64).ravel()
+    assert np.array_equal(numbers, expected, equal_nan=True)
+    assert np.array_equal(np.signbit(numbers)[~np.isnan(numbers)], np.signbit(expected)[~np.isnan(numbers)])
 
 
 def exact(logits, grad_mask, temp):
@@ -237,6 +244,29 @@ def test_gradients_of_reinmax_by_mpmath(folder, dtype):
                 terms = zip(product(middle, g), product(p, g), strict=True)
                 for right, x in zip((2 * a - b / 2 for a, b in terms), stored, strict=True):
                     assert abs(right - x) <= 0.501 * float(tolerance.ulp(np.asarray(x), floating_dtype(dtype)))
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES)
+def test_gradients_of_gumbel_rao_by_mpmath(folder, dtype):
+    """The mean over samples of noisy logits given the index, by the exponential race."""
+    case = next(case for case in read(folder, "gumbel_rao", dtype)["cases"] if "/random/temp doubled[:" in case["id"])
+    arrays = {key: [number(x) for x in case[key]] for key in ("logits", "grad_mask", "grad_logits")}
+    samples, temp = [[number(x) for x in one] for one in case["sample_noise"]], number(case["temp"])
+    rows, choices = case["shape"]
+    assert len(samples) > 1
+    for row, index in zip(range(rows), case["index"], strict=True):
+        at = slice(row * choices, (row + 1) * choices)
+        w, g, stored = (arrays[key][at] for key in arrays)
+        with mpmath.workdps(60):
+            rates, terms = [mpmath.exp(x) for x in w], []
+            for noise in samples:
+                clocks = [mpmath.exp(-mpmath.mpf(x)) for x in noise[at]]
+                first = clocks[index] / mpmath.fsum(rates)
+                arrivals = [first + (k != index) * clocks[k] / rates[k] for k in range(choices)]
+                terms.append(exact([-mpmath.log(x) for x in arrivals], g, temp))
+            for right, x in zip(map(mpmath.fsum, zip(*terms, strict=True)), stored, strict=True):
+                error = abs(right / len(samples) - x)
+                assert error <= 0.501 * float(tolerance.ulp(np.asarray(x), floating_dtype(dtype)))
 
 
 def softmax(w, temp):

@@ -325,6 +325,37 @@ def test_tampered_settings(folder, tmp_path, validator, name):
         assert not validator.is_valid(whole)
 
 
+SAMPLES = {
+    "is missing": (lambda entry: entry.pop("sample_noise"), "has no 'sample_noise'"),
+    "is empty": (lambda entry: entry.update(sample_noise=[]), "sample_noise is []; expected at least one array"),
+    "is flat": (lambda entry: entry.update(sample_noise=entry["sample_noise"][0]), "; expected an array"),
+    "is too short": (
+        lambda entry: entry["sample_noise"][0].pop(),
+        "sample_noise[0] has 23 items; shape [6, 4] expects",
+    ),
+    "is of float64": (
+        lambda entry: entry["sample_noise"][0].__setitem__(1, "f64:3fe0000000000000"),
+        "sample_noise[0][1] is 'f64:3fe0000000000000'; expected 'f32:'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_tampered_noise_of_samples(folder, tmp_path, validator, name):
+    whole = read(folder, "gumbel_rao", "float32")
+    (entry,) = whole["cases"] = [case for case in whole["cases"] if case["id"] == "gumbel_rao/float32/edge/ties"]
+    validator.validate(whole)
+    change, message = SAMPLES[name]
+    change(entry)
+    path = tmp_path / "tampered.json"
+    path.write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=r"case 'gumbel_rao/float32/edge/ties': ") as raised:
+        testing.load_vectors(path)
+    assert message in str(raised.value)
+    if name != "is too short":
+        assert not validator.is_valid(whole)
+
+
 @pytest.mark.parametrize("change", [tampered(change) for change in BY_SCHEMA + BEYOND_SCHEMA])
 def test_tampered(folder, tmp_path, validator, change):
     whole = read(folder, *SMALL)
