@@ -285,6 +285,14 @@ def error(actual: float, value: mpf, dtype: str) -> float:
     form = FORMATS[dtype]
     if math.isnan(actual):
         return math.inf
+    sign, mantissa, exponent, _ = value._mpf_
+    if math.isfinite(actual) and -20000 < exponent < 2000:
+        m, e = math.frexp(actual)
+        units, e = int(m * 2.0**53), e - 53
+        least = min(e, exponent)
+        difference = abs((units << (e - least)) - ((-mantissa if sign else mantissa) << (exponent - least)))
+        beyond = max(0, difference.bit_length() - 80)  # 80 bits tell as much as a float does
+        return _ldexp(float(difference >> beyond), beyond + least - form.place(value))
     with mp.workprec(20000 if abs(value) < mpf(2) ** -5000 else 3000):
         place = form.place(value)
         if math.isinf(actual):
@@ -295,6 +303,13 @@ def error(actual: float, value: mpf, dtype: str) -> float:
             place = min(place, form.highest + 1 - form.precision)
             return float(abs(mpmath.ldexp(excess, -place)))
         return float(abs(mpmath.ldexp(mpf(actual) - value, -place)))
+
+
+def _ldexp(number: float, exponent: int) -> float:
+    try:
+        return math.ldexp(number, exponent)
+    except OverflowError:
+        return math.inf
 
 
 def worst(actual: Any, values: Sequence[Sequence[mpf]], dtype: str) -> tuple[float, tuple[int, int]]:

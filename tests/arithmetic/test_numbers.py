@@ -244,3 +244,28 @@ def test_what_cancels_and_its_quotients_are_known_to_be_uncertain() -> None:
         assert_within_stated_error(quotient, [-(Fraction(2) ** -107) / Fraction(small)], None)
         assert not quotient.rounded("float64")[1].any()
     assert (nothing / Wide.of(np.array([2.0**1000]))).rounded("float32")[1].all()  # where 0 is right
+
+
+def test_exp_inherits_the_error() -> None:
+    """Of arguments that are off by their whole error; what is off by more than a quarter is not known at all."""
+    x = Wide.of(np.concatenate([-RNG.exponential(20, 200), RNG.uniform(-0.4, 0.4, 200), [0.0, -1e-300]]))
+    off = np.resize([2.0**-60, 2.0**-90, 0.2], 402)
+    vague = x + Wide(np.zeros(402), np.zeros(402), off, np.zeros(402, np.int64))
+    number = vague.exp()
+    with mpmath.mp.workprec(400):
+        for value, error, middle, by in zip(exact(number), stated(number), exact(vague), stated(vague), strict=True):
+            for true in (middle - by, middle + by):
+                power = mpmath.exp(mpmath.mpf(true.numerator) / true.denominator)
+                apart = abs(mpmath.mpf(value.numerator) / value.denominator - power)
+                assert apart <= mpmath.mpf(error.numerator) / error.denominator
+    far = Wide.of(np.full(1, -3.0))._replace(error=np.full(1, 0.3))
+    assert far.exp().error[0] > 2.0**900
+
+
+def test_what_is_subnormal_or_as_large_as_may_be_is_taken_apart_alike() -> None:
+    """By another way, which all of the array goes."""
+    values = np.concatenate([floats(50, 1000), [0.0, 1.0]])
+    for odd in (5e-324, 1.7e308):
+        number, beside = Wide.of(values), Wide.of(np.append(values, odd))
+        for part, other in zip(number, beside, strict=True):
+            np.testing.assert_array_equal(part, other[:-1])
