@@ -249,11 +249,11 @@ def test_gradients_of_reinmax_by_mpmath(folder, dtype):
 @pytest.mark.parametrize("dtype", testing.DTYPES)
 def test_gradients_of_gumbel_rao_by_mpmath(folder, dtype):
     """The mean over samples of noisy logits given the index, by the exponential race."""
-    case = next(case for case in read(folder, "gumbel_rao", dtype)["cases"] if "/random/temp doubled[:" in case["id"])
+    cases = (case for case in read(folder, "gumbel_rao", dtype)["cases"] if case["group"] == "random")
+    case = next(case for case in cases if len(case["sample_noise"]) > 1 and 5 < case["shape"][1] <= 64)
     arrays = {key: [number(x) for x in case[key]] for key in ("logits", "grad_mask", "grad_logits")}
     samples, temp = [[number(x) for x in one] for one in case["sample_noise"]], number(case["temp"])
     rows, choices = case["shape"]
-    assert len(samples) > 1
     for row, index in zip(range(rows), case["index"], strict=True):
         at = slice(row * choices, (row + 1) * choices)
         w, g, stored = (arrays[key][at] for key in arrays)

@@ -331,7 +331,7 @@ SAMPLES = {
     "is flat": (lambda entry: entry.update(sample_noise=entry["sample_noise"][0]), "; expected an array"),
     "is too short": (
         lambda entry: entry["sample_noise"][0].pop(),
-        "sample_noise[0] has 23 items; shape [6, 4] expects",
+        "sample_noise[0] has 23 items; shape [6, 4]",
     ),
     "is of float64": (
         lambda entry: entry["sample_noise"][0].__setitem__(1, "f64:3fe0000000000000"),
