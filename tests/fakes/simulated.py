@@ -122,12 +122,15 @@ def types():
 
 def noises():
     functions = "forward", "backward", "double_backward"
-    for name, choices in (*itertools.product(("float32",), (3, 8, 33, 132)), *((other, 10) for other in DTYPES)):
+    for name, choices in (*itertools.product(("float32",), (3, 8, 132)), *((other, 10) for other in DTYPES)):
         shape = (5, choices)
         g = noise.gumbel(shape, 3, dtype=np.float64 if name == "float64" else np.float32)
         every_function(gumbel_softmax, shape, DTYPES[name], functions, noise=g)
         every_function(gumbel_softmax, shape, DTYPES[name], ("soft",), noise=g[:1])
         every_function(gumbel_softmax, shape, DTYPES[name], functions, seed=SEED, offset=7)
+    for name, choices in (("float32", 8), ("float32", 132), ("float64", 10)):  # the types of computation
+        shape = (5, choices)
+        g = noise.gumbel(shape, 3, dtype=np.float64 if name == "float64" else np.float32)
         for given in ({"noise": g}, {"seed": SEED}):
             every_function(gumbel_softmax, shape, DTYPES[name], ("forward", "backward"), forward_temp=0.3, **given)
     for choices in (1025, 2100):
@@ -237,7 +240,9 @@ def close_calls():
     for shape in ((6, 8), (6, 33), (5, 100), (2, 1030)):
         logits = inputs(shape, np.float32)[0]
         alike, where = np.full(shape, 3e7, np.float32), wheres(shape)
-        for values, offset in itertools.product((alike, np.round(logits) + np.float32(2.0**21), logits), offsets):
+        others = np.round(logits) + np.float32(2.0**21), logits
+        asked = itertools.product((alike, *others) if shape[1] < 100 else (alike,), offsets)
+        for values, offset in (*asked, *((other, offsets[-1]) for other in others if shape[1] >= 100)):
             about = {"seed": SEED, "offset": offset}
             index = partial(gumbel_softmax.index, values, **about)
             same("index", lambda backend, index=index: index(backend=backend), shape=shape, **about)
