@@ -28,6 +28,7 @@ from honest import (
 from npselect import gumbel_softmax, straight_through, testing
 from npselect.testing import tolerance
 from npselect.testing.compare import within_rounding
+from npselect.testing.dtypes import floating_dtype
 from npselect.testing.profile import Profile
 
 pytestmark = pytest.mark.usefixtures("small_checks")
@@ -47,7 +48,7 @@ def test_honest_is_accepted(name, dtype):
 
 def all_cases_of(dtype, operator):
     """As `check` asks for them, so that the answers are remembered."""
-    return remembered_cases(np.dtype(dtype), 0.6, operator, learned_temp=False)
+    return remembered_cases(floating_dtype(dtype), 0.6, operator, learned_temp=False)
 
 
 IN_LARGE_CASES = [  # long sums come out worst in the shortest dtype, which is asked of all; others say little more
