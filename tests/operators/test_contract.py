@@ -26,6 +26,7 @@ DEFAULTS = {  # of options that operators share
     "index": None,
     "offset": 0,
     "samples": None,
+    "sample_noise": None,
 }
 COMMON = {"axis": -1, "where": None, "nan_policy": "propagate", "out": None, "backend": None}
 TIERS = {"reference": "npselect.reference", "cpu": "npselect.tiers.cpu.rows", "cuda": "npselect.tiers.cuda.rows"}
