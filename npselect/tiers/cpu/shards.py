@@ -11,10 +11,22 @@ import numpy as np
 
 from npselect._arithmetic.aliases import Array, GradMask, Indices, Logits, Out, Row, Scratch, Values, Where
 from npselect._arithmetic.exponential import exp_constants, prepared
-from npselect._arithmetic.half import narrow_vector, stored
+from npselect._arithmetic.half import narrow, narrow_vector, stored
 from npselect._arithmetic.order import SEGMENT
-from npselect._arithmetic.simd import WIDTH, load, subarray
-from npselect._arithmetic.steps import grad_entry, is_finite, per_weight, soft_entry
+from npselect._arithmetic.simd import WIDTH, load, store, subarray
+from npselect._arithmetic.steps import (
+    EMPTY,
+    canonical_nan,
+    grad_entry,
+    is_finite,
+    per_weight,
+    reinmax_entry,
+    reinmax_selected,
+    soft_entry,
+    temp_share,
+    temp_term,
+    weight,
+)
 from npselect._threads import over_rows
 from npselect.tiers.cpu.compile import RowKernel, row_kernel
 from npselect.tiers.cpu.fills import fill_degenerate_row, fill_nan_at_candidates
@@ -23,6 +35,7 @@ from npselect.tiers.cpu.long_passes import (
     BUFFERS,
     capacity_of,
     end_of,
+    fill_exponents,
     fill_from_selected,
     fill_weights,
     scratch_size,
@@ -30,9 +43,21 @@ from npselect.tiers.cpu.long_passes import (
     temperature,
     weighted,
 )
-from npselect.tiers.cpu.sums import padded_sums, padded_total
+from npselect.tiers.cpu.long_rows import sum_rows
+from npselect.tiers.cpu.sums import padded_dot, padded_sums, padded_total
 
-__all__ = ["as_shard", "backward", "segments_of", "soft", "sums", "totals"]
+__all__ = [
+    "added_up",
+    "as_shard",
+    "backward",
+    "reinmax",
+    "segments_of",
+    "soft",
+    "sums",
+    "temp_shares",
+    "temp_sums",
+    "totals",
+]
 
 _EVERYWHERE = np.empty((0, 0), dtype=np.bool_)
 
@@ -158,10 +183,102 @@ def _backward_rows(
             fill_nan_at_candidates(out, r, logits, where, scratch)
 
 
+@row_kernel(buffers=3)
+def _temp_sum_rows(
+    logits: Logits, grad_mask: GradMask, choice: Indices, top: Values, selected: Values, sums: Values, temp: Values,
+    where: Where, out: Out, start: Row, stop: Row, scratch: Scratch,
+) -> None:  # fmt: skip
+    """Of each segment, ``sum_i e_i (h_i - d) t_i``."""
+    n, capacity = logits.shape[1], capacity_of(scratch, 3)
+    lanes, e, h, t = (
+        subarray(scratch, 0, BUFFERS),
+        subarray(scratch, BUFFERS, capacity),
+        subarray(scratch, BUFFERS + capacity, capacity),
+        subarray(scratch, BUFFERS + 2 * capacity, capacity),
+    )
+    steps, zero, lowest = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(-np.inf)
+    constants, shared = exp_constants(temp[0] - temp[0]), prepared(temp[0])
+    for r in range(start, stop):
+        for segment in range(out.shape[1]):
+            out[r, segment, 0] = zero
+        if choice[r] < 0:
+            continue
+        row = weighted(logits, where, r, top[r], lowest, temperature(temp, r, shared), constants)
+        d = sums[r, 1] / sums[r, 0]
+        for step in range(steps):
+            first, end = step * SEGMENT, end_of(n, step, steps)
+            size = fill_weights(row, first, end, e)
+            fill_from_selected(grad_mask, row, first, end, selected[r], h)
+            fill_exponents(row, first, end, t)
+            for j in range(0, size, WIDTH):
+                gradient, factor = temp_term(load(e, j), load(t, j), load(h, j) - d)
+                store(h, j, gradient)
+                store(t, j, factor)
+            for j in range(0, end - first, SEGMENT):
+                length = min(SEGMENT, size - j)
+                found = padded_dot(subarray(h, j, length), subarray(t, j, length), zero, lanes)
+                out[r, step + j // SEGMENT, 0] = found
+
+
+@row_kernel(buffers=3)
+def _reinmax_rows(
+    logits: Logits, grad_mask: GradMask, choice: Indices, top: Values, selected: Values, own: Values, place: Indices,
+    p_sums: Values, q_sums: Values, temp: Values, where: Where, out: Out, start: Row, stop: Row, scratch: Scratch,
+) -> None:  # fmt: skip
+    """ReinMax's gradient; what was drawn has the logit `own`, the cotangent `selected`, and `place` in the shard."""
+    n, capacity = logits.shape[1], capacity_of(scratch, 3)
+    p, q, h = (
+        subarray(scratch, BUFFERS, capacity),
+        subarray(scratch, BUFFERS + capacity, capacity),
+        subarray(scratch, BUFFERS + 2 * capacity, capacity),
+    )
+    steps, zero, half = steps_of(n, capacity), scratch.dtype.type(0), scratch.dtype.type(0.5)
+    lowest, constants = scratch.dtype.type(-np.inf), exp_constants(temp[0] - temp[0])
+    shared, unit = prepared(temp[0]), prepared(scratch.dtype.type(1))
+    for r in range(start, stop):
+        if choice[r] < 0:
+            fill_degenerate_row(out, r, choice[r], scratch)
+            continue
+        p_row = weighted(logits, where, r, top[r], lowest, unit, constants)
+        q_row = weighted(logits, where, r, top[r], lowest, temperature(temp, r, shared), constants)
+        p_sum, q_sum = p_sums[r, 0], q_sums[r, 0]
+        a, b = q_sums[r, 1] / q_sum, p_sums[r, 1] / p_sum
+        for step in range(steps):
+            first, end = step * SEGMENT, end_of(n, step, steps)
+            fill_weights(p_row, first, end, p)
+            fill_weights(q_row, first, end, q)
+            fill_from_selected(grad_mask, q_row, first, end, selected[r], h)
+            for j in range(first, end, WIDTH):
+                i = min(j, end - WIDTH)
+                p_i, q_i = soft_entry(load(p, i - first), p_sum), soft_entry(load(q, i - first), q_sum)
+                result = reinmax_entry(p_i, q_i, load(h, i - first), a, b, half, zero)
+                store_vector(narrow_vector(result, out), out, r, i)
+        if 0 <= place[r] < n:
+            p_m = soft_entry(weight(own[r], top[r], unit), p_sum)
+            q_m = soft_entry(weight(own[r], top[r], q_row.temp), q_sum)
+            out[r, place[r]] = narrow(reinmax_selected(p_m, q_m, a, b, half, zero), out)
+        if not (is_finite(a) and is_finite(b)):
+            fill_nan_at_candidates(out, r, logits, where, scratch)
+
+
+@row_kernel(buffers=0)
+def _temp_share_rows(
+    total: Values, choice: Indices, sums: Values, temp: Values, scale: Values, out: Out, start: Row, stop: Row,
+    scratch: Scratch,
+) -> None:  # fmt: skip
+    """A row's share of grad_temp, of the sum of its segments."""
+    nan, shared = scratch.dtype.type(np.nan), prepared(temp[0])
+    for r in range(start, stop):
+        if choice[r] < 0:
+            out[r] = 0 if choice[r] == EMPTY else nan
+            continue
+        out[r] = canonical_nan(temp_share(total[r], sums[r, 0], temperature(temp, r, shared), scale[0]), nan)
+
+
 # ------------------------------------------------------------------------------------------------ over all rows
 
-# Arrays: logits and cotangents (rows, columns) of one dtype; choice (rows,), as `npselect._arithmetic.steps` has it; top
-# and selected (rows,), temp (rows,) or (1,), all in the compute type; where (rows, columns), (1, columns) or None.
+# Logits and cotangents have one dtype, (rows, columns); choice is (rows,), as `npselect._arithmetic.steps` has it. What
+# else rows have is (rows,) or (rows, n), in the compute type; temp may be (1,), where (1, columns) or None.
 
 
 def totals(logits: Array, choice: Array, top: Array, temp: Array, where: Array | None, out: Array) -> None:
@@ -183,9 +300,7 @@ def sums(
     _run(_sum_rows, out.dtype, [logits, grad_mask, choice, top, selected, temp], where, out)
 
 
-def soft(
-    logits: Array, choice: Array, top: Array, sums: Array, temp: Array, where: Array | None, out: Array
-) -> None:
+def soft(logits: Array, choice: Array, top: Array, sums: Array, temp: Array, where: Array | None, out: Array) -> None:
     """The probabilities of the shard's columns."""
     _run(_soft_rows, sums.dtype, [logits, choice, top, sums, temp], where, out)
 
@@ -204,6 +319,51 @@ def backward(
     """The gradient of the shard's columns."""
     scale = np.ones(1, sums.dtype)
     _run(_backward_rows, sums.dtype, [logits, grad_mask, choice, top, selected, sums, temp], where, out, scale)
+
+
+def temp_sums(
+    logits: Array,
+    grad_mask: Array,
+    choice: Array,
+    top: Array,
+    selected: Array,
+    sums: Array,
+    temp: Array,
+    where: Array | None,
+    out: Array,
+) -> None:
+    """Each segment's ``sum_i e_i (h_i - d) t_i``, (rows, segments, 1)."""
+    _run(_temp_sum_rows, out.dtype, [logits, grad_mask, choice, top, selected, sums, temp], where, out)
+
+
+def reinmax(
+    logits: Array,
+    grad_mask: Array,
+    choice: Array,
+    top: Array,
+    selected: Array,
+    own: Array,
+    place: Array,
+    p_sums: Array,
+    q_sums: Array,
+    temp: Array,
+    where: Array | None,
+    out: Array,
+) -> None:
+    """ReinMax's gradient of the shard's columns."""
+    arrays = [logits, grad_mask, choice, top, selected, own, place, p_sums, q_sums, temp]
+    _run(_reinmax_rows, top.dtype, arrays, where, out)
+
+
+def temp_shares(total: Array, choice: Array, sums: Array, temp: Array, out: Array) -> None:
+    """Each row's share of grad_temp, in the compute type."""
+    scale = np.ones(1, out.dtype)
+    _temp_share_rows(total, choice, sums, temp, scale, out, 0, len(out), np.empty(0, out.dtype))
+
+
+def added_up(rows: Array, out: Array) -> None:
+    """Each row added up, in the order of every sum over a row."""
+    sum_rows(rows, stored(out), 0, len(rows), np.empty(scratch_size(SEGMENT, 1, rows.itemsize, 0), rows.dtype))
 
 
 def _run(
