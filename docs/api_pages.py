@@ -24,6 +24,7 @@ MODULES = {
     "npselect.selection.identity": "The selected vector forward, its cotangent as it is backward: the VQ-VAE's copy.",
     "npselect.selection.rotation": "The selected vector forward, its cotangent turned and scaled backward: the "
     "rotation trick.",
+    "npselect.sharded": "Rows that are split: what each part computes and sends, with the bits of the whole.",
     "npselect.noise": "Counter-based Gumbel noise.",
     "npselect.reference": 'The oracle: row functions over arrays of shape (rows, K), which ``backend="reference"`` '
     "calls. The first file to open.",

@@ -105,6 +105,7 @@ THUMBNAILS = {
     "tensorflow_select": ("Tensor-\nFlow", "#bf360c"),
     "torch_estimators": ("PyTorch,\nestimators", "#8e1616"),
     "torch_select": ("PyTorch", "#b71c1c"),
+    "torch_sharded": ("PyTorch,\nsplit rows", "#6d1b1b"),
     "toy_losses": ("a plateau\nabove 0", "#4e342e"),
     "wrong_select": ("1 / temp\nis missing", "#8e0000"),
 }

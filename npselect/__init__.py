@@ -2,13 +2,23 @@
 
 See `npselect.straight_through`, `npselect.gumbel_softmax`, `npselect.categorical`, `npselect.reinmax`,
 `npselect.gapped` and `npselect.gumbel_rao` for the operators, `npselect.selection` for choosing from an array,
-`npselect.noise` for the noise, `npselect.reference` for the formulas, `npselect.testing` for checking somebody else's
-implementation.
+`npselect.sharded` for rows that are split, `npselect.noise` for the noise, `npselect.reference` for the formulas,
+`npselect.testing` for checking somebody else's implementation.
 """
 
 from typing import TYPE_CHECKING
 
-from npselect import categorical, gapped, gumbel_rao, gumbel_softmax, noise, reinmax, selection, straight_through
+from npselect import (
+    categorical,
+    gapped,
+    gumbel_rao,
+    gumbel_softmax,
+    noise,
+    reinmax,
+    selection,
+    sharded,
+    straight_through,
+)
 from npselect._operators import OPERATORS
 from npselect._warm_up import warm_up
 from npselect.straight_through import forward as differentiable_select
@@ -30,6 +40,7 @@ __all__ = [
     "noise",
     "reinmax",
     "selection",
+    "sharded",
     "straight_through",
     "warm_up",
 ]

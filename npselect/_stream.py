@@ -10,7 +10,7 @@ import numpy as np
 
 from npselect._dtypes import Array, DType, Shape
 
-__all__ = ["SampleNumbers", "ScaledNoise", "Stream", "StreamNumbers", "unscaled"]
+__all__ = ["Block", "SampleNumbers", "ScaledNoise", "Stream", "StreamNumbers", "unscaled"]
 
 
 class Stream(NamedTuple):
@@ -24,6 +24,29 @@ class Stream(NamedTuple):
         if self.offset + size > 2**64:
             numbers = f"offset is {self.offset} and {size} numbers are to be drawn"
             raise ValueError(f"{numbers}; their sum must not exceed 2**64, where the stream ends")
+
+
+class Block(NamedTuple):
+    """A block of a larger array, whose entries have numbers in C order."""
+
+    shape: Shape
+    whole: Shape
+    start: Shape
+
+    def runs(self) -> tuple[Array, int]:
+        """Where each run of consecutive entries begins in the whole, in C order; and how long all of them are."""
+        axis = len(self.shape)
+        while axis > 0 and self.shape[axis - 1] == self.whole[axis - 1]:
+            axis -= 1
+        axis = max(axis - 1, 0)  # along which a part of the whole is one run, with all that is behind
+        strides = [math.prod(self.whole[i + 1 :]) for i in range(len(self.whole))]
+        first = sum(begin * stride for begin, stride in zip(self.start, strides, strict=True))
+        firsts = np.full((1,) * axis, first)
+        for i in range(axis):
+            shape = [1] * axis
+            shape[i] = -1
+            firsts = firsts + np.arange(self.shape[i]).reshape(shape) * strides[i]
+        return firsts.reshape(-1), math.prod(self.shape[axis:])
 
 
 class StreamNumbers(NamedTuple):

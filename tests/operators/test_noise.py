@@ -191,6 +191,35 @@ def test_out(backend: str) -> None:
 
 
 @backends
+@dtypes
+@pytest.mark.parametrize("whole", [(), (7,), (4, 5), (3, 4, 5), (2, 3, 1, 4)])
+def test_any_block_of_an_array(backend: str, dtype: Any, whole: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(len(whole))
+    full = noise.gumbel(whole, 9, offset=2**63, dtype=dtype, backend=backend)
+    for _ in range(20):
+        start = tuple(int(rng.integers(0, n + 1)) for n in whole)
+        shape = tuple(int(rng.integers(0, n - first + 1)) for n, first in zip(whole, start, strict=True))
+        out = np.full(shape, np.nan, dtype)
+        found = noise.gumbel(shape, 9, offset=2**63, dtype=dtype, within=(whole, start), out=out, backend=backend)
+        assert found is out
+        block = tuple(slice(first, first + n) for first, n in zip(start, shape, strict=True))
+        np.testing.assert_array_equal(out, full[block])
+
+
+def test_what_is_no_block() -> None:
+    for within, error, message in (
+        ((3,), TypeError, r"within is \(3,\); it takes a tuple"),
+        (((3, 4), (0, 0.5)), TypeError, r"within\[1\] is \(0, 0.5\)"),
+        (((3, 4), (-1, 0)), ValueError, r"within\[1\] is \(-1, 0\); no length may be negative"),
+        (((3,), (1,)), ValueError, r"shape \(2, 4\) that starts at \(1,\) does not lie within .* shape \(3,\)"),
+        (((3, 4), (2, 0)), ValueError, r"starts at \(2, 0\) does not lie within an array of shape \(3, 4\)"),
+        (((2**33, 2**31), (0, 0)), ValueError, "2\\*\\*64"),
+    ):
+        with pytest.raises(error, match=message):
+            noise.gumbel((2, 4), 1, offset=1, within=within)
+
+
+@backends
 def test_integers_of_any_type(backend: str) -> None:
     expected = noise.gumbel(2, 200, offset=7, backend=backend)
     for kind in (np.uint8, np.int16, np.int64, np.uint64):

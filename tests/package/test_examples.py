@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import runpy
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -53,6 +55,20 @@ def test_wrong_select_is_found_out(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["likely_cause"] == "backward: 1/temp is missing"
     assert not report["ok"]
+
+
+@pytest.mark.frameworks
+def test_rows_that_are_split_over_processes():
+    needs("torch")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    two = ["--nproc-per-node", "2", "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    command = [sys.executable, "-m", "torch.distributed.run", *two, str(EXAMPLES / "torch_sharded.py")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": ""}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("every bit is that of the unsplit call") == 2
 
 
 def told(lines):

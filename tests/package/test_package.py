@@ -39,6 +39,7 @@ OPERATORS = {
     "npselect.gapped",
     "npselect.gumbel_rao",
     "npselect.selection",
+    "npselect.sharded",
     "npselect.noise",
 }
 ROOMS = {
@@ -70,7 +71,8 @@ ROOMS = {
     "npselect.reinmax": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.gapped": {"npselect._call", "npselect._dtypes", "npselect._operators"},
     "npselect.gumbel_rao": {"npselect._call", "npselect._dtypes", "npselect._operators"},
-    "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places"},
+    "npselect.noise": {"npselect._call", "npselect._dtypes", "npselect._places", "npselect._stream", "npselect.tiers"},
+    "npselect.sharded": {"npselect._call", "npselect._dtypes", "npselect._modes", "npselect.tiers.cpu"},
     "npselect.selection": {"npselect._call", "npselect.tiers", "npselect.tiers.cpu", *FACTS},
     "npselect._call": {"npselect.tiers", "npselect.tiers.cpu", "npselect.tiers.cuda", "npselect._gpu", *FACTS},
     "npselect.tiers": {"npselect._gpu", "npselect.reference", "npselect.tiers.cpu", "npselect.tiers.cuda", *FACTS},
