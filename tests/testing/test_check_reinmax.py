@@ -27,7 +27,7 @@ def product(x, g):
 
 def check(forward, backward, dtype="float32", temp=1.0, **options):
     subject = implementation(forward, backward)
-    cases = remembered_cases(np.dtype(dtype), temp, reinmax)
+    cases = remembered_cases(floating_dtype(dtype), temp, reinmax)
     return testing.check(subject, operator=reinmax, dtypes=dtype, temp=temp, cases=cases, **options)
 
 
