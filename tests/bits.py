@@ -126,7 +126,7 @@ def call(function: str, given: dict[str, Any], temp: Any, **options: Any) -> tup
             options = {key: value for key, value in options.items() if key == "where"}
         options |= settings
         if operator is gumbel_rao:
-            options |= draws(given, options)
+            options = {key: value for key, value in options.items() if key != "noise"} | draws(given, options)
     elif function == "mask":
         name = "forward"
     cotangents = {"backward": 1, "backward_temp": 1, "double_backward": 2}.get(name, 0)
