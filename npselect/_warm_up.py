@@ -140,7 +140,7 @@ def _ways(operator: Operator, function: str, shape: Shape, wide: DType) -> list[
     ways: list[Options] = []
     if "samples" in options:
         drawn: Options = {"seed": 1, "samples": 2}
-        return [drawn, {**drawn, "axis": 0}, {"noise": np.zeros((1, *shape), wide), "index": index}]
+        return [drawn, {**drawn, "axis": 0}, {"sample_noise": np.zeros((1, *shape), wide), "index": index}]
     if "seed" in options:
         ways += [{"seed": 1}, {"seed": 1, "axis": 0}]
     if "noise" in options:

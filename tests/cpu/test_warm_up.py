@@ -61,7 +61,8 @@ def calls(dtype, wide, operator, choices):
                     if operator is gumbel_rao:
                         options = {"where": there, "index": np.zeros(rows, int), "seed": 1, "samples": 20}
                         if "noise" in way:
-                            options = {**options, "seed": None, "samples": None, "noise": np.ones((2, *x.shape), wide)}
+                            options = {**options, "seed": None, "samples": None}
+                            options["sample_noise"] = np.ones((2, *x.shape), wide)
                     operator.backward(g[:rows], x, temp, **options, out=np.empty(x.shape, dtype))
                     operator.jvp(g[:rows], x, temp, **options)
                     if "backward_temp" in record.functions:
