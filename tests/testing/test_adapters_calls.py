@@ -91,7 +91,13 @@ def test_options_of_a_function(framework, kind):
 def takes_exactly(subject, options):
     logits, grad_mask, noise, where = inputs("float32")
     assert subject.options == options
-    given = {"axis": -1, "where": where, "noise": noise, "index": np.zeros(len(logits), np.int64)}
+    given = {
+        "axis": -1,
+        "where": where,
+        "noise": noise,
+        "index": np.zeros(len(logits), np.int64),
+        "sample_noise": noise[None],
+    }
     given |= {"forward_temp": 1.0, "unimix": 0.0, "gap": 1.0}
     taken = {option: given[option] for option in options}
     np.testing.assert_array_equal(subject.forward(logits, 0.5, **taken), logits)
