@@ -49,6 +49,7 @@ class Shard(NamedTuple):
 def laid_out(
     arrays: dict[str, npt.ArrayLike], temp: npt.ArrayLike, start: SupportsIndex, axis: int, where: object, noise: object
 ) -> Shard:
+    """Check what was given, of which "logits" come first, and lay it out."""
     read = {name: on_host.floating(values, name) for name, values in arrays.items()}
     logits = read["logits"]
     shape: Shape = logits.shape
@@ -69,12 +70,13 @@ def laid_out(
     if where is not None:
         offered = broadcastable(on_host.bools(where, "where"), "where", shape)
         offers = _as_rows(np.broadcast_to(offered, shape), order, np.dtype(np.bool_))
-    per_row = temps.reshape(1) if temps.size == 1 else _of_rows(np.broadcast_to(temps, _with(shape, axis, 1)), axis)
+    temp_rows = temps.reshape(1) if temps.size == 1 else _of_rows(np.broadcast_to(temps, _with(shape, axis, 1)), axis)
     others = [_as_rows(array, order, dtype) for name, array in read.items() if name != "logits"]
-    return Shard(rows, others, offers, per_row, order, shape, dtype, first)
+    return Shard(rows, others, offers, temp_rows, order, shape, dtype, first)
 
 
 def _boundary(start: SupportsIndex) -> int:
+    """The first column, which must be the first of a segment."""
     first = whole(start, "start")
     if first < 0 or first % SEGMENT:
         below = max(first // SEGMENT * SEGMENT, 0)
@@ -90,6 +92,7 @@ def _as_rows(array: Array, order: Shape, dtype: DType) -> Array:
 
 
 def _with(shape: Shape, axis: int, length: int) -> Shape:
+    """The shape with another length along the axis."""
     return (*shape[:axis], length, *shape[axis + 1 :])
 
 

@@ -55,7 +55,7 @@ def sums(
     grad_mask : array_like, shape of `logits`, optional
         The cotangent of the mask.
     g_selected : array_like, shape of `logits` without the axis, optional
-        What `at` returns, added up over the kernels(). It is given if `grad_mask` is.
+        What `at` returns, added up over the shards. It is given if `grad_mask` is.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def reinmax(
     totals_at_1, totals : array_like, shape (..., 2)
         What `total` returned of ``sums(logits, selected, 1.0, grad_mask, g_drawn)``, and of those at `temp`.
     g_drawn : array_like, shape of `logits` without the axis
-        What `at` returns of `drawn`, added up over the kernels().
+        What `at` returns of `drawn`, added up over the shards.
     temp : array_like, optional
         Temperature, as in `npselect.reinmax.backward`.
 

@@ -7,6 +7,7 @@ from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.array_utils import normalize_axis_index
 
 from npselect._call.arguments import temperatures
 from npselect._dtypes import Array, dtype_name, ml_dtypes_bfloat16
@@ -124,7 +125,7 @@ def backward_temp(
             f"totals has shape {both.shape}, temp_totals {last.shape} and the rows have {lead}; the first must have "
             "that and 2, the second that and 1: they are what total() returned of sums() and of temp_sums()"
         )
-    axis = range(len(lead) + 1)[axis]
+    axis = normalize_axis_index(axis, len(lead) + 1)
     shape = (*lead[:axis], 1, *lead[axis:])
     compute = both.dtype
     form = compute if dtype is None else _dtype(dtype)

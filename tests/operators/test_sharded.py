@@ -268,6 +268,11 @@ def test_what_does_not_fit_is_refused():
         (lambda: sharded.soft(w, selected, totals[:1]), ValueError, "totals has shape"),
         (lambda: sharded.backward(w, w, selected, totals, [0.0, 0.0]), ValueError, "totals has 1 numbers a row"),
         (lambda: sharded.backward_temp(selected, totals, totals), ValueError, "totals has shape"),
+        (
+            lambda: sharded.backward_temp(selected, np.ones((2, 2)), totals, axis=2),
+            np.exceptions.AxisError,
+            "axis 2",
+        ),
     ):
         with pytest.raises(error, match=message):
             call()
